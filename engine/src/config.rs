@@ -1,0 +1,407 @@
+//! What a replica is, as scenario files say it. These types are the file format (serde, unknown
+//! keys refused) and the JSON schema at once; their documentation is the manual.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use windtunnel_base::quantity::{Bandwidth, Bytes, Compute, HourlyPrice, Power, Span};
+
+/// One replica.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EngineSpec {
+    /// An LLM engine with continuous batching and paged KV.
+    Continuous(Box<ContinuousSpec>),
+    /// A plain service station: `servers` requests at a time, each for its own service time.
+    /// For gateways' back ends and for checking the simulator against queueing theory.
+    Station(StationSpec),
+}
+
+/// A service station.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StationSpec {
+    /// Requests served at once.
+    pub servers: u32,
+    /// Requests that may wait; none means no limit.
+    pub queue_limit: Option<u32>,
+    /// Who goes next.
+    pub order: StationOrder,
+    /// Price of the station.
+    pub price: HourlyPrice,
+    /// Power while serving nobody, and added per busy server.
+    pub idle_power: Power,
+    /// Power added by each busy server.
+    pub busy_power: Power,
+}
+
+/// Who goes next at a station.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StationOrder {
+    /// First come, first served.
+    #[default]
+    Fcfs,
+    /// By class priority (lower first), then first come; never interrupts.
+    Priority,
+    /// Last come, first served; never interrupts.
+    Lifo,
+    /// All requests share the servers equally (processor sharing).
+    Sharing,
+}
+
+impl Default for StationSpec {
+    fn default() -> Self {
+        Self {
+            servers: 1,
+            queue_limit: None,
+            order: StationOrder::Fcfs,
+            price: HourlyPrice::default(),
+            idle_power: Power::default(),
+            busy_power: Power::default(),
+        }
+    }
+}
+
+/// An LLM engine.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContinuousSpec {
+    /// GPU of the catalogue, such as `h100-sxm`; see `windtunnel scenario schema`.
+    pub gpu: String,
+    /// Model of the catalogue, such as `llama-3.1-8b`.
+    pub model: String,
+    /// GPUs of one replica that share every layer.
+    pub tensor_parallel: u32,
+    /// Longest prompt plus output; the model's own limit if absent.
+    pub max_model_len: Option<u32>,
+    /// Requests that may wait inside the replica; none means no limit.
+    pub queue_limit: Option<u32>,
+    /// What a step runs.
+    pub scheduler: SchedulerSpec,
+    /// Memory for keys and values.
+    pub kv: KvSpec,
+    /// How long a step takes.
+    pub cost: CostSpec,
+    /// What a step draws; derived from the GPU if absent.
+    pub energy: Option<EnergySpec>,
+    /// Price of one GPU; that of the catalogue if absent.
+    pub gpu_price: Option<HourlyPrice>,
+    /// Advance over uneventful decode steps in one loop. Changes nothing but speed.
+    pub fast_forward: bool,
+}
+
+impl Default for ContinuousSpec {
+    fn default() -> Self {
+        Self {
+            gpu: "h100-sxm".into(),
+            model: "llama-3.1-8b".into(),
+            tensor_parallel: 1,
+            max_model_len: None,
+            queue_limit: None,
+            scheduler: SchedulerSpec::default(),
+            kv: KvSpec::default(),
+            cost: CostSpec::default(),
+            energy: None,
+            gpu_price: None,
+            fast_forward: true,
+        }
+    }
+}
+
+/// What a step runs. Limits are shared by all kinds.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedulerSpec {
+    /// The rule.
+    pub kind: SchedulerKind,
+    /// Tokens that one step may compute (vLLM `max_num_batched_tokens`).
+    pub token_budget: u32,
+    /// Requests that may run at once (vLLM `max_num_seqs`).
+    pub max_num_seqs: u32,
+    /// With `chunked`: cap on one request's prompt tokens per step; none means the budget.
+    pub long_prefill_threshold: Option<u32>,
+}
+
+/// The rule by which a step is filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedulerKind {
+    /// A batch is formed, runs until its last request is done, then the next is formed.
+    Static,
+    /// Requests join and leave at every iteration (Orca); prompts are computed whole, and a step
+    /// with prompts computes the running requests' tokens too.
+    Fcfs,
+    /// A token budget per step, decoding requests first, prompts cut into chunks (vLLM V1).
+    #[default]
+    Chunked,
+    /// As `chunked`, with the waiting queue by class priority, then by age; a waiting request
+    /// of better priority may preempt the worst running one when memory is short.
+    Priority,
+    /// As `chunked`, with the waiting queue by least predicted work.
+    Shortest,
+}
+
+impl Default for SchedulerSpec {
+    fn default() -> Self {
+        Self {
+            kind: SchedulerKind::Chunked,
+            token_budget: 8192,
+            max_num_seqs: 256,
+            long_prefill_threshold: None,
+        }
+    }
+}
+
+/// Memory for keys and values.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KvSpec {
+    /// Tokens per block.
+    pub block_size: u32,
+    /// Blocks in all; derived from GPU memory, weights and `memory_utilization` if absent.
+    pub blocks: Option<u64>,
+    /// Share of GPU memory the engine may use (vLLM `gpu_memory_utilization`), over 0 to 1.
+    pub memory_utilization: f64,
+    /// Memory per GPU set aside for activations and the runtime.
+    pub activation_reserve: Bytes,
+    /// Bytes per stored number: 2 for FP16, 1 for FP8.
+    pub bytes_per_element: f64,
+    /// Share of blocks kept free when a request is admitted, 0 to 1.
+    pub watermark: f64,
+    /// Admit a request only if its whole prompt fits into free blocks
+    /// (vLLM V1 `scheduler_reserve_full_isl`).
+    pub reserve_full_prompt: bool,
+    /// Keep and reuse computed prefixes.
+    pub prefix_cache: bool,
+    /// When computed blocks can be reused by others.
+    pub visibility: PrefixVisibility,
+    /// Which reusable content is forgotten first.
+    pub eviction: EvictionKind,
+    /// What happens to a request thrown out of memory.
+    pub preemption: PreemptionKind,
+    /// Host memory for swapped requests.
+    pub swap_space: Bytes,
+    /// Speed between host and device.
+    pub swap_bandwidth: Bandwidth,
+}
+
+impl Default for KvSpec {
+    fn default() -> Self {
+        Self {
+            block_size: 16,
+            blocks: None,
+            memory_utilization: 0.9,
+            activation_reserve: Bytes(4 << 30),
+            bytes_per_element: 2.0,
+            watermark: 0.01,
+            reserve_full_prompt: false,
+            prefix_cache: true,
+            visibility: PrefixVisibility::OnSchedule,
+            eviction: EvictionKind::Lru,
+            preemption: PreemptionKind::Recompute,
+            swap_space: Bytes(4 << 30),
+            swap_bandwidth: Bandwidth(25e9),
+        }
+    }
+}
+
+/// When computed blocks can be reused by others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixVisibility {
+    /// When the step that computes them is formed, for later requests of the same step too
+    /// (vLLM V1).
+    #[default]
+    OnSchedule,
+    /// When the step that computes them has ended.
+    OnComputed,
+    /// When the request has finished.
+    OnFinish,
+}
+
+/// Which content is forgotten first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvictionKind {
+    /// Least recently used.
+    #[default]
+    Lru,
+    /// First in, first out.
+    Fifo,
+    /// Least frequently used.
+    Lfu,
+    /// SIEVE: a moving hand clears marks of use.
+    Sieve,
+    /// S3-FIFO: a small, a main and a ghost queue.
+    S3fifo,
+}
+
+/// What happens to a request thrown out of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PreemptionKind {
+    /// Its blocks are released; prompt and generated tokens are computed again.
+    #[default]
+    Recompute,
+    /// Its blocks are copied to host memory and back; recompute when host memory is full.
+    Swap,
+}
+
+/// How long a step takes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CostSpec {
+    /// From operations and bytes of the catalogue's GPU and model.
+    Roofline {
+        /// Share of peak compute reached by dense layers.
+        #[serde(default = "default_compute_efficiency")]
+        compute_efficiency: f64,
+        /// Share of peak memory bandwidth reached.
+        #[serde(default = "default_bandwidth_efficiency")]
+        bandwidth_efficiency: f64,
+        /// Fixed time per step: scheduler, launches, sampling.
+        #[serde(default = "default_overhead")]
+        overhead: Span,
+    },
+    /// A fit: `base + per_seq * decoding requests + per_context_token * their tokens in KV` and
+    /// `per_prefill_token` for new prompt tokens.
+    Linear(LinearSpec),
+    /// Measured points, interpolated; outside their range the nearest cell is extended, and the
+    /// result says so.
+    Table(TableSpec),
+}
+
+fn default_compute_efficiency() -> f64 {
+    0.6
+}
+fn default_bandwidth_efficiency() -> f64 {
+    0.8
+}
+fn default_overhead() -> Span {
+    Span(windtunnel_base::time::SimDuration::from_micros(500))
+}
+
+impl Default for CostSpec {
+    fn default() -> Self {
+        Self::Roofline {
+            compute_efficiency: default_compute_efficiency(),
+            bandwidth_efficiency: default_bandwidth_efficiency(),
+            overhead: default_overhead(),
+        }
+    }
+}
+
+/// A linear fit of the step time.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinearSpec {
+    /// A fit of the catalogue (`h100-llama-3.1-8b`, …) that gives what is absent here.
+    pub preset: Option<String>,
+    /// Fixed time of a step.
+    pub base: Option<Span>,
+    /// Added per decoding request.
+    pub per_seq: Option<Span>,
+    /// Added per thousand tokens in KV of decoding requests.
+    pub per_kilo_context: Option<Span>,
+    /// Added per new prompt token.
+    pub per_prefill_token: Option<Span>,
+    /// Added per million query-key pairs of prefill attention.
+    pub per_mega_pair: Option<Span>,
+    /// Batch sizes the fit was made on; beyond them results are marked as extrapolated.
+    pub max_seqs: Option<u32>,
+}
+
+impl Default for LinearSpec {
+    fn default() -> Self {
+        Self {
+            preset: None,
+            base: None,
+            per_seq: None,
+            per_kilo_context: None,
+            per_prefill_token: None,
+            per_mega_pair: None,
+            max_seqs: None,
+        }
+    }
+}
+
+/// Measured step times.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableSpec {
+    /// Decode steps: requests, mean tokens in KV per request, time in ms.
+    pub decode: Vec<DecodePoint>,
+    /// Prefill: new tokens, mean tokens in KV before them, time in ms.
+    pub prefill: Vec<PrefillPoint>,
+}
+
+/// One measured decode step.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecodePoint {
+    /// Decoding requests.
+    pub seqs: u32,
+    /// Mean tokens in KV per request.
+    pub context: u32,
+    /// Step time in milliseconds.
+    pub ms: f64,
+}
+
+/// One measured prefill step.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrefillPoint {
+    /// New prompt tokens in the step.
+    pub tokens: u32,
+    /// Tokens in KV before them.
+    pub context: u32,
+    /// Step time in milliseconds.
+    pub ms: f64,
+}
+
+/// What a step draws.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EnergySpec {
+    /// `idle + (peak - idle) * utilization` watts per GPU while a step runs, `idle` otherwise.
+    Power {
+        /// Per GPU, always.
+        idle: Power,
+        /// Per GPU, at full utilization.
+        peak: Power,
+    },
+    /// Joules per output token `at_infinity + per_batch / B` (fits of measured servers), plus idle
+    /// power while no step runs.
+    PerToken {
+        /// A fit of the catalogue that gives what is absent here.
+        preset: Option<String>,
+        /// Joules per token at an endless batch.
+        at_infinity: Option<f64>,
+        /// Joules per step, shared by the batch.
+        per_batch: Option<f64>,
+        /// Per GPU, while idle.
+        idle: Option<Power>,
+    },
+}
+
+/// A GPU that the catalogue does not know, or knows otherwise.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GpuSpec {
+    /// Dense 16-bit operations per second.
+    pub compute: Compute,
+    /// Memory.
+    pub memory: Bytes,
+    /// Memory bandwidth.
+    pub bandwidth: Bandwidth,
+    /// Bandwidth to each other GPU of the replica.
+    pub interconnect: Bandwidth,
+    /// Per collective call.
+    pub interconnect_latency: Span,
+    /// Power while idle.
+    pub idle_power: Power,
+    /// Power at full utilization.
+    pub peak_power: Power,
+    /// Price of an hour.
+    pub price: HourlyPrice,
+}

@@ -1,0 +1,13 @@
+//! One replica as a state machine: scheduler, batch, paged KV and prefix cache, cost models,
+//! energy. Owns no clock and no event queue; knows nothing of gateways, fleets or metrics.
+
+/// What a replica is, as scenario files say it: hardware, scheduler, memory, cost, energy.
+pub mod config;
+/// What is visible of a request, what is so, and what a replica is given.
+pub mod request;
+/// The contract of a replica: `Engine`, its statistics and its outcomes.
+pub mod engine;
+/// The shape of one step, which is all that a cost model sees.
+pub mod batch;
+/// How long a step takes.
+pub mod cost;

@@ -1,0 +1,11 @@
+//! What happened, and what it cost: entries, accounts, rows, file formats, exports. Knows
+//! nothing of scenarios, policies or engines; reports and notebooks read results through it.
+
+/// The life of a request, fact by fact.
+pub mod entry;
+/// Entries folded to one row per request.
+pub mod rows;
+/// Money, energy and tokens in double entry, as integers.
+pub mod account;
+/// The result of a run: counters, distributions, time series, books.
+pub mod result;

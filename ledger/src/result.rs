@@ -1,0 +1,415 @@
+//! The result of a run: segments of time with their counters, distributions and books, so that
+//! warm-up can be left out after the fact without keeping every request.
+
+use crate::account::Books;
+use crate::rows::{End, Row};
+use hdrhistogram::Histogram;
+use windtunnel_base::ids::ClassId;
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::time::{SimDuration, SimTime};
+
+/// Segments are merged in pairs when there are more than this.
+const MAX_SEGMENTS: usize = 32;
+
+/// A distribution of times in ns: exact count, sum, least and most; quantiles within 0.1 %.
+#[derive(Clone, Debug)]
+pub struct Distribution {
+    histogram: Option<Box<Histogram<u64>>>,
+    count: u64,
+    sum: u128,
+    min: u64,
+    max: u64,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self {
+            histogram: None,
+            count: 0,
+            sum: 0,
+            min: u64::MAX,
+            max: 0,
+        }
+    }
+}
+
+impl Distribution {
+    /// Adds `count` values of `ns`.
+    #[inline]
+    pub fn record(&mut self, ns: u64, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.count += count;
+        self.sum += u128::from(ns) * u128::from(count);
+        self.min = self.min.min(ns);
+        self.max = self.max.max(ns);
+        // Made on first use: most segments of most classes stay empty. Growing by itself, it
+        // cannot fail to record.
+        let histogram = self.histogram.get_or_insert_with(|| {
+            let mut h = Histogram::new_with_bounds(1_000, 1 << 32, 3)
+                .unwrap_or_else(|_| unreachable!("constant bounds"));
+            h.auto(true);
+            Box::new(h)
+        });
+        histogram.saturating_record_n(ns, count);
+    }
+
+    /// Adds another distribution.
+    pub fn merge(&mut self, other: &Self) {
+        let Some(theirs) = &other.histogram else {
+            return;
+        };
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        match &mut self.histogram {
+            Some(mine) => mine
+                .add(theirs.as_ref())
+                .unwrap_or_else(|_| unreachable!("it grows by itself")),
+            none => *none = Some(theirs.clone()),
+        }
+    }
+
+    /// How many values.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The exact mean, in ns.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum as f64 / self.count as f64)
+    }
+
+    /// The `q`-quantile in ns, 0 to 1: the least value with at least `q` of all at or below it,
+    /// within 0.1 %. `None` if there are no values.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let histogram = self.histogram.as_ref()?;
+        Some(histogram.value_at_quantile(q).clamp(self.min, self.max) as f64)
+    }
+
+    /// Least value, in ns.
+    pub fn min(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.min)
+    }
+
+    /// Greatest value, in ns.
+    pub fn max(&self) -> Option<u64> {
+        (self.count > 0).then_some(self.max)
+    }
+
+    /// Points `(ns, share at or below)` of the distribution function, for plots.
+    pub fn cdf(&self) -> Vec<(f64, f64)> {
+        let Some(histogram) = &self.histogram else {
+            return Vec::new();
+        };
+        let mut seen = 0;
+        histogram
+            .iter_recorded()
+            .map(|v| {
+                seen += v.count_since_last_iteration();
+                (
+                    v.value_iterated_to() as f64,
+                    seen as f64 / self.count as f64,
+                )
+            })
+            .collect()
+    }
+}
+
+/// What happened to the requests of one population (all, or one class) that were sent within one
+/// segment.
+#[derive(Clone, Debug, Default)]
+pub struct Population {
+    /// Sent by clients.
+    pub sent: u64,
+    /// Whole answer at the client.
+    pub finished: u64,
+    /// Turned away, by reason in the order of [`Refusal::ALL`].
+    pub refused: [u64; Refusal::ALL.len()],
+    /// Given up by their clients.
+    pub abandoned: u64,
+    /// Cut off by the end of the run.
+    pub unfinished: u64,
+    /// Finished within all objectives of their class.
+    pub met_objectives: u64,
+    /// Judged by a verifier.
+    pub verified: u64,
+    /// Accepted by it.
+    pub accepted: u64,
+    /// Accepted in time and good in truth.
+    pub verified_useful: u64,
+    /// Good in truth, among the finished.
+    pub good: u64,
+    /// Joined a batch.
+    pub started: u64,
+    /// Prompt tokens of those.
+    pub prompt_tokens: u64,
+    /// Prompt tokens of those found in cache.
+    pub cached_tokens: u64,
+    /// Output tokens delivered by finished requests.
+    pub output_tokens: u64,
+    /// Times that requests were thrown out of memory.
+    pub preemptions: u64,
+    /// Finished requests of one output token, which have no TPOT.
+    pub single_token: u64,
+    /// Time to first token, ns, finished requests.
+    pub ttft: Distribution,
+    /// Time per output token after the first, ns, finished requests with two or more.
+    pub tpot: Distribution,
+    /// Gaps between tokens, ns, pooled over all requests.
+    pub itl: Distribution,
+    /// End-to-end latency, ns, finished requests.
+    pub e2e: Distribution,
+    /// Waiting before the first batch, ns, started requests.
+    pub queue: Distribution,
+}
+
+impl Population {
+    fn add(&mut self, row: &Row, useful: bool) {
+        self.sent += 1;
+        self.preemptions += u64::from(row.preemptions);
+        if row.started_ns.is_some() {
+            self.started += 1;
+            self.prompt_tokens += u64::from(row.prompt_tokens);
+            self.cached_tokens += u64::from(row.cached_tokens);
+        }
+        if let Some(ns) = row.queue_ns() {
+            self.queue.record(ns, 1);
+        }
+        match row.end {
+            End::Refused(reason) => self.refused[reason as usize] += 1,
+            End::Abandoned => self.abandoned += 1,
+            End::Unfinished => self.unfinished += 1,
+            End::Finished => {
+                self.finished += 1;
+                self.output_tokens += u64::from(row.output_tokens);
+                self.good += u64::from(row.good);
+                self.met_objectives += u64::from(row.met_objectives);
+                if let Some(accepted) = row.accepted_by_verifier {
+                    self.verified += 1;
+                    self.accepted += u64::from(accepted);
+                    self.verified_useful += u64::from(useful);
+                }
+                row.ttft_ns()
+                    .into_iter()
+                    .for_each(|ns| self.ttft.record(ns, 1));
+                row.e2e_ns()
+                    .into_iter()
+                    .for_each(|ns| self.e2e.record(ns, 1));
+                match row.tpot_ns() {
+                    Some(ns) => self.tpot.record(ns.round() as u64, 1),
+                    None => self.single_token += 1,
+                }
+            }
+        }
+    }
+
+    /// Adds another population's figures.
+    pub fn merge(&mut self, o: &Self) {
+        for (mine, theirs) in self.refused.iter_mut().zip(o.refused) {
+            *mine += theirs;
+        }
+        macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
+        add!(sent finished abandoned unfinished met_objectives verified accepted verified_useful good started
+             prompt_tokens cached_tokens output_tokens preemptions single_token);
+        self.ttft.merge(&o.ttft);
+        self.tpot.merge(&o.tpot);
+        self.itl.merge(&o.itl);
+        self.e2e.merge(&o.e2e);
+        self.queue.merge(&o.queue);
+    }
+}
+
+/// A stretch of time: requests sent in it, tokens and spending that fell into it.
+#[derive(Clone, Debug, Default)]
+pub struct Segment {
+    /// All requests.
+    pub all: Population,
+    /// By class; empty if the scenario has only one.
+    pub classes: Vec<Population>,
+    /// Money, energy and tokens.
+    pub books: Books,
+    /// Steps that ended in it.
+    pub steps: u64,
+    /// Of those, steps outside the cost model's range.
+    pub extrapolated_steps: u64,
+    /// Sum over steps of requests decoding, for the mean batch.
+    pub decode_seqs: u64,
+}
+
+impl Segment {
+    fn new(classes: usize) -> Self {
+        let classes = if classes > 1 {
+            vec![Population::default(); classes]
+        } else {
+            Vec::new()
+        };
+        Self {
+            classes,
+            ..Self::default()
+        }
+    }
+
+    /// Adds another segment.
+    pub fn merge(&mut self, o: &Self) {
+        self.all.merge(&o.all);
+        for (mine, theirs) in self.classes.iter_mut().zip(&o.classes) {
+            mine.merge(theirs);
+        }
+        self.books.merge(&o.books);
+        self.steps += o.steps;
+        self.extrapolated_steps += o.extrapolated_steps;
+        self.decode_seqs += o.decode_seqs;
+    }
+}
+
+/// State of one replica at one sampling instant.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct ReplicaSample {
+    /// Requests running.
+    pub running: u32,
+    /// Requests waiting in the replica.
+    pub waiting: u32,
+    /// KV blocks held by running requests.
+    pub kv_held: u64,
+    /// KV blocks with reusable content nobody runs on.
+    pub kv_cached: u64,
+    /// KV blocks in all.
+    pub kv_total: u64,
+}
+
+/// State of the system at one sampling instant.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Sample {
+    /// When, in ns.
+    pub at_ns: u64,
+    /// Requests waiting at the gateway.
+    pub gateway_waiting: u32,
+    /// Requests in the whole system.
+    pub in_system: u32,
+    /// Each replica.
+    pub replicas: Vec<ReplicaSample>,
+}
+
+/// What one replica did over a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReplicaTotals {
+    /// Requests sent to it.
+    pub requests: u64,
+    /// Prompt tokens of those.
+    pub prompt_tokens: u64,
+    /// Output tokens it generated.
+    pub output_tokens: u64,
+    /// Time in steps, ns.
+    pub busy_ns: u64,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct RunResult {
+    /// The seed.
+    pub seed: u64,
+    /// Hash over every entry, in order.
+    pub digest: String,
+    /// When the last thing happened, ns.
+    pub end_ns: u64,
+    /// Class names, by [`ClassId`].
+    pub class_names: Vec<String>,
+    /// Tenant names, by rank.
+    pub tenant_names: Vec<String>,
+    /// Length of a segment, ns; segment `i` covers `i * segment_ns ..`.
+    pub segment_ns: u64,
+    /// The segments.
+    pub segments: Vec<Segment>,
+    /// Fixed warm-up, if the scenario sets one, ns.
+    pub fixed_warm_up_ns: Option<u64>,
+    /// Samples at equal distances.
+    pub samples: Vec<Sample>,
+    /// Totals per replica.
+    pub replicas: Vec<ReplicaTotals>,
+    /// One row per request, in order of request, if the scenario asks for rows.
+    pub rows: Vec<Row>,
+    /// Time the run's events took, and their number; the only figures that vary between equal runs.
+    pub events: u64,
+}
+
+/// Collects a run while it happens. Memory does not grow with the number of requests unless rows
+/// are kept.
+#[derive(Debug)]
+pub struct Collector {
+    classes: usize,
+    segment_ns: u64,
+    segments: Vec<Segment>,
+    keep_rows: bool,
+    rows: Vec<Row>,
+}
+
+impl Collector {
+    /// For so many classes; `first_segment` is the initial length of a segment, doubled whenever a
+    /// run gets long.
+    pub fn new(classes: usize, first_segment: SimDuration, keep_rows: bool) -> Self {
+        Self {
+            classes,
+            segment_ns: first_segment.as_nanos().max(1),
+            segments: Vec::new(),
+            keep_rows,
+            rows: Vec::new(),
+        }
+    }
+
+    /// The segment that `at` falls into.
+    pub fn segment(&mut self, at: SimTime) -> &mut Segment {
+        let mut index = (at.as_nanos() / self.segment_ns) as usize;
+        while index >= MAX_SEGMENTS {
+            self.halve();
+            index = (at.as_nanos() / self.segment_ns) as usize;
+        }
+        while self.segments.len() <= index {
+            self.segments.push(Segment::new(self.classes));
+        }
+        &mut self.segments[index]
+    }
+
+    fn halve(&mut self) {
+        self.segment_ns *= 2;
+        let mut merged = Vec::with_capacity(MAX_SEGMENTS);
+        let mut old = std::mem::take(&mut self.segments).into_iter();
+        while let Some(mut a) = old.next() {
+            if let Some(b) = old.next() {
+                a.merge(&b);
+            }
+            merged.push(a);
+        }
+        self.segments = merged;
+    }
+
+    /// Adds a request that has ended. `useful`: accepted by a verifier, in time, and good in truth.
+    pub fn row(&mut self, row: Row, useful: bool) {
+        let segment = self.segment(SimTime::from_nanos(row.sent_ns));
+        segment.all.add(&row, useful);
+        if let Some(class) = segment.classes.get_mut(row.class as usize) {
+            class.add(&row, useful);
+        }
+        if self.keep_rows {
+            self.rows.push(row);
+        }
+    }
+
+    /// Adds `count` gaps between tokens.
+    #[inline]
+    pub fn gap(&mut self, at: SimTime, class: ClassId, gap: SimDuration, count: u64) {
+        let segment = self.segment(at);
+        segment.all.itl.record(gap.as_nanos(), count);
+        if let Some(class) = segment.classes.get_mut(class.index()) {
+            class.itl.record(gap.as_nanos(), count);
+        }
+    }
+
+    /// Ends the collection: segments, their length, rows in order of request.
+    pub fn finish(mut self) -> (Vec<Segment>, u64, Vec<Row>) {
+        self.rows.sort_unstable_by_key(|r| r.request);
+        (self.segments, self.segment_ns, self.rows)
+    }
+}

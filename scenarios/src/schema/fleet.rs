@@ -1,0 +1,65 @@
+//! The replicas, how far away they are, and how old the gateway's picture of them is.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use windtunnel_base::quantity::Span;
+use windtunnel_engine::config::{ContinuousSpec, EngineSpec};
+
+/// The replicas.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FleetSpec {
+    /// How many replicas of `engine`.
+    pub replicas: u32,
+    /// What each replica is.
+    pub engine: EngineSpec,
+    /// Further replicas of other kinds; their ids follow.
+    pub pools: Vec<PoolSpec>,
+    /// How long messages travel.
+    pub network: NetworkSpec,
+    /// How old the gateway's picture of the replicas is.
+    pub telemetry: TelemetrySpec,
+}
+
+impl Default for FleetSpec {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            engine: EngineSpec::Continuous(Box::<ContinuousSpec>::default()),
+            pools: Vec::new(),
+            network: NetworkSpec::default(),
+            telemetry: TelemetrySpec::default(),
+        }
+    }
+}
+
+/// Replicas of one more kind.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// How many.
+    pub replicas: u32,
+    /// What each is.
+    pub engine: EngineSpec,
+}
+
+/// One-way delays. The gateway sees an answer leave `gateway_to_replica` after the replica
+/// gave it; the client, `client_to_gateway` after that.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// Client to gateway, and back.
+    pub client_to_gateway: Span,
+    /// Gateway to replica, and back.
+    pub gateway_to_replica: Span,
+}
+
+/// How replicas' statistics reach the gateway.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetrySpec {
+    /// Time between two scrapes; `0s` reads live state at every decision (an oracle).
+    pub period: Span,
+    /// Time from a scrape, or a cache event, to the gateway knowing it.
+    pub delay: Span,
+}

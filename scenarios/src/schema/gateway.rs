@@ -1,0 +1,48 @@
+//! What the gateway does with a request before a replica has it.
+
+use super::policies::{AdmissionSpec, RoutingSpec};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use windtunnel_base::quantity::Span;
+
+/// The gateway.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewaySpec {
+    /// Time of every request in the gateway's own stages: parsing, authentication, tokenizing.
+    pub latency: Span,
+    /// Added per thousand prompt tokens (tokenizing).
+    pub latency_per_kilotoken: Span,
+    /// Who gets in.
+    pub admission: AdmissionSpec,
+    /// Which replica answers.
+    pub routing: RoutingSpec,
+    /// Waiting at the gateway while every replica is full.
+    pub queue: QueueSpec,
+}
+
+/// Waiting at the gateway.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueSpec {
+    /// Requests in flight at one replica beyond which the gateway holds further ones back;
+    /// absent: it never holds any.
+    pub max_in_flight: Option<u32>,
+    /// Requests that may wait here; further ones are refused. Absent: no limit.
+    pub limit: Option<u32>,
+    /// Who goes first.
+    pub order: QueueOrder,
+}
+
+/// Who leaves the gateway's queue first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueOrder {
+    /// First come, first served.
+    #[default]
+    Fcfs,
+    /// By class priority (lower first), then first come.
+    Priority,
+    /// Last come, first served.
+    Lifo,
+}

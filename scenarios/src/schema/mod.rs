@@ -1,0 +1,130 @@
+//! The file format. Every type here is the format, its JSON schema and its manual at once:
+//! unknown keys are errors, quantities carry units, policies are tables with a `kind`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use windtunnel_base::quantity::Span;
+
+/// Hardware, replicas, network, telemetry.
+pub mod fleet;
+/// What the gateway does with a request.
+pub mod gateway;
+/// One enum per policy family: its variants are the policies there are.
+pub mod policies;
+/// Where requests come from.
+pub mod traffic;
+/// Classes, objectives and thresholds.
+pub mod objectives;
+/// Whether answers are good, and who checks them.
+pub mod verification;
+
+pub use fleet::FleetSpec;
+pub use gateway::GatewaySpec;
+pub use objectives::{ClassSpec, TenantSpec};
+pub use traffic::TrafficSpec;
+pub use verification::VerificationSpec;
+
+/// A scenario: a world, its traffic, and the policies that serve it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// Version of this format; 1.
+    pub version: u32,
+    /// Short name, for folders and reports; the file's name if absent.
+    pub name: String,
+    /// What the scenario is for, in one line.
+    pub purpose: String,
+    /// Another scenario that this one changes: `library:NAME` or a path relative to this file.
+    pub extends: Option<String>,
+    /// When a run ends, what is measured, and the default seed.
+    pub run: RunSpec,
+    /// The replicas.
+    pub fleet: FleetSpec,
+    /// What happens before a request reaches a replica.
+    pub gateway: GatewaySpec,
+    /// Where requests come from.
+    pub traffic: TrafficSpec,
+    /// Classes of service by name, each with objectives; `default` exists if none is given.
+    pub classes: BTreeMap<String, ClassSpec>,
+    /// Tenants by name; those that clients name exist without being listed here.
+    pub tenants: BTreeMap<String, TenantSpec>,
+    /// Whether answers are good and who checks them.
+    pub verification: Option<VerificationSpec>,
+    /// Conditions on metrics that the run must meet, such as `p99(ttft) <= 200ms`,
+    /// `goodput >= 0.95`, or of one class: `p99(ttft{class=interactive}) <= 200ms`.
+    pub thresholds: Vec<String>,
+}
+
+/// When a run ends, and what of it is measured.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSpec {
+    /// Seed if none is given on the command line.
+    pub seed: u64,
+    /// What to leave out at the beginning: `auto` (detected and reported) or a time such as
+    /// `60s`; `0s` measures everything.
+    pub warm_up: WarmUp,
+    /// Cut the run off at this time; absent: when the last request has ended.
+    pub cut_off: Option<Span>,
+    /// Write one row per request.
+    pub rows: bool,
+    /// Check the laws of the simulation while it runs.
+    pub laws: bool,
+}
+
+impl Default for RunSpec {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            warm_up: WarmUp::Auto,
+            cut_off: None,
+            rows: true,
+            laws: true,
+        }
+    }
+}
+
+/// What to leave out at the beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WarmUp {
+    /// Detected from the run itself.
+    #[default]
+    Auto,
+    /// A fixed time.
+    Fixed(Span),
+}
+
+impl Serialize for WarmUp {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => s.serialize_str("auto"),
+            Self::Fixed(span) => s.collect_str(span),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for WarmUp {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        text.parse()
+            .map(Self::Fixed)
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for WarmUp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "WarmUp".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string", "format": "wt-auto-or-duration",
+            "description": "`auto`, or a length of time with its unit",
+            "examples": ["auto", "60s"]
+        })
+    }
+}

@@ -1,0 +1,312 @@
+//! One enum per policy family: its variants are the policies there are. Names and defaults are
+//! the field's. Adding a policy starts with a variant here; the compiler names the rest.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use windtunnel_base::quantity::{Rate, Span};
+
+/// Who gets in, decided before routing.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AdmissionSpec {
+    /// Everybody.
+    #[default]
+    Open,
+    /// At most so many requests in the whole system (gateway and replicas).
+    ConcurrencyLimit {
+        /// Requests in the system.
+        limit: u32,
+    },
+    /// A token bucket of requests per tenant.
+    TokenBucket {
+        /// Requests per second that refill each tenant's bucket.
+        rate: Rate,
+        /// Requests that a full bucket holds.
+        burst: u32,
+    },
+}
+
+/// Which replica answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RoutingSpec {
+    /// In turn.
+    RoundRobin,
+    /// Uniformly at random.
+    Random,
+    /// The less loaded of two replicas drawn at random, with replacement.
+    PowerOfTwo {
+        /// What counts as load.
+        #[serde(default)]
+        load: LoadSignal,
+    },
+    /// The least loaded replica; ties go to the lowest id.
+    LeastLoaded {
+        /// What counts as load.
+        #[serde(default)]
+        load: LoadSignal,
+    },
+    /// Each conversation stays on the replica that its first request was sent to.
+    Session {
+        /// A conversation is forgotten after so long without a request.
+        #[serde(default = "four_hours")]
+        idle: Span,
+    },
+    /// A hash ring over the key, with bounded loads (Mirrokni, Thorup and Zadimoghaddam 2018).
+    ConsistentHashing {
+        /// What is hashed.
+        #[serde(default)]
+        key: HashKey,
+        /// Points of each replica on the ring.
+        #[serde(default = "hundred")]
+        virtual_nodes: u32,
+        /// No replica gets more than `1 + epsilon` times its fair share; none means no bound.
+        #[serde(default = "quarter")]
+        epsilon: Option<f64>,
+    },
+    /// A hash of the first tokens of the prompt, walking on from replicas over the load factor
+    /// (SGLang `prefix_hash`).
+    PrefixHash {
+        /// Tokens that are hashed.
+        #[serde(default = "n256")]
+        prefix_tokens: u32,
+        /// A replica is passed over when its load exceeds so many times the mean.
+        #[serde(default = "one_and_a_quarter")]
+        load_factor: f64,
+    },
+    /// Where the longest prefix is, by a radix index of what was routed, unless loads are too
+    /// uneven (SGLang `cache_aware`).
+    CacheAware {
+        /// Share of the prompt that must match for the match to decide.
+        #[serde(default = "half")]
+        cache_threshold: f64,
+        /// Loads are uneven when they differ by more than this …
+        #[serde(default = "n32u")]
+        balance_abs_threshold: u32,
+        /// … and by more than this factor.
+        #[serde(default = "one_point_one")]
+        balance_rel_threshold: f64,
+        /// Tokens that the index keeps per replica; the least recently used leave first.
+        #[serde(default = "tree_tokens")]
+        max_tree_tokens: u64,
+        /// Tokens that must match at least.
+        #[serde(default)]
+        min_match_tokens: u32,
+        /// What decides when no match does: `least_loaded` replicas by this.
+        #[serde(default)]
+        load: LoadSignal,
+    },
+    /// Dynamo's KV router: least cost of prefill left to do plus decode blocks.
+    KvRouter {
+        /// Weight of cached blocks.
+        #[serde(default = "one")]
+        overlap_score_credit: f64,
+        /// Weight of prefill blocks.
+        #[serde(default = "one")]
+        prefill_load_scale: f64,
+        /// Weight of each active request, in blocks.
+        #[serde(default)]
+        decode_active_request_weight: f64,
+        /// Zero takes the least cost, ties at random; more draws from a softmax over the costs.
+        #[serde(default)]
+        temperature: f64,
+        /// Follow the replicas' cache events; otherwise assume that what was routed is cached.
+        #[serde(default = "yes")]
+        use_kv_events: bool,
+        /// Without events: how long what was routed is assumed to stay cached.
+        #[serde(default = "two_minutes")]
+        ttl: Span,
+    },
+    /// Filters, then a sum of weighted scores, then a picker (llm-d, gateway API inference
+    /// extension, BLIS).
+    Weighted {
+        /// Replicas that fail a filter are left out, unless all fail.
+        #[serde(default)]
+        filters: Vec<FilterSpec>,
+        /// Scorers by name, with their weights.
+        scorers: BTreeMap<ScorerKind, f64>,
+        /// Who among the best.
+        #[serde(default)]
+        picker: PickerKind,
+        /// How the prefix scorers follow caches.
+        #[serde(default)]
+        prefix_index: PrefixIndexSpec,
+    },
+    /// SGLang's gateway as shipped: `cache_aware` with the defaults of its command line.
+    SglangGateway,
+    /// The gateway API inference extension as shipped: queue 2, KV utilization 2, approximate prefix
+    /// cache 3.
+    Gie,
+    /// llm-d as shipped: precise prefix cache, load-aware and KV utilization scorers.
+    LlmD,
+    /// Dynamo as shipped: its KV router with KV events.
+    Dynamo,
+    /// vLLM's data-parallel balancer: least `4 * waiting + running`, statistics every 100 ms.
+    VllmDp,
+}
+
+impl Default for RoutingSpec {
+    fn default() -> Self {
+        Self::LeastLoaded {
+            load: LoadSignal::default(),
+        }
+    }
+}
+
+/// What counts as load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadSignal {
+    /// Requests sent and not yet answered: exact, the gateway counts them itself.
+    #[default]
+    InFlight,
+    /// Prompt tokens sent in requests not yet answered: exact likewise.
+    InFlightTokens,
+    /// All tokens ever sent to the replica: prompts and, as predicted, outputs.
+    TotalTokens,
+    /// Waiting requests, as telemetry has it.
+    Waiting,
+    /// Waiting and running requests, as telemetry has it.
+    WaitingAndRunning,
+    /// Share of KV blocks held, as telemetry has it.
+    KvUtilization,
+}
+
+/// What a hash ring hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKey {
+    /// The conversation.
+    #[default]
+    Session,
+    /// The tenant.
+    Tenant,
+    /// The first extent of the prompt that others may share; the conversation if there is none.
+    Prefix,
+}
+
+/// Leaves replicas out.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FilterSpec {
+    /// Those with more waiting requests than this.
+    MaxWaiting {
+        /// The most that may wait.
+        limit: u32,
+    },
+    /// Those with a higher share of KV blocks held than this.
+    MaxKvUtilization {
+        /// The most, 0 to 1.
+        limit: f64,
+    },
+    /// All but those with the fewest waiting requests.
+    LeastWaiting,
+    /// All but those within this many tokens of the longest cached prefix.
+    LongestPrefix {
+        /// Tokens short of the longest that still count.
+        within_tokens: u32,
+    },
+}
+
+/// Scores a replica from 0 (worst) to 1.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ScorerKind {
+    /// Fewest waiting requests: `(max - waiting) / (max - min)`, 1 for all if equal.
+    QueueDepth,
+    /// `1 - share of KV blocks held`.
+    KvUtilization,
+    /// Share of the prompt cached, by what was routed (approximate).
+    PrefixCache,
+    /// Share of the prompt cached, by the replicas' cache events (precise).
+    PrecisePrefixCache,
+    /// `0.5 * (1 - waiting / 128)`; replicas with an empty queue get 0.5, none gets more (llm-d).
+    LoadAware,
+    /// Fewest requests in flight, scaled like `queue_depth`.
+    ActiveRequest,
+    /// 1 for the replica of the conversation's last request.
+    SessionAffinity,
+    /// Least recently given a request that had no cached prefix (llm-d).
+    NoHitLru,
+    /// Fewest running requests, scaled like `queue_depth`.
+    Running,
+}
+
+/// Who among the scored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PickerKind {
+    /// The best; ties go to the lowest id.
+    #[default]
+    MaxScore,
+    /// The best; ties are drawn.
+    MaxScoreRandomTie,
+    /// Drawn with probability proportional to the score.
+    WeightedRandom,
+}
+
+/// How prefix scorers follow caches.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrefixIndexSpec {
+    /// Tokens per block of the index; matches count in whole blocks.
+    pub block_tokens: u32,
+    /// Blocks of a prompt that are looked at.
+    pub max_blocks: u32,
+    /// Blocks that the approximate index keeps per replica, least recently used first out.
+    pub capacity_blocks: u64,
+}
+
+impl Default for PrefixIndexSpec {
+    fn default() -> Self {
+        Self {
+            block_tokens: 16,
+            max_blocks: 256,
+            capacity_blocks: 31_250,
+        }
+    }
+}
+
+fn four_hours() -> Span {
+    Span(windtunnel_base::time::SimDuration::from_secs(4 * 3600))
+}
+fn two_minutes() -> Span {
+    Span(windtunnel_base::time::SimDuration::from_secs(120))
+}
+fn hundred() -> u32 {
+    100
+}
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "serde defaults have the field's type"
+)]
+fn quarter() -> Option<f64> {
+    Some(0.25)
+}
+fn n256() -> u32 {
+    256
+}
+fn n32u() -> u32 {
+    32
+}
+fn one_and_a_quarter() -> f64 {
+    1.25
+}
+fn half() -> f64 {
+    0.5
+}
+fn one_point_one() -> f64 {
+    1.1
+}
+fn tree_tokens() -> u64 {
+    67_108_864
+}
+fn one() -> f64 {
+    1.0
+}
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,5 @@
+//! Everything outside a replica, under one clock: gateway, fleet, verification, laws. Knows no
+//! files, threads or wall clocks.
+
+/// What policies see.
+pub mod view;

@@ -1,0 +1,133 @@
+//! What policies see. The types are the boundary: nothing here holds hidden truth, and telemetry
+//! carries its age.
+
+use windtunnel_base::ids::ReplicaId;
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::rng::Rng;
+use windtunnel_base::time::SimTime;
+use windtunnel_engine::engine::EngineStats;
+use windtunnel_engine::request::RequestView;
+
+/// A reading, and when it was taken: telemetry is scraped, so it can be stale.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Observed<T> {
+    /// What was read.
+    pub value: T,
+    /// When it was true.
+    pub read_at: SimTime,
+}
+
+/// One routable replica, as the gateway sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicaView {
+    /// Which one.
+    pub id: ReplicaId,
+    /// The last scrape; all zero if the policy did not ask for [`Signals::stats`].
+    pub stats: Observed<EngineStats>,
+    /// Requests sent by the gateway and not yet answered. Exact: the gateway counts it itself.
+    pub in_flight: u32,
+    /// Prompt tokens of those. Exact likewise.
+    pub in_flight_tokens: u64,
+    /// All tokens ever sent: prompts, and outputs as predicted. Exact likewise.
+    pub total_tokens: u64,
+}
+
+/// How much of a prompt replicas have cached, as the gateway knows it: live, or by cache events
+/// that took a while to arrive.
+pub trait CacheView {
+    /// Writes, for each replica by id, the prompt tokens found in its cache.
+    fn cached_tokens(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>);
+}
+
+/// The routable replicas, by ascending id; never empty.
+#[derive(Clone, Copy)]
+pub struct FleetView<'a> {
+    /// The time of the decision.
+    pub now: SimTime,
+    /// The replicas.
+    pub replicas: &'a [ReplicaView],
+    /// What is cached where; empty unless the policy asked for [`Signals::cache`].
+    pub cache: &'a dyn CacheView,
+}
+
+impl std::fmt::Debug for FleetView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FleetView")
+            .field("now", &self.now)
+            .field("replicas", &self.replicas)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which signals a routing policy reads. Only those are kept up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Signals {
+    /// [`ReplicaView::stats`].
+    pub stats: bool,
+    /// [`FleetView::cache`].
+    pub cache: bool,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// To this replica.
+    To(ReplicaId),
+    /// Nowhere.
+    Refuse(Refusal),
+}
+
+/// What came of a routing decision, as the gateway sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Feedback {
+    /// A replica's answer began to arrive (its prompt is computed).
+    FirstToken,
+    /// The whole answer arrived.
+    Finished,
+    /// It was cancelled or refused by the replica.
+    Failed,
+}
+
+/// What a policy is given besides its subject: its own random stream, and a notebook for
+/// `explain`.
+#[derive(Debug)]
+pub struct PolicyCx<'a> {
+    /// The policy's own stream; drawing from it moves no other.
+    pub rng: &'a mut Rng,
+    /// Score of each replica by id, higher is better; written only when somebody wants to know.
+    pub scores: Option<&'a mut Vec<f64>>,
+}
+
+/// Chooses a replica for a request.
+///
+/// Sees telemetry as old as the scenario makes it. Equal scores go to the lower id, or by
+/// `cx.rng`; never by the order of a hash map.
+pub trait RoutingPolicy: Send {
+    /// The signals it reads.
+    fn signals(&self) -> Signals;
+
+    /// Routes one request. `Route::To` must name a replica of `fleet`; if it does not, the run stops
+    /// as a broken law.
+    fn route(
+        &mut self,
+        request: &RequestView<'_>,
+        fleet: &FleetView<'_>,
+        cx: &mut PolicyCx<'_>,
+    ) -> Route;
+
+    /// Learns what came of a decision. Called only for policies that return true from
+    /// [`Self::wants_feedback`].
+    fn observe(
+        &mut self,
+        _request: &RequestView<'_>,
+        _replica: ReplicaId,
+        _feedback: Feedback,
+        _now: SimTime,
+    ) {
+    }
+
+    /// Whether [`Self::observe`] should be called.
+    fn wants_feedback(&self) -> bool {
+        false
+    }
+}
