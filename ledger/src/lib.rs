@@ -9,3 +9,5 @@ pub mod rows;
 pub mod account;
 /// The result of a run: counters, distributions, time series, books.
 pub mod result;
+/// Routing decisions, kept for `explain`; totals of the gateway.
+pub mod decision;

@@ -2,6 +2,8 @@
 //! warm-up can be left out after the fact without keeping every request.
 
 use crate::account::Books;
+use crate::decision::{Decision, GatewayTotals};
+use crate::entry::Entry;
 use crate::rows::{End, Row};
 use hdrhistogram::Histogram;
 use windtunnel_base::ids::ClassId;
@@ -331,7 +333,14 @@ pub struct RunResult {
     pub replicas: Vec<ReplicaTotals>,
     /// One row per request, in order of request, if the scenario asks for rows.
     pub rows: Vec<Row>,
-    /// Time the run's events took, and their number; the only figures that vary between equal runs.
+    /// What the gateway did.
+    pub gateway: GatewayTotals,
+    /// Every routing decision, if asked for; else that of the watched request, if any.
+    pub decisions: Vec<Decision>,
+    /// Every entry of the watched request, if any.
+    pub watched: Vec<Entry>,
+    /// Events handled: arrivals, ends of steps (or of runs of steps), messages, timers. Not part of
+    /// the digest, because fast-forward makes fewer of them.
     pub events: u64,
 }
 
@@ -357,6 +366,11 @@ impl Collector {
             keep_rows,
             rows: Vec::new(),
         }
+    }
+
+    /// The present length of a segment, ns; only ever doubles.
+    pub const fn segment_ns(&self) -> u64 {
+        self.segment_ns
     }
 
     /// The segment that `at` falls into.
