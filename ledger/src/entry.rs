@@ -1,12 +1,14 @@
 //! The life of a request, fact by fact. An entry is a time, a request and a fact; laws check
 //! each before it counts, and the run's digest absorbs each in order.
 
+use serde::{Deserialize, Serialize};
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
 
 /// What happened to a request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// Its client sent it.
     Sent,
@@ -72,7 +74,7 @@ impl Fact {
 }
 
 /// One fact, stamped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// When it happened.
     pub at: SimTime,

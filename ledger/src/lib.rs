@@ -7,6 +7,8 @@ pub mod entry;
 pub mod rows;
 /// Money, energy and tokens in double entry, as integers.
 pub mod account;
+/// Distributions of times, mergeable and lossless in files.
+pub mod distribution;
 /// The result of a run: counters, distributions, time series, books.
 pub mod result;
 /// Routing decisions, kept for `explain`; totals of the gateway.

@@ -3,9 +3,10 @@
 
 use crate::account::Books;
 use crate::decision::{Decision, GatewayTotals};
+pub use crate::distribution::Distribution;
 use crate::entry::Entry;
 use crate::rows::{End, Row};
-use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -13,116 +14,10 @@ use windtunnel_base::time::{SimDuration, SimTime};
 /// Segments are merged in pairs when there are more than this.
 const MAX_SEGMENTS: usize = 32;
 
-/// A distribution of times in ns: exact count, sum, least and most; quantiles within 0.1 %.
-#[derive(Clone, Debug)]
-pub struct Distribution {
-    histogram: Option<Box<Histogram<u64>>>,
-    count: u64,
-    sum: u128,
-    min: u64,
-    max: u64,
-}
-
-impl Default for Distribution {
-    fn default() -> Self {
-        Self {
-            histogram: None,
-            count: 0,
-            sum: 0,
-            min: u64::MAX,
-            max: 0,
-        }
-    }
-}
-
-impl Distribution {
-    /// Adds `count` values of `ns`.
-    #[inline]
-    pub fn record(&mut self, ns: u64, count: u64) {
-        if count == 0 {
-            return;
-        }
-        self.count += count;
-        self.sum += u128::from(ns) * u128::from(count);
-        self.min = self.min.min(ns);
-        self.max = self.max.max(ns);
-        // Made on first use: most segments of most classes stay empty. Growing by itself, it
-        // cannot fail to record.
-        let histogram = self.histogram.get_or_insert_with(|| {
-            let mut h = Histogram::new_with_bounds(1_000, 1 << 32, 3)
-                .unwrap_or_else(|_| unreachable!("constant bounds"));
-            h.auto(true);
-            Box::new(h)
-        });
-        histogram.saturating_record_n(ns, count);
-    }
-
-    /// Adds another distribution.
-    pub fn merge(&mut self, other: &Self) {
-        let Some(theirs) = &other.histogram else {
-            return;
-        };
-        self.count += other.count;
-        self.sum += other.sum;
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
-        match &mut self.histogram {
-            Some(mine) => mine
-                .add(theirs.as_ref())
-                .unwrap_or_else(|_| unreachable!("it grows by itself")),
-            none => *none = Some(theirs.clone()),
-        }
-    }
-
-    /// How many values.
-    pub const fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// The exact mean, in ns.
-    pub fn mean(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum as f64 / self.count as f64)
-    }
-
-    /// The `q`-quantile in ns, 0 to 1: the least value with at least `q` of all at or below it,
-    /// within 0.1 %. `None` if there are no values.
-    pub fn quantile(&self, q: f64) -> Option<f64> {
-        let histogram = self.histogram.as_ref()?;
-        Some(histogram.value_at_quantile(q).clamp(self.min, self.max) as f64)
-    }
-
-    /// Least value, in ns.
-    pub fn min(&self) -> Option<u64> {
-        (self.count > 0).then_some(self.min)
-    }
-
-    /// Greatest value, in ns.
-    pub fn max(&self) -> Option<u64> {
-        (self.count > 0).then_some(self.max)
-    }
-
-    /// Points `(ns, share at or below)` of the distribution function, for plots.
-    pub fn cdf(&self) -> Vec<(f64, f64)> {
-        let Some(histogram) = &self.histogram else {
-            return Vec::new();
-        };
-        let mut seen = 0;
-        histogram
-            .iter_recorded()
-            .map(|v| {
-                seen += v.count_since_last_iteration();
-                (
-                    v.value_iterated_to() as f64,
-                    seen as f64 / self.count as f64,
-                )
-            })
-            .collect()
-    }
-}
-
 /// What happened to the requests of one population (all, or one class) that were sent within one
 /// segment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Population {
     /// Sent by clients.
     pub sent: u64,
@@ -225,7 +120,8 @@ impl Population {
 }
 
 /// A stretch of time: requests sent in it, tokens and spending that fell into it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Segment {
     /// All requests.
     pub all: Population,
@@ -268,7 +164,7 @@ impl Segment {
 }
 
 /// State of one replica at one sampling instant.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReplicaSample {
     /// Requests running.
     pub running: u32,
@@ -283,7 +179,7 @@ pub struct ReplicaSample {
 }
 
 /// State of the system at one sampling instant.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sample {
     /// When, in ns.
     pub at_ns: u64,
@@ -296,7 +192,8 @@ pub struct Sample {
 }
 
 /// What one replica did over a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReplicaTotals {
     /// Requests sent to it.
     pub requests: u64,
@@ -308,8 +205,10 @@ pub struct ReplicaTotals {
     pub busy_ns: u64,
 }
 
-/// A whole run.
-#[derive(Clone, Debug)]
+/// A whole run. Serialised without samples and rows, which have files of their own
+/// (`store`).
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunResult {
     /// The seed.
     pub seed: u64,
@@ -328,10 +227,12 @@ pub struct RunResult {
     /// Fixed warm-up, if the scenario sets one, ns.
     pub fixed_warm_up_ns: Option<u64>,
     /// Samples at equal distances.
+    #[serde(skip)]
     pub samples: Vec<Sample>,
     /// Totals per replica.
     pub replicas: Vec<ReplicaTotals>,
     /// One row per request, in order of request, if the scenario asks for rows.
+    #[serde(skip)]
     pub rows: Vec<Row>,
     /// What the gateway did.
     pub gateway: GatewayTotals,
