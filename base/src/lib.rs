@@ -15,6 +15,8 @@ pub mod units;
 pub mod quantity;
 /// What a prompt is made of: extents of token streams, so that shared prefixes show.
 pub mod content;
+/// Which idle content is forgotten first.
+pub mod eviction;
 /// Why a request was turned away: said by engine, gateway and ledger.
 pub mod refusal;
 /// A hash over everything that happened, in order.

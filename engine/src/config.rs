@@ -3,6 +3,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+pub use windtunnel_base::eviction::EvictionKind;
 use windtunnel_base::quantity::{Bandwidth, Bytes, Compute, HourlyPrice, Power, Span};
 
 /// One replica.
@@ -217,23 +218,6 @@ pub enum PrefixVisibility {
     OnComputed,
     /// When the request has finished.
     OnFinish,
-}
-
-/// Which content is forgotten first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EvictionKind {
-    /// Least recently used.
-    #[default]
-    Lru,
-    /// First in, first out.
-    Fifo,
-    /// Least frequently used.
-    Lfu,
-    /// SIEVE: a moving hand clears marks of use.
-    Sieve,
-    /// S3-FIFO: a small, a main and a ghost queue.
-    S3fifo,
 }
 
 /// What happens to a request thrown out of memory.

@@ -65,12 +65,12 @@ pub struct EngineOutcome {
 }
 
 /// A change of a replica's prefix cache, for routers that follow it. `chain` names a place in
-/// the tree of prefixes: [`crate::kv::chain`] of its extents' keys from the root.
+/// the tree of prefixes; see [`crate::kv::chain`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheEvent {
     /// When it took effect.
     pub at: SimTime,
-    /// Which stream at which place.
+    /// Which stream at which place: made by [`crate::kv::chain`].
     pub chain: u64,
     /// How many tokens of that stream are resident here now; zero if none.
     pub tokens: u32,

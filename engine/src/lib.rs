@@ -11,3 +11,5 @@ pub mod engine;
 pub mod batch;
 /// How long a step takes.
 pub mod cost;
+/// Paged memory for keys and values, and the prefix cache in it.
+pub mod kv;

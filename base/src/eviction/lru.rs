@@ -1,0 +1,55 @@
+//! Least recently used: what has been idle longest leaves first.
+
+use super::EvictionPolicy;
+use super::list::{Links, List, NONE};
+
+// --- state -------------------------------------------------------------------------------
+
+/// Least recently used. Every operation is O(1).
+#[derive(Clone, Debug, Default)]
+pub struct Lru {
+    /// Idle slots, longest idle at the front.
+    order: List,
+    links: Links,
+}
+
+// --- contract ----------------------------------------------------------------------------
+
+impl EvictionPolicy for Lru {
+    #[inline]
+    fn insert(&mut self, slot: u32, _name: u64) {
+        self.order.push_back(&mut self.links, slot);
+    }
+
+    #[inline]
+    fn reuse(&mut self, slot: u32) {
+        self.forget(slot);
+    }
+
+    #[inline]
+    fn split(&mut self, _slot: u32, _upper: u32) {
+        // A slot in use has no place in the order; it gets one when it is idle again.
+    }
+
+    #[inline]
+    fn evict(&mut self) -> Option<u32> {
+        let victim = self.order.front();
+        if victim == NONE {
+            return None;
+        }
+        self.order.remove(&mut self.links, victim);
+        Some(victim)
+    }
+
+    #[inline]
+    fn forget(&mut self, slot: u32) {
+        if self.links.contains(slot) {
+            self.order.remove(&mut self.links, slot);
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+}

@@ -1,0 +1,533 @@
+//! The memory of a replica: who holds what, and who leaves when it is short.
+
+use super::prefix_tree::{NONE, PrefixTree, ROOT};
+use crate::engine::CacheEvent;
+use windtunnel_base::content::Extent;
+use windtunnel_base::eviction::{EvictionKind, EvictionPolicy, Policy};
+use windtunnel_base::time::SimTime;
+
+/// What memory a replica has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KvLayout {
+    /// Blocks in all.
+    pub total_blocks: u64,
+    /// Tokens per block; more than zero.
+    pub block_size: u32,
+    /// Keep and reuse computed prefixes. Without, blocks are only counted.
+    pub prefix_cache: bool,
+    /// Which reusable content is forgotten first.
+    pub eviction: EvictionKind,
+}
+
+/// What one sequence holds of the prefix tree: the path to a node. The empty holding (the
+/// default) holds nothing. Every holding must go back by [`KvCache::release`], once; it is not
+/// `Copy` for that reason.
+#[must_use = "what a holding pins stays pinned until it is released"]
+#[derive(PartialEq, Eq, Debug, Default)]
+pub struct Holding {
+    /// Deepest node of the path; the root for the empty holding.
+    node: u32,
+    /// Tokens of the prompt that the path covers: whole blocks.
+    tokens: u32,
+}
+
+impl Holding {
+    /// Tokens of the prompt that the path covers: whole blocks.
+    pub const fn tokens(&self) -> u32 {
+        self.tokens
+    }
+}
+
+/// Not enough blocks can be freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{missing} more KV blocks are needed than can be freed")]
+pub struct Shortage {
+    /// Blocks that are missing.
+    pub missing: u64,
+}
+
+/// The books of a cache do not add up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("KV books: {what} should be {expected}, found {found}")]
+pub struct Imbalance {
+    /// Which figure.
+    pub what: &'static str,
+    /// What it should be.
+    pub expected: u64,
+    /// What it is.
+    pub found: u64,
+}
+
+/// The paged memory of one replica.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    layout: KvLayout,
+    tree: PrefixTree,
+    policy: Policy,
+    /// Chosen by the policy to leave, and leaving: its blocks go one by one as they are needed.
+    /// What is left of it can be found until then.
+    leaving: Option<u32>,
+    private: u64,
+    shared: u64,
+    cached: u64,
+    empty: u64,
+    evicted: u64,
+}
+
+impl KvCache {
+    /// Empty memory.
+    ///
+    /// # Panics
+    /// If the block size is zero.
+    pub fn new(layout: &KvLayout) -> Self {
+        assert!(layout.block_size > 0, "blocks hold at least one token");
+        Self {
+            layout: *layout,
+            tree: PrefixTree::new(layout.block_size),
+            policy: Policy::new(layout.eviction),
+            leaving: None,
+            private: 0,
+            shared: 0,
+            cached: 0,
+            empty: layout.total_blocks,
+            evicted: 0,
+        }
+    }
+
+    // --- reading -------------------------------------------------------------------------
+
+    /// Blocks in all.
+    pub const fn total_blocks(&self) -> u64 {
+        self.layout.total_blocks
+    }
+
+    /// Tokens per block.
+    pub const fn block_size(&self) -> u32 {
+        self.layout.block_size
+    }
+
+    /// Blocks that sequences hold: private ones, and shared ones, each counted once.
+    pub const fn held_blocks(&self) -> u64 {
+        self.private + self.shared
+    }
+
+    /// Blocks with content that nobody holds: reusable, or left over.
+    pub const fn cached_blocks(&self) -> u64 {
+        self.cached
+    }
+
+    /// Blocks that can be taken: all that nobody holds, whether or not there is content in them.
+    pub const fn free_blocks(&self) -> u64 {
+        self.total_blocks() - self.held_blocks()
+    }
+
+    /// Blocks whose content was given up for other content so far.
+    pub const fn evicted_blocks(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Tokens of a prompt that are in memory, in whole blocks and at most `max_tokens`. Callers
+    /// with a prompt to run pass one less than its length, so that one token is computed.
+    pub fn lookup(&self, prefix: &[Extent], max_tokens: u32) -> u32 {
+        if !self.layout.prefix_cache {
+            return 0;
+        }
+        let (_, matched) = self.tree.descend(prefix, max_tokens);
+        matched - matched % self.layout.block_size
+    }
+
+    // --- the life of a sequence ----------------------------------------------------------
+
+    /// Pins what [`Self::lookup`] would find, and says how many tokens that is.
+    pub fn acquire(&mut self, prefix: &[Extent], max_tokens: u32) -> (Holding, u32) {
+        if !self.layout.prefix_cache {
+            return (Holding::default(), 0);
+        }
+        let (mut node, matched) = self.tree.descend(prefix, max_tokens);
+        let tokens = matched - matched % self.layout.block_size;
+        while node != ROOT && self.tree[node].start >= tokens {
+            node = self.tree[node].parent;
+        }
+        if node != ROOT && self.tree[node].end() > tokens {
+            node = self.split(node, tokens - self.tree[node].start);
+        }
+        let mut pinned = node;
+        while pinned != ROOT {
+            self.pin(pinned);
+            pinned = self.tree[pinned].parent;
+        }
+        self.debug_check();
+        (Holding { node, tokens }, tokens)
+    }
+
+    /// Takes private blocks, at the cost of cached content if there are not enough empty ones.
+    ///
+    /// # Errors
+    /// If so many are not free; then nothing changes.
+    pub fn take(&mut self, blocks: u64) -> Result<(), Shortage> {
+        let free = self.free_blocks();
+        if blocks > free {
+            return Err(Shortage {
+                missing: blocks - free,
+            });
+        }
+        if blocks > self.empty {
+            self.evict(blocks - self.empty);
+        }
+        self.empty -= blocks;
+        self.private += blocks;
+        self.debug_check();
+        Ok(())
+    }
+
+    /// Gives back private blocks in which nothing was computed.
+    ///
+    /// # Panics
+    /// If there are not so many private blocks.
+    pub fn give_back(&mut self, blocks: u64) {
+        self.spend_private(blocks);
+        self.empty += blocks;
+        self.debug_check();
+    }
+
+    /// The first `tokens` tokens of the prompt are computed: from now on others can find its
+    /// whole blocks, as far as `prefix` goes. `prefix` is the chain that was acquired, perhaps
+    /// longer at its end (as when output continues the last extent). Returns how many of the
+    /// sequence's private blocks became shared, which its own count of private blocks must lose.
+    ///
+    /// Block by block:
+    /// - nobody has it: the private block becomes a shared block, which the sequence holds;
+    /// - it is cached: likewise, and the stale copy's block becomes empty;
+    /// - it is shared by sequences that hold it: the sequence holds it too and keeps its own
+    ///   copy as a private block (as vLLM does, which never merges copies).
+    ///
+    /// So publishing changes neither held nor free blocks.
+    ///
+    /// # Panics
+    /// If blocks are published that were never taken.
+    pub fn publish(&mut self, holding: &mut Holding, prefix: &[Extent], tokens: u32) -> u64 {
+        if !self.layout.prefix_cache {
+            return 0;
+        }
+        let named: u64 = prefix.iter().map(|e| u64::from(e.tokens)).sum();
+        let tokens = named.min(u64::from(tokens)) as u32;
+        let target = tokens - tokens % self.layout.block_size;
+        if target <= holding.tokens {
+            return 0;
+        }
+        let mut became_shared = 0;
+        let mut extent_start = 0;
+        for extent in prefix {
+            let extent_end = target.min(extent_start + extent.tokens);
+            while holding.tokens < extent_end {
+                let offset = holding.tokens - extent_start;
+                became_shared +=
+                    self.publish_next(holding, extent.key, offset, extent_end - holding.tokens);
+            }
+            if extent_end == target {
+                break;
+            }
+            extent_start = extent_end;
+        }
+        self.debug_check();
+        became_shared
+    }
+
+    /// One step along the stream `key`, of which `offset` tokens are behind and at most `want`
+    /// ahead.
+    fn publish_next(&mut self, holding: &mut Holding, key: u64, offset: u32, want: u32) -> u64 {
+        let at = holding.node;
+        let next = match offset {
+            0 => self.tree.stream(at, key),
+            _ => self.tree[at].continuation,
+        };
+        if next != NONE {
+            let node = if self.tree[next].tokens > want {
+                self.split(next, want)
+            } else {
+                next
+            };
+            *holding = Holding {
+                node,
+                tokens: self.tree[node].end(),
+            };
+            let stale = self.pin(node);
+            self.spend_private(stale);
+            self.empty += stale;
+            return stale;
+        }
+        let above = &self.tree[at];
+        let own = above.refs == 1 && above.is_leaf();
+        let gained = if offset > 0 && own && (above.fresh || self.policy.forgets_on_reuse()) {
+            self.tree.grow(at, want)
+        } else {
+            holding.node = self.tree.add(at, key, offset, want);
+            self.tree[holding.node].blocks
+        };
+        holding.tokens += want;
+        self.spend_private(gained);
+        self.shared += gained;
+        gained
+    }
+
+    /// Ends a sequence that has so many private blocks with content. Left over first comes what
+    /// is private, then its path from the end to the beginning, as far as nobody else holds it:
+    /// in this order it will leave.
+    ///
+    /// # Panics
+    /// If there are not so many private blocks.
+    pub fn release(&mut self, holding: Holding, private_blocks: u64) {
+        if !self.layout.prefix_cache {
+            self.give_back(private_blocks);
+            return;
+        }
+        self.spend_private(private_blocks);
+        if private_blocks > 0 {
+            let stretch = self.tree.add_stretch(private_blocks);
+            self.cached += private_blocks;
+            self.make_idle(stretch);
+        }
+        let mut slot = holding.node;
+        while slot != ROOT {
+            let node = &mut self.tree[slot];
+            let parent = node.parent;
+            node.refs -= 1;
+            if node.refs == 0 {
+                let blocks = node.blocks;
+                if blocks > 0 {
+                    self.shared -= blocks;
+                    self.cached += blocks;
+                    self.make_idle(slot);
+                } else if node.is_leaf() {
+                    self.remove(slot);
+                }
+            }
+            slot = parent;
+        }
+        self.debug_check();
+    }
+
+    // --- events and checks ---------------------------------------------------------------
+
+    /// Records changes of what can be found from now on, or no longer. What was recorded and
+    /// not taken is dropped.
+    pub fn record_events(&mut self, on: bool) {
+        self.tree.record_changes(on);
+    }
+
+    /// Appends the changes since the last call, in order, as of `now`.
+    pub fn take_events(&mut self, now: SimTime, events: &mut Vec<CacheEvent>) {
+        events.extend(self.tree.changes().map(|(chain, tokens)| CacheEvent {
+            at: now,
+            chain,
+            tokens,
+        }));
+    }
+
+    /// Checks that every block is accounted for once. Cheap.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        let found = self.private + self.shared + self.cached + self.empty;
+        expect("all blocks together", self.total_blocks(), found)
+    }
+
+    /// Counts everything again and compares it with the books. Slow; for tests and audits.
+    ///
+    /// # Errors
+    /// If they differ.
+    pub fn audit(&self) -> Result<(), Imbalance> {
+        self.check()?;
+        let (mut shared, mut cached, mut candidates, mut streams) = (0, 0, 0, 0);
+        for slot in self.tree.slots() {
+            let node = &self.tree[slot];
+            let in_tree = node.parent != NONE;
+            streams += u64::from(in_tree && node.offset == 0);
+            if node.refs > 0 {
+                shared += node.blocks;
+                let above = &self.tree[node.parent];
+                if node.parent != ROOT && above.refs < node.refs {
+                    let (expected, found) = (u64::from(node.refs), u64::from(above.refs));
+                    return expect("holders of a node above", expected, found);
+                }
+            } else {
+                cached += node.blocks;
+                candidates += u64::from(node.blocks > 0 && self.leaving != Some(slot));
+                let useless = node.blocks == 0 && node.is_leaf();
+                expect("idle leaves without a block", 0, u64::from(useless))?;
+            }
+        }
+        expect("shared blocks", shared, self.shared)?;
+        expect("cached blocks", cached, self.cached)?;
+        expect("streams", streams, self.tree.streams() as u64)?;
+        expect(
+            "candidates for eviction",
+            candidates,
+            self.policy.len() as u64,
+        )
+    }
+
+    fn debug_check(&self) {
+        debug_assert_eq!(self.check(), Ok(()));
+    }
+
+    // --- inner moves ---------------------------------------------------------------------
+
+    fn spend_private(&mut self, blocks: u64) {
+        assert!(
+            blocks <= self.private,
+            "only blocks that were taken can be given on"
+        );
+        self.private -= blocks;
+    }
+
+    /// One more sequence holds a node. Returns its blocks if nobody did before.
+    fn pin(&mut self, slot: u32) -> u64 {
+        let node = &mut self.tree[slot];
+        node.refs += 1;
+        if node.blocks == 0 {
+            return 0;
+        }
+        let (first, blocks) = (node.refs == 1, node.blocks);
+        self.policy.reuse(slot);
+        if !first {
+            return 0;
+        }
+        if self.leaving == Some(slot) {
+            self.leaving = None;
+        }
+        self.cached -= blocks;
+        self.shared += blocks;
+        blocks
+    }
+
+    fn make_idle(&mut self, slot: u32) {
+        let node = &mut self.tree[slot];
+        node.fresh = false;
+        self.policy.insert(slot, node.name());
+    }
+
+    /// Cuts a node in two, because a sequence holds only its first part; see
+    /// [`PrefixTree::split`]. The caller pins that part.
+    fn split(&mut self, slot: u32, keep: u32) -> u32 {
+        let upper = self.tree.split(slot, keep);
+        self.policy.split(slot, upper);
+        let rest = &self.tree[slot];
+        if rest.blocks == 0 && rest.refs == 0 {
+            self.policy.forget(slot);
+            if self.leaving == Some(slot) {
+                self.leaving = None;
+            }
+            if rest.is_leaf() {
+                self.tree.remove(slot);
+            }
+        }
+        upper
+    }
+
+    /// Removes an idle leaf whose blocks are gone, and what was only kept as the way to it.
+    fn remove(&mut self, slot: u32) {
+        self.policy.forget(slot);
+        if self.leaving == Some(slot) {
+            self.leaving = None;
+        }
+        let mut above = self.tree.remove(slot);
+        while above != NONE && above != ROOT {
+            let node = &self.tree[above];
+            if node.refs > 0 || node.blocks > 0 || !node.is_leaf() {
+                break;
+            }
+            self.policy.forget(above);
+            above = self.tree.remove(above);
+        }
+    }
+
+    /// Gives up cached content: the policy's choice, from its end; what follows it first.
+    fn evict(&mut self, mut blocks: u64) {
+        debug_assert!(blocks <= self.cached);
+        self.evicted += blocks;
+        self.cached -= blocks;
+        self.empty += blocks;
+        while blocks > 0 {
+            let victim = match self.leaving {
+                Some(victim) => victim,
+                None => self
+                    .policy
+                    .evict()
+                    .expect("cached blocks are candidates for eviction"),
+            };
+            self.leaving = Some(victim);
+            let leaf = self.tree.leaf_below(victim);
+            let there = self.tree[leaf].blocks;
+            if there > blocks {
+                self.tree.shorten(leaf, blocks);
+                return;
+            }
+            blocks -= there;
+            self.remove(leaf);
+        }
+    }
+}
+
+fn expect(what: &'static str, expected: u64, found: u64) -> Result<(), Imbalance> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Imbalance {
+        what,
+        expected,
+        found,
+    })
+}
+
+/// Host memory for swapped sequences, in blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HostPool {
+    total: u64,
+    used: u64,
+}
+
+impl HostPool {
+    /// Empty host memory.
+    pub const fn new(total_blocks: u64) -> Self {
+        Self {
+            total: total_blocks,
+            used: 0,
+        }
+    }
+
+    /// Blocks in all.
+    pub const fn total_blocks(&self) -> u64 {
+        self.total
+    }
+
+    /// Blocks in use.
+    pub const fn used_blocks(&self) -> u64 {
+        self.used
+    }
+
+    /// Takes blocks.
+    ///
+    /// # Errors
+    /// If so many are not left; then nothing changes.
+    pub fn take(&mut self, blocks: u64) -> Result<(), Shortage> {
+        let left = self.total - self.used;
+        if blocks > left {
+            return Err(Shortage {
+                missing: blocks - left,
+            });
+        }
+        self.used += blocks;
+        Ok(())
+    }
+
+    /// Gives blocks back.
+    ///
+    /// # Panics
+    /// If so many are not in use.
+    pub fn give_back(&mut self, blocks: u64) {
+        assert!(blocks <= self.used, "only what was taken can be given back");
+        self.used -= blocks;
+    }
+}
