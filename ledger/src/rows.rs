@@ -50,7 +50,7 @@ pub struct Row {
     pub replica: Option<u32>,
     /// How it ended.
     pub end: End,
-    /// Whether its whole life lies inside the measured window (after warm-up).
+    /// Whether it was sent in the measured window (after warm-up).
     pub measured: bool,
     /// Sent by the client.
     pub sent_ns: u64,

@@ -1,1 +1,17 @@
-//! stub
+//! From ledgers to figures: metrics, statistics, verdicts, plots, documents. Reads results, never
+//! runs anything.
+
+/// Which part of a run is measured, and whether it had settled.
+pub mod steady;
+/// The metrics: name, unit, population, formula.
+pub mod metric;
+/// Means and intervals over seeds, single and paired.
+pub mod stats;
+/// One figure over seeds.
+pub mod estimate;
+/// Conditions on metrics: pass, fail, undecided.
+pub mod threshold;
+/// `summary.json`: the figures of one or several seeds of one scenario.
+pub mod summary;
+
+pub use summary::Summary;

@@ -1,0 +1,71 @@
+//! The table of all metrics, in the order of reports.
+
+use super::Direction::{Higher, Lower, Neutral};
+use super::{Metric, formula as f};
+
+macro_rules! metrics {
+    ($($name:ident, $unit:literal, $direction:ident, $population:literal, $formula:literal, $vllm:expr;)*) => {
+        /// All metrics, in the order of reports.
+        pub const METRICS: &[Metric] = &[ $( Metric {
+            name: stringify!($name),
+            unit: $unit,
+            direction: $direction,
+            population: $population,
+            formula: $formula,
+            vllm: $vllm,
+            read: f::$name,
+        } ),* ];
+    };
+}
+
+metrics! {
+    ttft_mean, "ms", Lower, "finished requests", "mean of: first output token at the client − sent by the client", Some("mean_ttft_ms");
+    ttft_p50, "ms", Lower, "finished requests", "median of the same", Some("median_ttft_ms");
+    ttft_p90, "ms", Lower, "finished requests", "90 % quantile of the same", Some("p90_ttft_ms");
+    ttft_p99, "ms", Lower, "finished requests", "99 % quantile of the same", Some("p99_ttft_ms");
+    tpot_mean, "ms", Lower, "finished requests of two or more output tokens", "mean of: (E2E − TTFT) ÷ (output tokens − 1)", Some("mean_tpot_ms");
+    tpot_p50, "ms", Lower, "finished requests of two or more output tokens", "median of the same", Some("median_tpot_ms");
+    tpot_p90, "ms", Lower, "finished requests of two or more output tokens", "90 % quantile of the same", Some("p90_tpot_ms");
+    tpot_p99, "ms", Lower, "finished requests of two or more output tokens", "99 % quantile of the same", Some("p99_tpot_ms");
+    itl_mean, "ms", Lower, "gaps between tokens that end in the window, pooled over requests", "mean of: token − token before it; the first token ends no gap", Some("mean_itl_ms");
+    itl_p50, "ms", Lower, "gaps between tokens that end in the window, pooled over requests", "median of the same", Some("median_itl_ms");
+    itl_p90, "ms", Lower, "gaps between tokens that end in the window, pooled over requests", "90 % quantile of the same", Some("p90_itl_ms");
+    itl_p99, "ms", Lower, "gaps between tokens that end in the window, pooled over requests", "99 % quantile of the same", Some("p99_itl_ms");
+    e2e_mean, "ms", Lower, "finished requests", "mean of: last token at the client − sent by the client", Some("mean_e2el_ms");
+    e2e_p50, "ms", Lower, "finished requests", "median of the same", Some("median_e2el_ms");
+    e2e_p90, "ms", Lower, "finished requests", "90 % quantile of the same", Some("p90_e2el_ms");
+    e2e_p99, "ms", Lower, "finished requests", "99 % quantile of the same", Some("p99_e2el_ms");
+    queue_mean, "ms", Lower, "started requests", "mean of: first joined a batch − sent by the client", None;
+    queue_p50, "ms", Lower, "started requests", "median of the same", None;
+    queue_p90, "ms", Lower, "started requests", "90 % quantile of the same", None;
+    queue_p99, "ms", Lower, "started requests", "99 % quantile of the same", None;
+    goodput, "share", Higher, "all sent; refused, abandoned and unfinished ones are misses", "finished within all objectives of their class ÷ sent", None;
+    goodput_rate, "req/s", Higher, "all sent", "finished within all objectives of their class ÷ length of the window", Some("request_goodput");
+    offered_rate, "req/s", Neutral, "all sent", "sent ÷ length of the part of the window in which requests were sent", None;
+    request_throughput, "req/s", Higher, "finished requests", "finished ÷ length of the window", Some("request_throughput");
+    output_token_throughput, "tokens/s", Higher, "finished requests", "their output tokens ÷ length of the window", Some("output_throughput");
+    availability, "share", Higher, "all sent", "finished with a good answer ÷ sent", None;
+    sent, "requests", Neutral, "all sent", "count", None;
+    finished, "requests", Higher, "all sent", "count of whole answers at the client", Some("completed");
+    refused, "requests", Lower, "all sent", "count of requests turned away", None;
+    abandoned, "requests", Lower, "all sent", "count of requests whose client gave up", None;
+    unfinished, "requests", Neutral, "all sent", "count of requests under way when the run was cut off", None;
+    preemptions, "times", Lower, "all sent", "count of requests thrown out of memory, each time", None;
+    prefix_hit_rate, "share", Higher, "started requests", "prompt tokens found in cache ÷ prompt tokens", None;
+    verification_pass_rate, "share", Higher, "finished requests that a verifier judged", "accepted ÷ judged", None;
+    accepted_outputs, "requests", Higher, "finished requests", "count of answers that the verifier accepted", None;
+    verified_useful_outputs, "requests", Higher, "finished requests", "count of answers accepted in time and good in truth", None;
+    cost_total, "USD", Lower, "all postings of the window", "money that left the source", None;
+    cost_per_verified_output, "USD", Lower, "all postings of the window", "cost_total ÷ verified_useful_outputs", None;
+    cost_per_accepted_output, "USD", Lower, "all postings of the window", "cost_total ÷ accepted_outputs", None;
+    energy_total, "Wh", Lower, "all postings of the window", "energy that left the source", None;
+    energy_per_verified_output, "Wh", Lower, "all postings of the window", "energy_total ÷ verified_useful_outputs", None;
+    toten_per_verified_output, "tokens", Lower, "all postings of the window", "(output tokens + 0.2 × prompt tokens computed + 0.02 × prompt tokens from cache) ÷ verified_useful_outputs", None;
+    toten_raw_per_verified_output, "tokens", Lower, "all postings of the window", "(output tokens + prompt tokens computed + prompt tokens from cache) ÷ verified_useful_outputs", None;
+    verifier_tax, "share", Lower, "all postings of the window", "money spent on checks ÷ cost_total", None;
+    load_imbalance, "ratio", Lower, "the whole run, two or more replicas", "tokens (prompt and output) of the busiest replica ÷ mean over replicas", None;
+    batch_mean, "requests", Neutral, "steps that end in the window", "requests decoding ÷ steps", None;
+    in_system_mean, "requests", Neutral, "samples in the window", "mean of requests anywhere between client and client", None;
+    kv_usage_mean, "share", Neutral, "samples in the window", "mean of: KV blocks held by running requests ÷ KV blocks, all replicas together", None;
+    extrapolated_share, "share", Lower, "steps that end in the window", "steps outside the cost model's range ÷ steps", None;
+}
