@@ -2,6 +2,41 @@
 //! enters the system, from streams of the workload's own: two policies under one seed face the
 //! same requests.
 
+/// Why traffic cannot be made.
+mod error;
+/// What is known of the traffic before it is played.
+mod facts;
+/// Ids of classes and tenants.
+mod names;
+/// The draws that workloads are made of.
+mod sample;
+/// Lengths in tokens and service times.
+mod lengths;
+/// Rates that change with time, integrated and inverted.
+mod rate;
+/// When requests come.
+mod arrivals;
+/// Prefixes that many requests share.
+mod prefixes;
+/// What policies are told about output lengths.
+mod predictor;
+/// One client of a synthetic workload.
+mod clients;
+/// Conversations in closed loop.
+mod sessions;
+/// The superposition of clients.
+mod synthetic;
+/// When clients stop, and how many requests they have under way.
+mod limits;
+
+pub use error::TrafficError;
+pub use facts::{Facts, FileFact};
+
+use crate::schema::Scenario;
+use limits::{Limited, Limits};
+use names::NameTable;
+use std::path::Path;
+use synthetic::SyntheticPlan;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ClassId, RequestId, TenantId};
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -49,4 +84,87 @@ pub trait Workload {
     /// Told once per request that left the system, however it left, when its client learns of
     /// it. A closed-loop workload may then have a request due, also earlier than it said before.
     fn departed(&mut self, request: RequestId, at: SimTime, finished: bool);
+}
+
+/// The traffic of a scenario, read and compiled once; every seed plays it anew. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    plan: Plan,
+    limits: Limits,
+    facts: Facts,
+    names: NameTable,
+}
+
+#[derive(Clone, Debug)]
+enum Plan {
+    Synthetic(SyntheticPlan),
+}
+
+/// Reads what the traffic of a scenario needs and compiles it.
+///
+/// A trace file is looked for in `dir` (the folder of the scenario file), then in `traces` (the
+/// traces folder). With `skip_bad_rows` rows that cannot be used are left out and counted in
+/// [`Facts::skipped_rows`] instead of being an error.
+///
+/// # Errors
+/// If a file is missing, damaged or not of its format, a row cannot be used, or the scenario
+/// asks for what cannot be.
+pub fn prepare(
+    scenario: &Scenario,
+    dir: Option<&Path>,
+    traces: Option<&Path>,
+    skip_bad_rows: bool,
+) -> Result<Traffic, TrafficError> {
+    let _ = (dir, traces, skip_bad_rows);
+    let names = NameTable::new(scenario);
+    let mut facts = Facts::default();
+    let plan = match &scenario.traffic.trace {
+        None => Plan::Synthetic(SyntheticPlan::new(scenario, &names, &mut facts)?),
+        Some(_) => {
+            return Err(TrafficError::scenario(
+                "traffic.trace",
+                "traces cannot be read yet",
+                "use synthetic traffic",
+            ));
+        }
+    };
+    let traffic = &scenario.traffic;
+    let limits = Limits {
+        num_prompts: traffic.num_prompts,
+        until: traffic.duration.map(|d| SimTime::ZERO + d.0),
+        max_concurrency: traffic.max_concurrency,
+    };
+    if limits.max_concurrency == Some(0) {
+        return Err(TrafficError::scenario(
+            "traffic.max_concurrency",
+            "with 0 nothing is ever sent",
+            "give at least 1, or leave it out",
+        ));
+    }
+    Ok(Traffic {
+        plan,
+        limits,
+        facts,
+        names,
+    })
+}
+
+impl Traffic {
+    /// The requests of one seed, from the beginning. Equal seeds give equal requests, whatever
+    /// policies do, as far as clients do not wait for answers.
+    pub fn workload(&self, seed: u64) -> Box<dyn Workload + Send> {
+        match &self.plan {
+            Plan::Synthetic(plan) => Box::new(Limited::new(plan.start(seed), self.limits)),
+        }
+    }
+
+    /// What is known of the traffic before it is played.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Names of all tenants by id: the scenario's, then those that the trace brings.
+    pub fn tenants(&self) -> &[String] {
+        self.names.tenants()
+    }
 }
