@@ -3,5 +3,36 @@
 
 /// The file format, one file per table.
 pub mod schema;
+/// The JSON schema of the format.
+pub mod schema_json;
+/// From a path or library name to a checked scenario.
+pub mod load;
+/// `--set key.path=value`.
+pub mod overrides;
+/// Findings, and how they are shown.
+pub mod diagnostic;
+/// The texts a scenario was read from.
+pub mod source;
+/// Names of classes, tenants and clients by id.
+pub mod names;
+/// Scenarios and policies that come with the program.
+pub mod library;
+/// Scenarios as text.
+pub mod show;
 /// Where requests come from.
 pub mod workload;
+
+/// Documents whose values know where they were written.
+mod tree;
+/// What extends what.
+mod layers;
+/// Overlays that change decisions only.
+mod policy;
+/// Form, then sense.
+mod check;
+
+pub use diagnostic::Report;
+pub use load::{LoadEnv, Loaded, Source, load};
+pub use names::Names;
+pub use overrides::Override;
+pub use schema::Scenario;

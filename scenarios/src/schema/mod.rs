@@ -26,7 +26,7 @@ pub use traffic::TrafficSpec;
 pub use verification::VerificationSpec;
 
 /// A scenario: a world, its traffic, and the policies that serve it.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scenario {
     /// Version of this format; 1.
@@ -54,6 +54,25 @@ pub struct Scenario {
     /// Conditions on metrics that the run must meet, such as `p99(ttft) <= 200ms`,
     /// `goodput >= 0.95`, or of one class: `p99(ttft{class=interactive}) <= 200ms`.
     pub thresholds: Vec<String>,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            version: 1,
+            name: String::new(),
+            purpose: String::new(),
+            extends: None,
+            run: RunSpec::default(),
+            fleet: FleetSpec::default(),
+            gateway: GatewaySpec::default(),
+            traffic: TrafficSpec::default(),
+            classes: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            verification: None,
+            thresholds: Vec::new(),
+        }
+    }
 }
 
 /// When a run ends, and what of it is measured.

@@ -61,8 +61,9 @@ pub enum RoutingSpec {
         /// Points of each replica on the ring.
         #[serde(default = "hundred")]
         virtual_nodes: u32,
-        /// No replica gets more than `1 + epsilon` times its fair share; none means no bound.
-        #[serde(default = "quarter")]
+        /// No replica gets more than `1 + epsilon` times its fair share; `"none"` means no bound.
+        #[serde(default = "quarter", with = "number_or_none")]
+        #[schemars(schema_with = "number_or_none::schema")]
         epsilon: Option<f64>,
     },
     /// A hash of the first tokens of the prompt, walking on from replicas over the load factor
@@ -125,6 +126,7 @@ pub enum RoutingSpec {
         #[serde(default)]
         filters: Vec<FilterSpec>,
         /// Scorers by name, with their weights.
+        #[schemars(schema_with = "scorers_schema")]
         scorers: BTreeMap<ScorerKind, f64>,
         /// Who among the best.
         #[serde(default)]
@@ -267,6 +269,60 @@ impl Default for PrefixIndexSpec {
             max_blocks: 256,
             capacity_blocks: 31_250,
         }
+    }
+}
+
+/// A table with a key per scorer, so that editors complete them and misspelt ones are found.
+fn scorers_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let kinds = ScorerKind::json_schema(generator).to_value();
+    let properties: serde_json::Map<String, serde_json::Value> = kinds["oneOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|kind| {
+            let name = kind["const"].as_str()?.to_owned();
+            let schema =
+                serde_json::json!({ "type": "number", "description": kind["description"] });
+            Some((name, schema))
+        })
+        .collect();
+    schemars::json_schema!({
+        "type": "object", "properties": properties, "additionalProperties": false
+    })
+}
+
+/// An optional number whose absence has a word of its own, because leaving it out means the default.
+mod number_or_none {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Word(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<f64>, s: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(number) => s.serialize_f64(*number),
+            None => s.serialize_str("none"),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<f64>, D::Error> {
+        match Written::deserialize(d)? {
+            Written::Number(number) => Ok(Some(number)),
+            Written::Word(word) if word == "none" => Ok(None),
+            Written::Word(word) => Err(serde::de::Error::custom(format!(
+                "`{word}` is neither a number nor `none`"
+            ))),
+        }
+    }
+
+    pub(super) fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "number" }, { "type": "string", "enum": ["none"] }]
+        })
     }
 }
 

@@ -1,0 +1,50 @@
+//! "Did you mean": the known word nearest to a misspelt one.
+
+/// The known word that `word` most probably was meant to be, if any is near enough: a third of its
+/// letters may differ, one beginning with the other counts as near.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = fold(word);
+    known
+        .into_iter()
+        .filter_map(|candidate| {
+            let other = fold(candidate);
+            let distance = strsim::damerau_levenshtein(&folded, &other);
+            let allowed = (folded.chars().count().max(other.chars().count()) / 3).max(1);
+            let begins = folded.len() >= 3 && other.starts_with(&folded)
+                || other.len() >= 3 && folded.starts_with(&other);
+            (distance <= allowed || begins).then_some((distance, candidate))
+        })
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Case and the kind of separator are no difference.
+fn fold(word: &str) -> String {
+    word.to_lowercase().replace(['-', ' ', '.'], "_")
+}
+
+/// "did you mean `x`?", or nothing.
+pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(word, known).map_or_else(String::new, |w| format!("did you mean `{w}`?"))
+}
+
+/// "known: a, b, c".
+pub(crate) fn known<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<_> = words.into_iter().collect();
+    format!("known: {}", words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_found_and_far_ones_are_not() {
+        let policies = ["round_robin", "random", "cache_aware", "least_loaded"];
+        assert_eq!(nearest("cache_awre", policies), Some("cache_aware"));
+        assert_eq!(nearest("Round-Robin", policies), Some("round_robin"));
+        assert_eq!(nearest("rand", policies), Some("random"), "a beginning");
+        assert_eq!(nearest("prefix_affinity", policies), None);
+        assert_eq!(nearest("", policies), None);
+    }
+}
