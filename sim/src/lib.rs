@@ -3,3 +3,5 @@
 
 /// What policies see.
 pub mod view;
+/// Between client and replica: admission, waiting, routing.
+pub mod gateway;

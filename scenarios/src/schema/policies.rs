@@ -171,8 +171,11 @@ pub enum LoadSignal {
     Waiting,
     /// Waiting and running requests, as telemetry has it.
     WaitingAndRunning,
-    /// Share of KV blocks held, as telemetry has it.
+    /// Share of KV blocks held, as telemetry has it. Differences count in billionths.
     KvUtilization,
+    /// `4 * waiting + running` as telemetry has it, where requests sent since the last reading
+    /// count as waiting (vLLM's data-parallel balancer).
+    VllmDp,
 }
 
 /// What a hash ring hashes.

@@ -1,0 +1,238 @@
+//! Who gets in. Decided before routing, on what the gateway counts itself.
+
+use windtunnel_base::ids::TenantId;
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::time::SimTime;
+use windtunnel_scenarios::schema::policies::AdmissionSpec;
+
+/// The admission rule of a run, with its state.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    rule: Rule,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    Open,
+    ConcurrencyLimit { limit: u32 },
+    TokenBucket(Buckets),
+}
+
+impl Admission {
+    /// The rule that a scenario names.
+    pub fn new(spec: &AdmissionSpec) -> Self {
+        let rule = match *spec {
+            AdmissionSpec::Open => Rule::Open,
+            AdmissionSpec::ConcurrencyLimit { limit } => Rule::ConcurrencyLimit { limit },
+            AdmissionSpec::TokenBucket { rate, burst } => {
+                Rule::TokenBucket(Buckets::new(rate.0, burst))
+            }
+        };
+        Self { rule }
+    }
+
+    /// Lets a request of `tenant` in, or says why not. `in_system` counts the requests admitted
+    /// earlier that have not left yet, at the gateway and at replicas.
+    ///
+    /// # Errors
+    /// `Shed` at the concurrency limit, `RateLimited` when the tenant's bucket is empty.
+    pub fn admit(&mut self, tenant: TenantId, in_system: u64, now: SimTime) -> Result<(), Refusal> {
+        match &mut self.rule {
+            Rule::Open => Ok(()),
+            Rule::ConcurrencyLimit { limit } => {
+                if in_system < u64::from(*limit) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Shed)
+                }
+            }
+            Rule::TokenBucket(buckets) => {
+                if buckets.take(tenant, now) {
+                    Ok(())
+                } else {
+                    Err(Refusal::RateLimited)
+                }
+            }
+        }
+    }
+}
+
+/// Token buckets in integers. A refill of `p/q` requests per second makes one request cost
+/// `q * 1e9` units, of which `p` drip in every nanosecond: no rounding, so no drift over any
+/// run.
+#[derive(Clone, Debug)]
+struct Buckets {
+    /// Units per nanosecond; none means that the buckets never empty.
+    drip: Option<u64>,
+    /// Units of one request.
+    price: u128,
+    /// Units of a full bucket.
+    full: u128,
+    tenants: Vec<Bucket>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    units: u128,
+    at: SimTime,
+}
+
+impl Buckets {
+    fn new(rate: f64, burst: u32) -> Self {
+        let (p, q) = if rate.is_finite() {
+            simplest_fraction(rate)
+        } else {
+            (0, 1)
+        };
+        let price = u128::from(q) * 1_000_000_000;
+        Self {
+            drip: rate.is_finite().then_some(p),
+            price,
+            full: price * u128::from(burst),
+            tenants: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, tenant: TenantId, now: SimTime) -> bool {
+        let Some(drip) = self.drip else { return true };
+        if tenant.index() >= self.tenants.len() {
+            // A tenant starts with a full bucket, whenever it first appears.
+            let full = Bucket {
+                units: self.full,
+                at: now,
+            };
+            self.tenants.resize(tenant.index() + 1, full);
+        }
+        let bucket = &mut self.tenants[tenant.index()];
+        let elapsed = now.since(bucket.at).as_nanos();
+        let gained = u128::from(elapsed) * u128::from(drip);
+        bucket.units = (bucket.units + gained).min(self.full);
+        bucket.at = now;
+        if bucket.units < self.price {
+            return false;
+        }
+        bucket.units -= self.price;
+        true
+    }
+}
+
+/// The fraction of least denominator within 1 part in 1e15 of `x` (continued fractions): gives
+/// back what a user wrote (`1 req/min` is 1/60), not its binary neighbour. `x` is finite and
+/// not negative.
+fn simplest_fraction(x: f64) -> (u64, u64) {
+    let (mut p0, mut q0, mut p1, mut q1) = (0_u64, 1_u64, 1_u64, 0_u64);
+    let mut rest = x;
+    loop {
+        let whole = rest.floor();
+        let a = whole as u64;
+        let next = (|| {
+            Some((
+                a.checked_mul(p1)?.checked_add(p0)?,
+                a.checked_mul(q1)?.checked_add(q0)?,
+            ))
+        })();
+        // Beyond 2^53 a float holds no further digits.
+        let Some((p2, q2)) = next.filter(|&(_, q)| q < 1 << 53) else {
+            return (p1, q1.max(1));
+        };
+        (p0, q0, p1, q1) = (p1, q1, p2, q2);
+        let error = (p1 as f64 / q1 as f64 - x).abs();
+        let part = rest - whole;
+        if error <= x * 1e-15 || part <= 0.0 {
+            return (p1, q1);
+        }
+        rest = 1.0 / part;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use windtunnel_base::quantity::Rate;
+
+    fn at(nanos: u64) -> SimTime {
+        SimTime::from_nanos(nanos)
+    }
+
+    #[test]
+    fn rates_become_the_fractions_that_were_written() {
+        assert_eq!(simplest_fraction(1.0 / 60.0), (1, 60));
+        assert_eq!(simplest_fraction(90.0 / 60.0), (3, 2));
+        assert_eq!(simplest_fraction(7.0 / 3600.0), (7, 3600));
+        assert_eq!(simplest_fraction(0.1), (1, 10));
+        assert_eq!(simplest_fraction(8.0), (8, 1));
+        assert_eq!(simplest_fraction(0.0), (0, 1));
+    }
+
+    #[test]
+    fn a_concurrency_limit_counts_those_inside() {
+        let mut admission = Admission::new(&AdmissionSpec::ConcurrencyLimit { limit: 2 });
+        let mut admit = |inside| admission.admit(TenantId(0), inside, at(0));
+        assert_eq!(admit(1), Ok(()), "the second may enter");
+        assert_eq!(admit(2), Err(Refusal::Shed), "the third may not");
+    }
+
+    #[test]
+    fn a_bucket_refills_to_the_nanosecond_and_tenants_do_not_share() {
+        let mut admission = Admission::new(&AdmissionSpec::TokenBucket {
+            rate: Rate(1.0 / 3.0),
+            burst: 2,
+        });
+        let (a, b) = (TenantId(0), TenantId(1));
+        assert_eq!(admission.admit(a, 0, at(0)), Ok(()));
+        assert_eq!(admission.admit(a, 0, at(0)), Ok(()), "a burst of two");
+        let limited = Err(Refusal::RateLimited);
+        assert_eq!(admission.admit(a, 0, at(0)), limited, "the bucket is empty");
+        assert_eq!(admission.admit(b, 0, at(0)), Ok(()), "b has its own bucket");
+        // One request per three seconds: a nanosecond early is early, and asking costs nothing.
+        assert_eq!(admission.admit(a, 0, at(2_999_999_999)), limited);
+        assert_eq!(admission.admit(a, 0, at(3_000_000_000)), Ok(()));
+        assert_eq!(admission.admit(a, 0, at(3_000_000_000)), limited);
+        // A year of waiting fills the bucket to its burst and no further.
+        let later = at(3_000_000_000 + 31_536_000_000_000_000);
+        assert_eq!(admission.admit(a, 0, later), Ok(()));
+        assert_eq!(admission.admit(a, 0, later), Ok(()));
+        assert_eq!(admission.admit(a, 0, later), limited);
+    }
+
+    #[test]
+    fn extreme_rates_mean_what_they_say() {
+        let rule = |rate, burst| {
+            Admission::new(&AdmissionSpec::TokenBucket {
+                rate: Rate(rate),
+                burst,
+            })
+        };
+        let mut endless = rule(f64::INFINITY, 1);
+        assert!((0..9).all(|_| endless.admit(TenantId(0), 0, at(0)).is_ok()));
+        let mut never = rule(0.0, 1);
+        assert!(never.admit(TenantId(0), 0, at(0)).is_ok());
+        assert!(never.admit(TenantId(0), 0, at(u64::MAX)).is_err());
+    }
+
+    proptest! {
+        /// Asked ever so often, a bucket lets in exactly `burst + floor(rate * time)` requests:
+        /// nothing is lost between questions.
+        #[test]
+        fn no_drift(rate in 1_u32..1000, per in 1_u32..5000, gaps in prop::collection::vec(1_u64..50_000_000, 1..400)) {
+            let mut admission = Admission::new(&AdmissionSpec::TokenBucket {
+                rate: Rate(f64::from(rate) / f64::from(per)),
+                burst: 3,
+            });
+            let (mut now, mut taken) = (0_u64, 0_u128);
+            while admission.admit(TenantId(0), 0, at(now)).is_ok() { taken += 1; }
+            for gap in gaps {
+                now += gap;
+                let due = 3 + u128::from(now) * u128::from(rate) / (u128::from(per) * 1_000_000_000);
+                while admission.admit(TenantId(0), 0, at(now)).is_ok() { taken += 1; }
+                // The bucket overflows only if more than `burst` requests drip in between.
+                if u128::from(gap) * u128::from(rate) < 2 * u128::from(per) * 1_000_000_000 {
+                    prop_assert_eq!(taken, due);
+                } else {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What happens to a request between its client and its replica: whether it gets in, whether it
+//! waits, and where it goes.
+
+/// Who gets in.
+pub mod admission;
+/// The waiting room in front of full replicas.
+pub mod queue;
+/// Which replica has how much of a prompt, as far as the gateway knows.
+pub mod prefix_index;
+/// Which replica answers: one file per policy.
+pub mod routing;
+/// A trace through a routing policy and plain prefix caches, without time.
+pub mod replay;
+/// An order of use over slots of an arena.
+mod recency;

@@ -1,0 +1,370 @@
+//! The approximate index: what was routed to a replica is taken to be in its cache, least
+//! recently used blocks first out.
+//!
+//! Kept in extents. Of one stream at one place a replica holds blocks from its beginning up to
+//! some end; later requests touch it from the beginning too, so how recently its blocks were
+//! used can only fall with depth. A stream is therefore a stack of *segments*, each the blocks
+//! last touched by one request, and forgetting the least recently used block, deepest first,
+//! is trimming the oldest segment's end: exactly what one entry per block would do, with as
+//! many segments as requests that ended inside a stream.
+
+use crate::gateway::recency::{Arena, Links, NONE, Recency};
+use rustc_hash::FxHashMap;
+use windtunnel_base::ids::ReplicaId;
+use windtunnel_base::rng::mix64;
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_engine::request::RequestView;
+
+/// What an index keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RoutedLimits {
+    /// Tokens per block; matches and capacity count whole blocks. More than zero.
+    pub block_tokens: u32,
+    /// Blocks of a prompt that are looked at.
+    pub max_blocks: u32,
+    /// Blocks kept per replica, content that nobody can ask for again included.
+    pub capacity_blocks: u64,
+    /// Blocks not touched for so long are forgotten.
+    pub ttl: Option<SimDuration>,
+}
+
+/// What was routed where.
+#[derive(Clone, Debug)]
+pub struct RoutedIndex {
+    limits: RoutedLimits,
+    /// Place in the tree of prefixes → the first of its holdings.
+    places: FxHashMap<u64, u32>,
+    holdings: Arena<Holding>,
+    segments: Arena<Segment>,
+    order: Vec<Links>,
+    replicas: Vec<Kept>,
+    walk: Vec<Step>,
+}
+
+/// Blocks of one stream at one place, held by one replica.
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    place: u64,
+    replica: u32,
+    /// One past its last block, counted from the beginning of the prompt.
+    end: u32,
+    /// The next replica that holds blocks of this place.
+    next: u32,
+    /// The stack of segments: its most recent, at the beginning of the stream, and its oldest.
+    first: u32,
+    last: u32,
+}
+
+/// Adjacent blocks last touched by the same request.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    /// `NONE` for content that nobody can ask for again.
+    holding: u32,
+    start: u32,
+    end: u32,
+    shallower: u32,
+    deeper: u32,
+    touched: SimTime,
+}
+
+/// What is kept of one replica.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    /// Its segments by use. Those touched by one request stand deepest first.
+    recency: Recency,
+    blocks: u64,
+}
+
+/// One stream of a request that ends blocks.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    place: u64,
+    start: u32,
+    end: u32,
+}
+
+impl RoutedIndex {
+    /// An empty index.
+    ///
+    /// # Panics
+    /// If a block has no tokens, which a checked scenario excludes.
+    pub fn new(limits: RoutedLimits) -> Self {
+        assert!(limits.block_tokens > 0, "a block holds tokens");
+        Self {
+            limits,
+            places: FxHashMap::default(),
+            holdings: Arena::default(),
+            segments: Arena::default(),
+            order: Vec::new(),
+            replicas: Vec::new(),
+            walk: Vec::new(),
+        }
+    }
+
+    /// Tokens per block.
+    pub const fn block_tokens(&self) -> u32 {
+        self.limits.block_tokens
+    }
+
+    /// Blocks of a request that the index looks at.
+    pub fn blocks_of(&self, request: &RequestView<'_>) -> u32 {
+        (request.prompt_tokens / self.limits.block_tokens).min(self.limits.max_blocks)
+    }
+
+    /// Blocks kept for a replica.
+    pub fn blocks_kept(&self, replica: ReplicaId) -> u64 {
+        self.replicas.get(replica.index()).map_or(0, |k| k.blocks)
+    }
+
+    /// Entries in memory, for measurements: segments over all replicas.
+    pub fn entries(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Writes, for each of `replicas` replicas by id, how many blocks from the beginning of the
+    /// prompt were routed to it and are not forgotten at `now`.
+    pub fn matches(
+        &mut self,
+        request: &RequestView<'_>,
+        now: SimTime,
+        replicas: usize,
+        blocks: &mut Vec<u32>,
+    ) {
+        self.expire(now);
+        self.plan_walk(request);
+        blocks.clear();
+        blocks.resize(replicas, 0);
+        for step in &self.walk {
+            let mut onward = false;
+            let mut at = self.places.get(&step.place).copied().unwrap_or(NONE);
+            while at != NONE {
+                let holding = &self.holdings[at];
+                if let Some(found) = blocks.get_mut(holding.replica as usize) {
+                    // What is deeper was never routed without what is above it, and leaves first.
+                    debug_assert_eq!(*found, step.start, "a match without its beginning");
+                    *found = holding.end.min(step.end);
+                    onward |= holding.end >= step.end;
+                }
+                at = holding.next;
+            }
+            if !onward {
+                return;
+            }
+        }
+    }
+
+    /// Notes that a request was routed to a replica: all its blocks are now the replica's most
+    /// recently used, and what exceeds the capacity is forgotten.
+    pub fn insert(&mut self, request: &RequestView<'_>, replica: ReplicaId, now: SimTime) {
+        self.plan_walk(request);
+        let replica = replica.0;
+        if replica as usize >= self.replicas.len() {
+            let empty = Kept {
+                recency: Recency::EMPTY,
+                blocks: 0,
+            };
+            self.replicas.resize(replica as usize + 1, empty);
+        }
+        // Deepest first, so that among equals the deepest is forgotten first.
+        let total = self.blocks_of(request);
+        let shared = self.walk.last().map_or(0, |step| step.end);
+        if total > shared {
+            self.push_segment(replica, NONE, shared, total, now);
+            self.replicas[replica as usize].blocks += u64::from(total - shared);
+        }
+        for i in (0..self.walk.len()).rev() {
+            let step = self.walk[i];
+            self.touch(replica, step, now);
+        }
+        while self.replicas[replica as usize].blocks > self.limits.capacity_blocks {
+            let over = self.replicas[replica as usize].blocks - self.limits.capacity_blocks;
+            self.forget_oldest(replica, over);
+        }
+    }
+
+    /// Names the places of a request that end blocks. A place is a fold of the keys *and
+    /// lengths* above it, because the same stream after a shorter extent is another content.
+    fn plan_walk(&mut self, request: &RequestView<'_>) {
+        self.walk.clear();
+        let block = u64::from(self.limits.block_tokens);
+        let total = self.blocks_of(request);
+        let (mut place, mut tokens, mut start) = (0_u64, 0_u64, 0_u32);
+        for extent in request.prefix {
+            place = mix64(place ^ extent.key);
+            tokens += u64::from(extent.tokens);
+            let end = (tokens / block).min(u64::from(total)) as u32;
+            if end > start {
+                self.walk.push(Step { place, start, end });
+                start = end;
+            }
+            if end == total {
+                break;
+            }
+            place = mix64(place.wrapping_add(u64::from(extent.tokens)));
+        }
+    }
+
+    fn touch(&mut self, replica: u32, step: Step, now: SimTime) {
+        let at = self.holding_of(replica, step);
+        // Segments that end inside the touched blocks are all newer than those that do not.
+        while self.holdings[at].first != NONE {
+            let top = self.holdings[at].first;
+            if self.segments[top].end > step.end {
+                self.segments[top].start = self.segments[top].start.max(step.end);
+                break;
+            }
+            self.pop_first(replica, at);
+        }
+        let pushed = self.push_segment(replica, at, step.start, step.end, now);
+        let below = self.holdings[at].first;
+        self.segments[pushed].deeper = below;
+        if below == NONE {
+            self.holdings[at].last = pushed;
+        } else {
+            self.segments[below].shallower = pushed;
+        }
+        self.holdings[at].first = pushed;
+        let grown = step.end.saturating_sub(self.holdings[at].end);
+        self.holdings[at].end += grown;
+        self.replicas[replica as usize].blocks += u64::from(grown);
+    }
+
+    /// The replica's holding at a place, made if there is none.
+    fn holding_of(&mut self, replica: u32, step: Step) -> u32 {
+        let head = self.places.entry(step.place).or_insert(NONE);
+        let mut at = *head;
+        while at != NONE {
+            if self.holdings[at].replica == replica {
+                return at;
+            }
+            at = self.holdings[at].next;
+        }
+        *head = self.holdings.insert(Holding {
+            place: step.place,
+            replica,
+            end: step.start,
+            next: *head,
+            first: NONE,
+            last: NONE,
+        });
+        *head
+    }
+
+    fn push_segment(
+        &mut self,
+        replica: u32,
+        holding: u32,
+        start: u32,
+        end: u32,
+        now: SimTime,
+    ) -> u32 {
+        let slot = self.segments.insert(Segment {
+            holding,
+            start,
+            end,
+            shallower: NONE,
+            deeper: NONE,
+            touched: now,
+        });
+        if self.order.len() < self.segments.extent() {
+            self.order.resize(self.segments.extent(), Links::LOOSE);
+        }
+        self.replicas[replica as usize]
+            .recency
+            .push(&mut self.order, slot);
+        slot
+    }
+
+    fn pop_first(&mut self, replica: u32, at: u32) {
+        let top = self.holdings[at].first;
+        let deeper = self.segments[top].deeper;
+        self.holdings[at].first = deeper;
+        if deeper == NONE {
+            self.holdings[at].last = NONE;
+        } else {
+            self.segments[deeper].shallower = NONE;
+        }
+        self.drop_segment(replica, top);
+    }
+
+    fn drop_segment(&mut self, replica: u32, slot: u32) {
+        self.replicas[replica as usize]
+            .recency
+            .remove(&mut self.order, slot);
+        self.segments.release(slot);
+    }
+
+    /// Forgets up to `most` blocks of the replica's oldest segment, from its end.
+    fn forget_oldest(&mut self, replica: u32, most: u64) {
+        let kept = &mut self.replicas[replica as usize];
+        let Some(slot) = kept.recency.oldest() else {
+            debug_assert_eq!(kept.blocks, 0, "blocks without a segment");
+            kept.blocks = 0;
+            return;
+        };
+        let segment = &mut self.segments[slot];
+        let gone = u64::from(segment.end - segment.start).min(most) as u32;
+        kept.blocks -= u64::from(gone);
+        segment.end -= gone;
+        let Segment {
+            holding,
+            start,
+            end,
+            shallower,
+            ..
+        } = *segment;
+        if holding != NONE {
+            debug_assert_eq!(
+                self.holdings[holding].last, slot,
+                "the oldest is the deepest"
+            );
+            self.holdings[holding].end = end;
+        }
+        if end > start {
+            return;
+        }
+        self.drop_segment(replica, slot);
+        if holding == NONE {
+            return;
+        }
+        self.holdings[holding].last = shallower;
+        if shallower == NONE {
+            self.drop_holding(holding);
+        } else {
+            self.segments[shallower].deeper = NONE;
+        }
+    }
+
+    fn drop_holding(&mut self, gone: u32) {
+        let Holding { place, next, .. } = self.holdings[gone];
+        let head = self.places.get(&place).copied().unwrap_or(NONE);
+        if head == gone && next == NONE {
+            self.places.remove(&place);
+        } else if head == gone {
+            self.places.insert(place, next);
+        } else {
+            let mut at = head;
+            while self.holdings[at].next != gone {
+                at = self.holdings[at].next;
+            }
+            self.holdings[at].next = next;
+        }
+        self.holdings.release(gone);
+    }
+
+    fn expire(&mut self, now: SimTime) {
+        let Some(ttl) = self.limits.ttl else { return };
+        for replica in 0..self.replicas.len() {
+            while let Some(slot) = self.replicas[replica].recency.oldest() {
+                if self.segments[slot].touched.saturating_add(ttl) > now {
+                    break;
+                }
+                self.forget_oldest(replica as u32, u64::MAX);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "routed_tests.rs"]
+mod tests;

@@ -1,0 +1,225 @@
+//! Least prefill left to do plus decode blocks (Dynamo's KV router).
+
+use crate::gateway::prefix_index::{RoutedIndex, RoutedLimits};
+use crate::gateway::routing::{FleetFacts, note, width};
+use crate::view::{Feedback, FleetView, PolicyCx, Route, RoutingPolicy, Signals};
+use rustc_hash::FxHashMap;
+use windtunnel_base::ids::{ReplicaId, RequestId};
+use windtunnel_base::time::SimTime;
+use windtunnel_engine::request::RequestView;
+use windtunnel_scenarios::schema::policies::RoutingSpec;
+
+/// Costs each replica, in blocks, at
+///
+/// ```text
+/// prefill_load_scale * max(0, (active prefill tokens + prompt tokens) / block
+///                             - overlap_score_credit * cached blocks)
+///   + active blocks + blocks of this prompt
+///   + decode_active_request_weight * active requests
+/// ```
+///
+/// What is active the router counts itself: a request's uncached prompt tokens until its first
+/// token comes back, its prompt blocks until it has ended. Blocks that active requests share
+/// are counted once for each, and output blocks not at all.
+#[derive(Clone, Debug)]
+pub(super) struct KvRouter {
+    credit: f64,
+    prefill_scale: f64,
+    request_weight: f64,
+    temperature: f64,
+    block: u32,
+    /// What is assumed to be cached; none when cache events tell.
+    assumed: Option<RoutedIndex>,
+    active: Vec<Active>,
+    requests: FxHashMap<RequestId, Sent>,
+    /// Cached tokens by replica id, in whole blocks.
+    cached: Vec<u32>,
+    costs: Vec<f64>,
+}
+
+/// What is active on a replica.
+#[derive(Clone, Copy, Debug, Default)]
+struct Active {
+    requests: u64,
+    blocks: u64,
+    prefill_tokens: u64,
+}
+
+/// What a request added to its replica.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    replica: ReplicaId,
+    blocks: u64,
+    /// Zero once its first token has come.
+    prefill_tokens: u64,
+}
+
+impl KvRouter {
+    /// # Panics
+    /// If `spec` is another policy's, or a block has no tokens.
+    pub(super) fn new(spec: &RoutingSpec, fleet: &FleetFacts) -> Self {
+        let RoutingSpec::KvRouter {
+            overlap_score_credit,
+            prefill_load_scale,
+            decode_active_request_weight,
+            temperature,
+            use_kv_events,
+            ttl,
+        } = *spec
+        else {
+            panic!("not the specification of kv_router");
+        };
+        let assumed = (!use_kv_events).then(|| {
+            RoutedIndex::new(RoutedLimits {
+                block_tokens: fleet.block_tokens,
+                max_blocks: u32::MAX,
+                capacity_blocks: u64::MAX,
+                ttl: Some(ttl.0),
+            })
+        });
+        Self {
+            credit: overlap_score_credit,
+            prefill_scale: prefill_load_scale,
+            request_weight: decode_active_request_weight,
+            temperature,
+            block: fleet.block_tokens,
+            assumed,
+            active: Vec::new(),
+            requests: FxHashMap::default(),
+            cached: Vec::new(),
+            costs: Vec::new(),
+        }
+    }
+
+    fn look_up(&mut self, request: &RequestView<'_>, fleet: &FleetView<'_>) {
+        let width = width(fleet);
+        if let Some(index) = &mut self.assumed {
+            index.matches(request, fleet.now, width, &mut self.cached);
+            for blocks in &mut self.cached {
+                *blocks *= self.block;
+            }
+        } else {
+            self.cached.clear();
+            fleet.cache.cached_tokens(request, &mut self.cached);
+            self.cached.resize(width.max(self.cached.len()), 0);
+        }
+        if self.active.len() < width {
+            self.active.resize(width, Active::default());
+        }
+    }
+
+    fn cost(&self, request: &RequestView<'_>, id: ReplicaId) -> f64 {
+        let active = self.active[id.index()];
+        let block = f64::from(self.block);
+        let tokens = active.prefill_tokens + u64::from(request.prompt_tokens);
+        let overlap = f64::from(self.cached[id.index()] / self.block);
+        let prefill = (tokens as f64 / block - self.credit * overlap).max(0.0);
+        let blocks = active.blocks + u64::from(request.prompt_tokens.div_ceil(self.block));
+        self.prefill_scale * prefill + blocks as f64 + self.request_weight * active.requests as f64
+    }
+
+    /// The place of the least cost, ties at random; with a temperature, a draw from a softmax
+    /// over the costs, scaled by their spread as Dynamo does.
+    fn pick(&self, cx: &mut PolicyCx<'_>) -> usize {
+        let least = self.costs.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.costs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if self.temperature <= 0.0 || most <= least {
+            return pick_among(cx, &self.costs, |cost| cost <= least);
+        }
+        let scale = 1.0 / ((most - least) * self.temperature);
+        let weight = |cost: f64| libm::exp(-(cost - least) * scale);
+        let total: f64 = self.costs.iter().map(|&c| weight(c)).sum();
+        let mut left = cx.rng.f64() * total;
+        for (place, &cost) in self.costs.iter().enumerate() {
+            left -= weight(cost);
+            if left < 0.0 {
+                return place;
+            }
+        }
+        // Rounding can leave a sliver past the last: the last then.
+        self.costs.len() - 1
+    }
+}
+
+/// One of the places whose value is among the best, all alike; draws only if there are several.
+pub(super) fn pick_among(
+    cx: &mut PolicyCx<'_>,
+    values: &[f64],
+    best: impl Fn(f64) -> bool,
+) -> usize {
+    let ties = values.iter().filter(|&&v| best(v)).count();
+    let nth = if ties > 1 {
+        cx.rng.below(ties as u64) as usize
+    } else {
+        0
+    };
+    let mut tied = values.iter().enumerate().filter(|&(_, &v)| best(v));
+    tied.nth(nth).map_or(0, |(place, _)| place)
+}
+
+impl RoutingPolicy for KvRouter {
+    fn signals(&self) -> Signals {
+        Signals {
+            stats: false,
+            cache: self.assumed.is_none(),
+        }
+    }
+
+    fn route(
+        &mut self,
+        request: &RequestView<'_>,
+        fleet: &FleetView<'_>,
+        cx: &mut PolicyCx<'_>,
+    ) -> Route {
+        self.look_up(request, fleet);
+        self.costs.clear();
+        for replica in fleet.replicas {
+            let cost = self.cost(request, replica.id);
+            self.costs.push(cost);
+        }
+        note(cx, fleet, |place, _| -self.costs[place]);
+        let id = fleet.replicas[self.pick(cx)].id;
+        if let Some(index) = &mut self.assumed {
+            index.insert(request, id, fleet.now);
+        }
+        let sent = Sent {
+            replica: id,
+            blocks: u64::from(request.prompt_tokens.div_ceil(self.block)),
+            prefill_tokens: u64::from(
+                request
+                    .prompt_tokens
+                    .saturating_sub(self.cached[id.index()]),
+            ),
+        };
+        let active = &mut self.active[id.index()];
+        active.requests += 1;
+        active.blocks += sent.blocks;
+        active.prefill_tokens += sent.prefill_tokens;
+        self.requests.insert(request.id, sent);
+        Route::To(id)
+    }
+
+    fn observe(
+        &mut self,
+        request: &RequestView<'_>,
+        _replica: ReplicaId,
+        feedback: Feedback,
+        _now: SimTime,
+    ) {
+        let Some(sent) = self.requests.get_mut(&request.id) else {
+            return;
+        };
+        let active = &mut self.active[sent.replica.index()];
+        active.prefill_tokens -= sent.prefill_tokens;
+        sent.prefill_tokens = 0;
+        if feedback != Feedback::FirstToken {
+            active.requests -= 1;
+            active.blocks -= sent.blocks;
+            self.requests.remove(&request.id);
+        }
+    }
+
+    fn wants_feedback(&self) -> bool {
+        true
+    }
+}

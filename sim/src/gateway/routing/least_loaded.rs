@@ -1,0 +1,39 @@
+//! The least loaded of all; also vLLM's data-parallel balancer, by the signal it reads.
+
+use crate::gateway::routing::load::LoadReader;
+use crate::gateway::routing::note;
+use crate::view::{FleetView, PolicyCx, Route, RoutingPolicy, Signals};
+use windtunnel_engine::request::RequestView;
+use windtunnel_scenarios::schema::policies::LoadSignal;
+
+/// Least load; ties go to the lowest id.
+#[derive(Clone, Debug)]
+pub(super) struct LeastLoaded {
+    load: LoadReader,
+}
+
+impl LeastLoaded {
+    pub(super) const fn new(signal: LoadSignal) -> Self {
+        Self {
+            load: LoadReader::new(signal),
+        }
+    }
+}
+
+impl RoutingPolicy for LeastLoaded {
+    fn signals(&self) -> Signals {
+        self.load.signals()
+    }
+
+    fn route(
+        &mut self,
+        _: &RequestView<'_>,
+        fleet: &FleetView<'_>,
+        cx: &mut PolicyCx<'_>,
+    ) -> Route {
+        let best = self.load.least(fleet);
+        note(cx, fleet, |_, replica| -(self.load.load(replica) as f64));
+        self.load.sent(&fleet.replicas[best]);
+        Route::To(fleet.replicas[best].id)
+    }
+}
