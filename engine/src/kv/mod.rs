@@ -21,6 +21,11 @@ mod pool;
 /// Which prefixes are in memory: a tree of extents.
 mod prefix_tree;
 
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod tests;
+
 pub use pool::{Holding, HostPool, Imbalance, KvCache, KvLayout, Shortage};
 
 use windtunnel_base::rng::mix64;

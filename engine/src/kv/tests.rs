@@ -1,0 +1,296 @@
+//! Against the block-by-block model, and stories.
+
+use super::naive::{NaiveCache, NaiveHolding};
+use super::*;
+use crate::engine::CacheEvent;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use windtunnel_base::content::Extent;
+use windtunnel_base::eviction::EvictionKind;
+use windtunnel_base::time::SimTime;
+
+fn layout(total_blocks: u64, block_size: u32) -> KvLayout {
+    KvLayout {
+        total_blocks,
+        block_size,
+        prefix_cache: true,
+        eviction: EvictionKind::Lru,
+    }
+}
+
+const fn e(key: u64, tokens: u32) -> Extent {
+    Extent { key, tokens }
+}
+
+// --- against the naive model -------------------------------------------------------------
+
+/// What a driver does next; numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Op {
+    Start {
+        chain: Vec<Extent>,
+        rest: u32,
+        whole: bool,
+    },
+    Publish {
+        who: usize,
+        tokens: u32,
+    },
+    Generate {
+        who: usize,
+        tokens: u32,
+    },
+    Release {
+        who: usize,
+        uncomputed: u64,
+    },
+}
+
+fn chains() -> impl Strategy<Value = Vec<Extent>> {
+    // Few keys and lengths, so that chains meet, part in the middle, and repeat keys.
+    prop::collection::vec((1_u64..4, 1_u32..12), 0..5)
+        .prop_map(|v| v.into_iter().map(|(k, t)| e(k, t)).collect())
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => (chains(), 0_u32..4, any::<bool>())
+            .prop_map(|(chain, rest, whole)| Op::Start { chain, rest, whole }),
+        4 => (any::<usize>(), 0_u32..60).prop_map(|(who, tokens)| Op::Publish { who, tokens }),
+        2 => (any::<usize>(), 1_u32..9).prop_map(|(who, tokens)| Op::Generate { who, tokens }),
+        3 => (any::<usize>(), 0_u64..3)
+            .prop_map(|(who, uncomputed)| Op::Release { who, uncomputed }),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+/// A sequence in both caches.
+#[derive(Debug)]
+struct Running {
+    chain: Vec<Extent>,
+    tokens: u32,
+    private: u64,
+    holding: Holding,
+    naive: NaiveHolding,
+    /// Whether output continues the chain: only if nothing unshared came after it.
+    continues: bool,
+}
+
+/// Drives the cache, and the naive one beside it if there is one for the policy.
+struct Driver {
+    cache: KvCache,
+    naive: Option<NaiveCache>,
+    running: Vec<Running>,
+    resident: BTreeMap<u64, u32>,
+    seen: Vec<Vec<Extent>>,
+}
+
+impl Driver {
+    fn new(layout: &KvLayout) -> Self {
+        let mut cache = KvCache::new(layout);
+        cache.record_events(true);
+        let naive = (layout.eviction == EvictionKind::Lru)
+            .then(|| NaiveCache::new(layout.total_blocks, layout.block_size));
+        Self {
+            cache,
+            naive,
+            running: Vec::new(),
+            resident: BTreeMap::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, op: Op) {
+        let held = self.cache.held_blocks();
+        match op {
+            Op::Start { chain, rest, whole } => self.start(chain, rest, whole),
+            Op::Publish { who, tokens } => {
+                self.publish(who, tokens);
+                assert_eq!(self.cache.held_blocks(), held, "publishing holds no more");
+            }
+            Op::Generate { who, tokens } => self.generate(who, tokens),
+            Op::Release { who, uncomputed } => self.release(who, uncomputed),
+        }
+    }
+
+    fn start(&mut self, chain: Vec<Extent>, rest: u32, whole: bool) {
+        let named: u32 = chain.iter().map(|e| e.tokens).sum();
+        let tokens = named + rest;
+        let most = if whole {
+            tokens
+        } else {
+            tokens.saturating_sub(1)
+        };
+        self.seen.push(chain.clone());
+        let (holding, cached) = self.cache.acquire(&chain, most);
+        let need = u64::from(tokens.div_ceil(self.cache.block_size()))
+            - u64::from(cached / self.cache.block_size());
+        let mut naive = NaiveHolding::default();
+        if let Some(n) = &mut self.naive {
+            assert_eq!(cached, n.lookup(&chain, most), "hit of {chain:?}");
+            naive = n.acquire(&chain, most);
+        }
+        let taken = self.cache.take(need);
+        if let Some(n) = &mut self.naive {
+            assert_eq!(taken.is_ok(), n.take(need));
+        }
+        if let Err(Shortage { missing }) = taken {
+            assert_eq!(missing, need - self.cache.free_blocks());
+            self.cache.release(holding, 0);
+            if let Some(n) = &mut self.naive {
+                n.release(naive, 0);
+            }
+            return;
+        }
+        self.running.push(Running {
+            continues: rest == 0 && !chain.is_empty(),
+            chain,
+            tokens,
+            private: need,
+            holding,
+            naive,
+        });
+    }
+
+    fn publish(&mut self, who: usize, tokens: u32) {
+        let Some(index) = who.checked_rem(self.running.len()) else {
+            return;
+        };
+        let r = &mut self.running[index];
+        let tokens = tokens.min(r.tokens);
+        let moved = self.cache.publish(&mut r.holding, &r.chain, tokens);
+        r.private -= moved;
+        if let Some(n) = &mut self.naive {
+            assert_eq!(moved, n.publish(&mut r.naive, &r.chain, tokens));
+        }
+    }
+
+    fn generate(&mut self, who: usize, tokens: u32) {
+        let Some(index) = who.checked_rem(self.running.len()) else {
+            return;
+        };
+        let b = self.cache.block_size();
+        let r = &mut self.running[index];
+        let need = u64::from((r.tokens + tokens).div_ceil(b) - r.tokens.div_ceil(b));
+        let taken = self.cache.take(need).is_ok();
+        if let Some(n) = &mut self.naive {
+            assert_eq!(taken, n.take(need));
+        }
+        if !taken {
+            return;
+        }
+        r.private += need;
+        r.tokens += tokens;
+        if r.continues
+            && let Some(last) = r.chain.last_mut()
+        {
+            last.tokens += tokens;
+            self.seen.push(r.chain.clone());
+        }
+    }
+
+    fn release(&mut self, who: usize, uncomputed: u64) {
+        let Some(index) = who.checked_rem(self.running.len()) else {
+            return;
+        };
+        let r = self.running.swap_remove(index);
+        let empty = uncomputed.min(r.private);
+        self.cache.give_back(empty);
+        self.cache.release(r.holding, r.private - empty);
+        if let Some(n) = &mut self.naive {
+            n.give_back(empty);
+            n.release(r.naive, r.private - empty);
+        }
+    }
+
+    fn compare(&mut self) {
+        assert_eq!(self.cache.audit(), Ok(()));
+        let mut events: Vec<CacheEvent> = Vec::new();
+        self.cache.take_events(SimTime::ZERO, &mut events);
+        for event in events {
+            match event.tokens {
+                0 => self.resident.remove(&event.chain),
+                tokens => self.resident.insert(event.chain, tokens),
+            };
+        }
+        for chain in &self.seen {
+            let found = self.cache.lookup(chain, u32::MAX);
+            assert_eq!(found, self.told(chain), "events about {chain:?}");
+            if let Some(n) = &self.naive {
+                assert_eq!(found, n.lookup(chain, 1000), "lookup of {chain:?}");
+            }
+        }
+        if let Some(n) = &self.naive {
+            assert_eq!(self.cache.held_blocks(), n.held());
+            assert_eq!(self.cache.cached_blocks(), n.cached());
+            assert_eq!(self.cache.evicted_blocks(), n.evicted);
+        }
+    }
+
+    /// What a router that follows the events would expect to be found.
+    fn told(&self, prefix: &[Extent]) -> u32 {
+        let (mut name, mut at, mut sum) = (ROOT_CHAIN, 0, 0);
+        for extent in prefix {
+            name = chain(name, at, extent.key);
+            let resident = self.resident.get(&name).copied().unwrap_or(0);
+            sum += resident.min(extent.tokens);
+            if resident < extent.tokens {
+                break;
+            }
+            at = extent.tokens;
+        }
+        sum - sum % self.cache.block_size()
+    }
+}
+
+fn drive(kind: EvictionKind, total: u64, block_size: u32, ops: Vec<Op>) {
+    let mut driver = Driver::new(&KvLayout {
+        eviction: kind,
+        ..layout(total, block_size)
+    });
+    for op in ops {
+        driver.step(op);
+        driver.compare();
+    }
+    while !driver.running.is_empty() {
+        driver.step(Op::Release {
+            who: 0,
+            uncomputed: 0,
+        });
+        driver.compare();
+    }
+    assert_eq!(driver.cache.held_blocks(), 0, "everything came back");
+    let all = driver.cache.total_blocks();
+    assert_eq!(driver.cache.take(all), Ok(()), "and can be taken");
+    if let Some(n) = &mut driver.naive {
+        assert!(n.take(all));
+    }
+    driver.compare();
+    assert!(driver.resident.is_empty(), "nothing is left in the tree");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    #[test]
+    fn lru_is_what_hashing_every_block_would_give(
+        total in 1_u64..30, block_size in 1_u32..6, ops in ops(),
+    ) {
+        drive(EvictionKind::Lru, total, block_size, ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn books_balance_and_events_tell_all_under_every_policy(
+        kind in prop_oneof![
+            Just(EvictionKind::Fifo), Just(EvictionKind::Lfu),
+            Just(EvictionKind::Sieve), Just(EvictionKind::S3fifo),
+        ],
+        total in 1_u64..30, block_size in 1_u32..6, ops in ops(),
+    ) {
+        drive(kind, total, block_size, ops);
+    }
+}
