@@ -13,6 +13,8 @@ pub mod overrides;
 pub mod diagnostic;
 /// The texts a scenario was read from.
 pub mod source;
+/// Conditions on metrics.
+pub mod threshold;
 /// Names of classes, tenants and clients by id.
 pub mod names;
 /// Scenarios and policies that come with the program.
@@ -36,3 +38,4 @@ pub use load::{LoadEnv, Loaded, Source, load};
 pub use names::Names;
 pub use overrides::Override;
 pub use schema::Scenario;
+pub use threshold::Threshold;

@@ -10,10 +10,10 @@ pub const DEFAULT: &str = "default";
 /// Names by id.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Names {
-    /// Classes; `default` first if it is declared or used, the others by alphabet.
+    /// The classes of the scenario by alphabet; `default` if it lists none.
     pub classes: Vec<(String, ClassSpec)>,
-    /// Tenants; `default` first if some client names no tenant, the others by alphabet. Traces
-    /// with tenants of their own add them behind.
+    /// Tenants by alphabet: those listed, those that clients name, and `default` if there is no
+    /// other or some client names none. Traces with tenants of their own add them behind.
     pub tenants: Vec<String>,
     /// Clients in the order of the file; one named `default` if the file lists none.
     pub clients: Vec<String>,
@@ -22,38 +22,35 @@ pub struct Names {
 impl Names {
     /// The names of a scenario.
     pub fn of(scenario: &Scenario) -> Self {
-        let traffic = &scenario.traffic;
-        let name = |n: &Option<String>| n.clone().unwrap_or_else(|| DEFAULT.to_owned());
-        let mut classes: BTreeSet<String> = scenario.classes.keys().cloned().collect();
+        let clients = &scenario.traffic.clients;
+        let mut classes: Vec<_> = scenario
+            .classes
+            .iter()
+            .map(|(name, spec)| (name.clone(), spec.clone()))
+            .collect();
+        if classes.is_empty() {
+            classes.push((DEFAULT.to_owned(), ClassSpec::default()));
+        }
         let mut tenants: BTreeSet<String> = scenario.tenants.keys().cloned().collect();
-        let mut clients = Vec::new();
-        if let Some(trace) = &traffic.trace {
-            classes.insert(name(&trace.class));
-            tenants.insert(DEFAULT.to_owned());
-        } else if traffic.clients.is_empty() {
-            classes.insert(DEFAULT.to_owned());
+        tenants.extend(clients.iter().filter_map(|c| c.tenant.clone()));
+        if tenants.is_empty() || clients.iter().any(|c| c.tenant.is_none()) {
             tenants.insert(DEFAULT.to_owned());
         }
-        for (i, client) in traffic.clients.iter().enumerate() {
-            classes.insert(name(&client.class));
-            tenants.insert(name(&client.tenant));
-            clients.push(if client.name.is_empty() {
-                format!("client-{i}")
-            } else {
-                client.name.clone()
-            });
+        let mut client_names: Vec<_> = clients
+            .iter()
+            .enumerate()
+            .map(|(i, client)| match client.name.as_str() {
+                "" => format!("client-{i}"),
+                name => name.to_owned(),
+            })
+            .collect();
+        if client_names.is_empty() {
+            client_names.push(DEFAULT.to_owned());
         }
-        if clients.is_empty() {
-            clients.push(DEFAULT.to_owned());
-        }
-        let spec = |class: &String| scenario.classes.get(class).cloned().unwrap_or_default();
         Self {
-            classes: default_first(classes)
-                .into_iter()
-                .map(|class| (class.clone(), spec(&class)))
-                .collect(),
-            tenants: default_first(tenants),
-            clients,
+            classes,
+            tenants: tenants.into_iter().collect(),
+            clients: client_names,
         }
     }
 
@@ -79,9 +76,38 @@ impl Names {
     }
 }
 
-fn default_first(names: BTreeSet<String>) -> Vec<String> {
-    let mut names: Vec<String> = names.into_iter().collect();
-    // Stable: the others stay in the order of the alphabet.
-    names.sort_by_key(|n| n != DEFAULT);
-    names
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::traffic::ClientSpec;
+
+    #[test]
+    fn order_is_that_of_the_alphabet_and_default_is_there_when_needed() {
+        let plain = Names::of(&Scenario::default());
+        assert_eq!(plain.classes[0].0, DEFAULT);
+        assert_eq!(
+            (plain.tenants.as_slice(), plain.clients.len()),
+            (&[DEFAULT.to_owned()][..], 1)
+        );
+
+        let mut scenario = Scenario::default();
+        for class in ["zeta", "alpha"] {
+            scenario.classes.insert(class.into(), ClassSpec::default());
+        }
+        let client = |tenant: &str| ClientSpec {
+            tenant: Some(tenant.into()),
+            ..ClientSpec::default()
+        };
+        scenario.traffic.clients = vec![client("b"), client("a")];
+        let mut names = Names::of(&scenario);
+        assert_eq!(names.class("alpha"), Some(ClassId(0)));
+        assert_eq!(names.class("zeta"), Some(ClassId(1)));
+        assert_eq!(names.class(DEFAULT), None, "nobody needs it");
+        assert_eq!(names.tenants, ["a", "b"]);
+        assert_eq!(names.clients, ["client-0", "client-1"]);
+
+        // Tenants of a trace come behind, so that the ids of the scenario's do not move.
+        assert_eq!(names.add_tenant("tenant-0"), TenantId(2));
+        assert_eq!(names.add_tenant("a"), TenantId(0));
+    }
 }
