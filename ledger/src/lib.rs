@@ -13,3 +13,9 @@ pub mod distribution;
 pub mod result;
 /// Routing decisions, kept for `explain`; totals of the gateway.
 pub mod decision;
+/// What rows look like in files; writing files whole or not at all.
+pub mod format;
+/// Rows and samples in the formats of other tools.
+pub mod export;
+/// The folder of a run.
+pub mod store;
