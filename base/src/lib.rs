@@ -7,6 +7,8 @@ pub mod time;
 pub mod queue;
 /// One named random generator; one stream per purpose and entity, from one seed.
 pub mod rng;
+/// Samplers that draw the same on every platform.
+pub mod sample;
 /// Dense ids.
 pub mod ids;
 /// Money and energy as integers.
