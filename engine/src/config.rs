@@ -135,8 +135,8 @@ pub enum SchedulerKind {
     /// A token budget per step, decoding requests first, prompts cut into chunks (vLLM V1).
     #[default]
     Chunked,
-    /// As `chunked`, with the waiting queue by class priority, then by age; a waiting request
-    /// of better priority may preempt the worst running one when memory is short.
+    /// As `chunked`, with the waiting queue by class priority, then by age; when memory is short
+    /// the latest of the worst priority among the running is preempted (vLLM V1).
     Priority,
     /// As `chunked`, with the waiting queue by least predicted work.
     Shortest,
@@ -276,7 +276,7 @@ impl Default for CostSpec {
 }
 
 /// A linear fit of the step time.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LinearSpec {
     /// A fit of the catalogue (`h100-llama-3.1-8b`, …) that gives what is absent here.
@@ -293,20 +293,6 @@ pub struct LinearSpec {
     pub per_mega_pair: Option<Span>,
     /// Batch sizes the fit was made on; beyond them results are marked as extrapolated.
     pub max_seqs: Option<u32>,
-}
-
-impl Default for LinearSpec {
-    fn default() -> Self {
-        Self {
-            preset: None,
-            base: None,
-            per_seq: None,
-            per_kilo_context: None,
-            per_prefill_token: None,
-            per_mega_pair: None,
-            max_seqs: None,
-        }
-    }
 }
 
 /// Measured step times.

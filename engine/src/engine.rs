@@ -109,6 +109,10 @@ pub trait Engine {
     /// on the next call of [`Self::next_event`]; if a run of several steps is in progress that
     /// the newcomer could join, the run is cut at the end of the step in progress.
     ///
+    /// A request that comes at the very instant a step ends does not join the step that begins
+    /// then, unless that would be empty: whether the caller ends a step before or after telling
+    /// of an arrival at the same time makes no difference.
+    ///
     /// # Errors
     /// If it can never run here (`TooLong`) or the waiting queue is full (`QueueFull`).
     fn submit<O: StepObserver>(
@@ -118,8 +122,10 @@ pub trait Engine {
         observer: &mut O,
     ) -> Result<(), Refusal>;
 
-    /// Drops a request and frees what it holds: at once if waiting, else at the end of the step
-    /// in progress, when a `Cancelled` outcome comes. `false` if it is not here (any more).
+    /// Drops a request and frees what it holds: at once if waiting, else at the first end of a
+    /// step after `now`. Either way a `Cancelled` outcome tells when: the next call of
+    /// [`Self::next_event`], or of [`Self::advance`] then. Should its last token come out first, it
+    /// finishes instead. `false` if it is not here (any more).
     fn cancel<O: StepObserver>(
         &mut self,
         now: SimTime,
@@ -129,7 +135,7 @@ pub trait Engine {
 
     /// When the replica next has something to say, or `None` if it is idle. Starts the next step
     /// at `now` if none is in progress and there is work, and appends what that entails
-    /// (`Started`, `Preempted`). Must be called after every `submit`, `cancel` and `advance`: the
+    /// (`Started`, `Preempted`, `Cancelled`). Must be called after every `submit`, `cancel` and `advance`: the
     /// answer may have moved, earlier or later.
     fn next_event(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> Option<SimTime>;
 

@@ -9,7 +9,17 @@ pub mod request;
 pub mod engine;
 /// The shape of one step, which is all that a cost model sees.
 pub mod batch;
+/// GPUs and models by name, and the memory they leave for keys and values.
+pub mod hardware;
 /// How long a step takes.
 pub mod cost;
+/// What a step draws.
+pub mod energy;
 /// Paged memory for keys and values, and the prefix cache in it.
 pub mod kv;
+/// The LLM engine: iteration-level scheduling over paged memory.
+pub mod continuous;
+/// A plain service station.
+pub mod station;
+/// A replica of either kind, built from what a scenario says.
+pub mod replica;

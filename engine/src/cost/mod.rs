@@ -1,7 +1,19 @@
-//! How long a step takes, and what it draws. A cost model is a pure function of the step's
-//! shape: an environment model, how the world *is*.
+//! How long a step takes. A cost model is a pure function of the step's shape: an environment
+//! model, how the world *is*.
+
+/// From operations and bytes.
+pub mod roofline;
+/// From a linear fit.
+pub mod linear;
+/// From measured points.
+pub mod table;
+/// Tensor parallelism.
+pub mod interconnect;
 
 use crate::batch::BatchShape;
+use linear::Linear;
+use roofline::Roofline;
+use table::Table;
 use windtunnel_base::time::SimDuration;
 
 /// What a cost model says of one step.
@@ -21,5 +33,44 @@ pub trait CostModel {
     /// Whether [`BatchShape::decode_context_max`] must be kept.
     fn needs_context_max(&self) -> bool {
         false
+    }
+}
+
+/// The cost model of a replica: one of the kinds, and the time of swaps added to it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CostFn {
+    /// How long computing takes.
+    pub model: StepModel,
+    /// Bytes per second between host and device.
+    pub swap_bandwidth: f64,
+}
+
+/// The kinds of cost models.
+#[derive(Clone, PartialEq, Debug)]
+pub enum StepModel {
+    /// From operations and bytes.
+    Roofline(Roofline),
+    /// From a linear fit.
+    Linear(Linear),
+    /// From measured points.
+    Table(Table),
+}
+
+impl CostModel for CostFn {
+    fn step(&self, shape: &BatchShape) -> StepCost {
+        let (mut seconds, extrapolated) = match &self.model {
+            StepModel::Roofline(m) => (m.seconds(shape), false),
+            StepModel::Linear(m) => m.seconds(shape),
+            StepModel::Table(m) => m.seconds(shape),
+        };
+        if shape.swap_bytes > 0 {
+            seconds += shape.swap_bytes as f64 / self.swap_bandwidth;
+        }
+        let nanos = SimDuration::from_secs_f64(seconds).map_or(u64::MAX >> 8, |t| t.as_nanos());
+        StepCost {
+            // At least one, so that time goes on; at most years, so that sums do not overflow.
+            time: SimDuration::from_nanos(nanos.clamp(1, u64::MAX >> 8)),
+            extrapolated,
+        }
     }
 }

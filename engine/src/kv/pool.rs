@@ -136,6 +136,25 @@ impl KvCache {
         matched - matched % self.layout.block_size
     }
 
+    /// As [`Self::lookup`], with the number of those blocks that nobody holds: acquiring them
+    /// makes so many fewer [`Self::free_blocks`]. Changes nothing, recency included.
+    pub fn probe(&self, prefix: &[Extent], max_tokens: u32) -> (u32, u64) {
+        if !self.layout.prefix_cache {
+            return (0, 0);
+        }
+        let (mut node, matched) = self.tree.descend(prefix, max_tokens);
+        let size = self.layout.block_size;
+        let tokens = matched - matched % size;
+        let mut idle = 0;
+        while node != ROOT && self.tree[node].refs == 0 {
+            let first = self.tree[node].start / size;
+            let end = tokens.min(self.tree[node].end()) / size;
+            idle += u64::from(end.saturating_sub(first));
+            node = self.tree[node].parent;
+        }
+        (tokens, idle)
+    }
+
     // --- the life of a sequence ----------------------------------------------------------
 
     /// Pins what [`Self::lookup`] would find, and says how many tokens that is.

@@ -1,0 +1,145 @@
+//! Filling a step from the waiting room: head by head, while slots, budget and blocks allow. The
+//! first that does not fit holds up all behind it.
+
+use super::{ContinuousBatching, Phase};
+use crate::config::{PrefixVisibility, SchedulerKind};
+use crate::engine::{EngineOutcome, Outcome};
+
+impl ContinuousBatching {
+    /// Admits waiting requests into the step being formed.
+    pub(super) fn admit(&mut self, budget: &mut u64, outcomes: &mut Vec<EngineOutcome>) {
+        let is_static = self.rules.kind == SchedulerKind::Static;
+        if is_static && !self.running.is_empty() {
+            return;
+        }
+        while self.running.len() < self.rules.max_num_seqs as usize && *budget > 0 {
+            let Some(slot) = self.waiting.head(&self.sequences) else {
+                return;
+            };
+            let admitted = match self.sequences[slot].phase {
+                Phase::Swapped => self.admit_swapped(slot, budget),
+                _ => self.admit_waiting(slot, budget, outcomes),
+            };
+            if !admitted {
+                return;
+            }
+        }
+    }
+
+    /// Blocks that admission must leave free: none if nobody runs, so that somebody always does.
+    fn watermark(&self) -> u64 {
+        if self.running.is_empty() {
+            0
+        } else {
+            self.rules.watermark
+        }
+    }
+
+    fn admit_waiting(
+        &mut self,
+        slot: u32,
+        budget: &mut u64,
+        outcomes: &mut Vec<EngineOutcome>,
+    ) -> bool {
+        let watermark = self.watermark();
+        let s = &mut self.sequences[slot];
+        // One token at least is computed, or there would be nothing to sample from.
+        let probe = self.memory.probe(&s.prefix, s.target - 1);
+        let missing = s.target - probe.tokens;
+        let tokens = if self.rules.chunks() {
+            u64::from(missing.min(self.rules.prefill_cap)).min(*budget) as u32
+        } else {
+            if u64::from(missing) > *budget && !self.plan.chunks.is_empty() {
+                return false;
+            }
+            missing
+        };
+        let cached = self.memory.blocks(probe.tokens);
+        let blocks = self.memory.blocks(probe.tokens + tokens) - cached;
+        let asked = if self.rules.reserve_full_prompt {
+            self.memory.blocks(s.target) - cached
+        } else {
+            blocks
+        };
+        if asked + probe.idle + watermark > self.memory.available() {
+            return false;
+        }
+        self.memory.acquire(&mut s.pages, &s.prefix, probe.tokens);
+        self.memory.take(blocks);
+        s.phase = Phase::Prefilling;
+        s.computed = probe.tokens;
+        self.pending_prompt_tokens -= u64::from(probe.tokens);
+        outcomes.push(EngineOutcome {
+            request: s.request,
+            outcome: Outcome::Started {
+                cached_tokens: probe.tokens,
+            },
+        });
+        *budget = budget.saturating_sub(u64::from(tokens));
+        self.enter_batch(slot);
+        self.prefilling.push(slot);
+        self.plan.chunks.push((slot, tokens));
+        if self.rules.visibility == PrefixVisibility::OnSchedule {
+            let s = &mut self.sequences[slot];
+            self.memory.publish(
+                &mut s.pages,
+                &s.prefix,
+                s.shareable.min(s.computed + tokens),
+            );
+        }
+        true
+    }
+
+    /// Brings a request back from host memory, where it was.
+    fn admit_swapped(&mut self, slot: u32, budget: &mut u64) -> bool {
+        let watermark = self.watermark();
+        let s = &mut self.sequences[slot];
+        let prefill = s.prefill_left();
+        let tokens = if prefill > 0 {
+            u64::from(prefill.min(self.rules.prefill_cap)).min(*budget) as u32
+        } else {
+            1
+        };
+        let blocks = self.memory.blocks(s.computed + tokens);
+        if blocks + watermark > self.memory.available() {
+            return false;
+        }
+        let stored = self.memory.blocks(s.computed);
+        self.memory.swap_in(stored);
+        self.plan.swap_bytes += stored * self.rules.block_bytes;
+        self.memory.take(blocks);
+        *budget = budget.saturating_sub(u64::from(tokens));
+        self.enter_batch(slot);
+        if prefill > 0 {
+            self.sequences[slot].phase = Phase::Prefilling;
+            self.prefilling.push(slot);
+            self.plan.chunks.push((slot, tokens));
+        } else {
+            self.join(slot, self.last_end.unwrap_or_default());
+        }
+        true
+    }
+
+    /// Gives the head of the waiting room the last place of the batch.
+    fn enter_batch(&mut self, slot: u32) {
+        self.waiting.pop();
+        self.admissions += 1;
+        self.sequences[slot].admission = self.admissions;
+        self.running.push((self.admissions, slot));
+    }
+
+    /// Shows others what the planned chunks will have computed, where that is the rule.
+    pub(super) fn publish_plan(&mut self) {
+        if self.rules.visibility != PrefixVisibility::OnSchedule {
+            return;
+        }
+        for &(slot, tokens) in &self.plan.chunks {
+            let s = &mut self.sequences[slot];
+            self.memory.publish(
+                &mut s.pages,
+                &s.prefix,
+                s.shareable.min(s.computed + tokens),
+            );
+        }
+    }
+}

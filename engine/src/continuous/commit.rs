@@ -1,0 +1,166 @@
+//! Ending steps: tokens come out, requests finish, leave, or start to decode.
+
+use super::{ContinuousBatching, Phase};
+use crate::config::PrefixVisibility;
+use crate::cost::CostModel;
+use crate::engine::{EngineOutcome, Outcome, StepObserver};
+use windtunnel_base::ids::ClassId;
+use windtunnel_base::time::SimTime;
+
+impl ContinuousBatching {
+    /// Ends the run in progress.
+    pub(super) fn commit<O: StepObserver>(
+        &mut self,
+        outcomes: &mut Vec<EngineOutcome>,
+        observer: &mut O,
+    ) {
+        let steps = self.run.ends.len() as u64;
+        self.report_steps(observer);
+        let Some(end) = self.run.end() else { return };
+        self.memory.take(self.decoding.growth(1, steps));
+        if self.decoding.count() > 0 {
+            self.decoding.advance(steps);
+        }
+        while let Some(slot) = self.decoding.pop_finished(&mut self.sequences, end) {
+            self.finish(slot);
+        }
+        self.end_chunks(end, observer);
+        self.last_end = Some(end);
+        self.run.clear();
+        self.drop_cancelled(end);
+        self.memory.date_events(end);
+        self.ended.sort_by_key(|&(place, _)| place);
+        outcomes.extend(self.ended.drain(..).map(|(_, outcome)| outcome));
+    }
+
+    /// Tells the observer of every step: gaps of the decoding requests, then the step.
+    fn report_steps<O: StepObserver>(&mut self, observer: &mut O) {
+        let mut shape = self.run.shape;
+        let mut from = self.run.start;
+        let mut last_token = self.last_end.unwrap_or(from);
+        for (i, step) in self.run.ends.iter().enumerate() {
+            let late: &[(ClassId, SimTime)] = if i == 0 { self.decoding.late() } else { &[] };
+            let gap = step.at.since(last_token);
+            for (class, &count) in self.decoding.by_class().iter().enumerate() {
+                let class = ClassId::from(class);
+                let late = late.iter().filter(|l| l.0 == class).count() as u32;
+                if count > late {
+                    observer.token_gap(step.at, class, gap, u64::from(count - late));
+                }
+            }
+            for &(class, at) in late {
+                observer.token_gap(step.at, class, step.at.since(at), 1);
+            }
+            let energy = self.energy.step(&shape, step.at.since(from));
+            observer.step(from, step.at, &shape, energy, step.extrapolated);
+            shape.decode_context += u64::from(shape.decode_seqs);
+            shape.decode_context_max += u32::from(self.cost.needs_context_max());
+            from = step.at;
+            last_token = step.at;
+        }
+    }
+
+    /// The planned prompt tokens are computed: whose prompt is complete emits a token.
+    fn end_chunks<O: StepObserver>(&mut self, end: SimTime, observer: &mut O) {
+        let chunks = std::mem::take(&mut self.plan.chunks);
+        for &(slot, tokens) in &chunks {
+            let s = &mut self.sequences[slot];
+            s.computed += tokens;
+            self.pending_prompt_tokens -= u64::from(tokens);
+            if self.rules.visibility == PrefixVisibility::OnComputed {
+                self.memory
+                    .publish(&mut s.pages, &s.prefix, s.shareable.min(s.computed));
+            }
+            if s.computed < s.target {
+                continue;
+            }
+            s.generated += 1;
+            if s.generated == 1 {
+                let outcome = EngineOutcome {
+                    request: s.request,
+                    outcome: Outcome::FirstToken,
+                };
+                self.ended.push((s.admission, outcome));
+            } else {
+                observer.token_gap(end, s.class, end.since(s.last_token), 1);
+            }
+            s.last_token = end;
+            let done = s.generated == s.output;
+            self.prefilling.retain(|&p| p != slot);
+            if done {
+                self.finish(slot);
+            } else {
+                self.join(slot, end);
+            }
+        }
+        self.plan.chunks = chunks;
+    }
+
+    /// A request has all its tokens: it leaves.
+    fn finish(&mut self, slot: u32) {
+        let s = &mut self.sequences[slot];
+        let computed = s.computed;
+        if s.output_continues {
+            // What follows the prompt in KV belongs to the same stream as its last extent.
+            if let Some(last) = s.prefix.last_mut() {
+                last.tokens += computed - s.prompt;
+                self.memory.publish(&mut s.pages, &s.prefix, computed);
+            }
+        } else if self.rules.visibility == PrefixVisibility::OnFinish {
+            self.memory
+                .publish(&mut s.pages, &s.prefix, s.shareable.min(computed));
+        }
+        self.leave_batch(slot, Outcome::Finished);
+    }
+
+    /// Frees what a running request holds and reports its end.
+    fn leave_batch(&mut self, slot: u32, outcome: Outcome) {
+        let place = self.place(slot);
+        self.running.remove(place);
+        let s = &mut self.sequences[slot];
+        self.memory.release(&mut s.pages, s.computed, 0);
+        let outcome = EngineOutcome {
+            request: s.request,
+            outcome,
+        };
+        self.ended.push((s.admission, outcome));
+        self.sequences.remove(slot);
+    }
+
+    /// Drops the requests that were cancelled before `end` and are still here.
+    fn drop_cancelled(&mut self, end: SimTime) {
+        if self.cancels.is_empty() {
+            return;
+        }
+        let mut cancels = std::mem::take(&mut self.cancels);
+        cancels.retain(|&(request, at)| {
+            let Some(slot) = self.sequences.find(request) else {
+                return false; // it finished
+            };
+            if at >= end {
+                return true;
+            }
+            self.drop_running(slot, end);
+            false
+        });
+        self.cancels = cancels;
+    }
+
+    fn drop_running(&mut self, slot: u32, end: SimTime) {
+        match self.sequences[slot].phase {
+            Phase::Waiting | Phase::Swapped => {
+                let place = self.sequences[slot].admission;
+                let outcome = self.drop_waiting(slot);
+                self.ended.push((place, outcome));
+                return;
+            }
+            Phase::Decoding => self.decoding.leave(slot, &mut self.sequences, end),
+            Phase::Prefilling => self.prefilling.retain(|&p| p != slot),
+            Phase::Paused => self.paused.retain(|&p| p != slot),
+        }
+        let s = &self.sequences[slot];
+        let generated = s.generated;
+        self.pending_prompt_tokens -= u64::from(s.prefill_left());
+        self.leave_batch(slot, Outcome::Cancelled { generated });
+    }
+}

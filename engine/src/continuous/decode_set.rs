@@ -1,0 +1,199 @@
+//! The decoding requests, as sums.
+//!
+//! Every member gains one token per step. So a step needs their number, the sum of their
+//! contexts, and how many begin a new block; none of them is touched until it finishes. Steps in
+//! which the set takes part are numbered; what happens to a member is a function of that number.
+
+use crate::continuous::sequence::{Phase, Sequences};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use windtunnel_base::ids::ClassId;
+use windtunnel_base::time::SimTime;
+
+#[derive(Clone, Debug)]
+pub(crate) struct DecodeSet {
+    /// Steps done so far.
+    steps: u64,
+    count: u32,
+    /// Sum of tokens in KV.
+    context: u64,
+    /// Members by class.
+    by_class: Vec<u32>,
+    /// How many members need a new block at the steps of each residue modulo the block size.
+    crossings: Vec<u32>,
+    /// (step count when done, place in the batch, slot); entries of those who left stay behind.
+    finishing: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// (context minus steps, place in the batch, slot), if the cost model asks for the longest.
+    longest: Option<BinaryHeap<(i64, u64, u32)>>,
+    /// Members whose last token did not come out at the end of the previous step.
+    late: Vec<(ClassId, SimTime)>,
+}
+
+impl DecodeSet {
+    pub(crate) fn new(block_size: u32, with_longest: bool) -> Self {
+        Self {
+            steps: 0,
+            count: 0,
+            context: 0,
+            by_class: Vec::new(),
+            crossings: vec![0; block_size as usize],
+            finishing: BinaryHeap::new(),
+            longest: with_longest.then(BinaryHeap::new),
+            late: Vec::new(),
+        }
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
+    }
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+    pub(crate) fn context(&self) -> u64 {
+        self.context
+    }
+    pub(crate) fn by_class(&self) -> &[u32] {
+        &self.by_class
+    }
+    pub(crate) fn late(&self) -> &[(ClassId, SimTime)] {
+        &self.late
+    }
+
+    /// Blocks that the step after `ahead` more steps takes.
+    #[inline]
+    pub(crate) fn blocks_needed(&self, ahead: u64) -> u64 {
+        u64::from(self.crossings[self.ring(self.steps + ahead)])
+    }
+
+    /// Blocks that the steps `from..to` from now take.
+    pub(crate) fn growth(&self, from: u64, to: u64) -> u64 {
+        if to <= from {
+            return 0;
+        }
+        let size = self.crossings.len() as u64;
+        let (rounds, rest) = ((to - from) / size, (to - from) % size);
+        let round: u64 = match rounds {
+            0 => 0,
+            _ => self.crossings.iter().map(|&n| u64::from(n)).sum(),
+        };
+        let rest: u64 = (from..from + rest).map(|s| self.blocks_needed(s)).sum();
+        rounds * round + rest
+    }
+
+    #[inline]
+    fn ring(&self, step: u64) -> usize {
+        (step % self.crossings.len() as u64) as usize
+    }
+
+    /// Residue of the steps at which a member with `computed` tokens now begins a new block.
+    fn crossing_of(&self, computed: u32) -> usize {
+        let size = self.crossings.len() as u64;
+        ((self.steps % size + size - u64::from(computed) % size) % size) as usize
+    }
+
+    /// A running request starts to decode. `last_step_end` tells whether it emitted its last
+    /// token together with the others.
+    pub(crate) fn join(&mut self, slot: u32, seqs: &mut Sequences, last_step_end: SimTime) {
+        let crossing = self.crossing_of(seqs[slot].computed);
+        let s = &mut seqs[slot];
+        debug_assert!(s.generated < s.output && s.generated > 0);
+        s.phase = Phase::Decoding;
+        s.joined = self.steps;
+        s.finish_at = self.steps + u64::from(s.output - s.generated);
+        self.count += 1;
+        self.context += u64::from(s.computed);
+        self.crossings[crossing] += 1;
+        let class = s.class.index();
+        if class >= self.by_class.len() {
+            self.by_class.resize(class + 1, 0);
+        }
+        self.by_class[class] += 1;
+        self.finishing
+            .push(Reverse((s.finish_at, s.admission, slot)));
+        if let Some(longest) = &mut self.longest {
+            longest.push((s.computed as i64 - self.steps as i64, s.admission, slot));
+        }
+        if s.last_token != last_step_end {
+            self.late.push((s.class, s.last_token));
+        }
+    }
+
+    /// A member leaves before it is done; the caller says what becomes of it.
+    pub(crate) fn leave(&mut self, slot: u32, seqs: &mut Sequences, last_step_end: SimTime) {
+        let computed = seqs[slot].computed_at(self.steps);
+        let crossing = self.crossing_of(computed);
+        let s = &mut seqs[slot];
+        debug_assert_eq!(s.phase, Phase::Decoding);
+        s.generated = s.generated_at(self.steps);
+        s.computed = computed;
+        s.phase = Phase::Paused;
+        // One who joined late and leaves before its first step keeps its own time.
+        if s.joined < self.steps || s.last_token == last_step_end {
+            s.last_token = last_step_end;
+        } else if let Some(i) = self.late.iter().position(|&l| l == (s.class, s.last_token)) {
+            self.late.swap_remove(i);
+        }
+        self.count -= 1;
+        self.context -= u64::from(computed);
+        self.crossings[crossing] -= 1;
+        self.by_class[s.class.index()] -= 1;
+    }
+
+    /// Step count at which the next member is done.
+    pub(crate) fn next_finish(&mut self, seqs: &Sequences) -> Option<u64> {
+        while let Some(&Reverse((at, admission, slot))) = self.finishing.peek() {
+            if self.is_member(at, admission, slot, seqs) {
+                return Some(at);
+            }
+            self.finishing.pop();
+        }
+        None
+    }
+
+    fn is_member(&self, at: u64, admission: u64, slot: u32, seqs: &Sequences) -> bool {
+        seqs.live(slot).is_some_and(|s| {
+            s.phase == Phase::Decoding && s.finish_at == at && s.admission == admission
+        })
+    }
+
+    /// Tokens in KV of the member that has most.
+    pub(crate) fn longest(&mut self, seqs: &Sequences) -> u32 {
+        let steps = self.steps as i64;
+        let Some(longest) = &mut self.longest else {
+            return 0;
+        };
+        while let Some(&(offset, admission, slot)) = longest.peek() {
+            let member = seqs.live(slot).is_some_and(|s| {
+                s.phase == Phase::Decoding
+                    && s.admission == admission
+                    && s.computed as i64 - s.joined as i64 == offset
+            });
+            if member {
+                return (offset + steps) as u32;
+            }
+            longest.pop();
+        }
+        0
+    }
+
+    /// `steps` steps are done.
+    pub(crate) fn advance(&mut self, steps: u64) {
+        self.steps += steps;
+        self.context += steps * u64::from(self.count);
+        self.late.clear();
+    }
+
+    /// Takes out one member that is done, in the order of the batch.
+    pub(crate) fn pop_finished(
+        &mut self,
+        seqs: &mut Sequences,
+        last_step_end: SimTime,
+    ) -> Option<u32> {
+        if self.next_finish(seqs)? > self.steps {
+            return None;
+        }
+        let Reverse((_, _, slot)) = self.finishing.pop()?;
+        self.leave(slot, seqs, last_step_end);
+        Some(slot)
+    }
+}

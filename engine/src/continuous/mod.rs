@@ -1,0 +1,354 @@
+//! The LLM engine: iteration-level scheduling over paged KV.
+//!
+//! Forming a batch (who computes how many tokens) is kept apart from timing it: the schedulers
+//! fill a [`Plan`], its sums make a [`BatchShape`], and only then is a cost model asked. Something
+//! that executes batches for real would take the plan instead.
+//!
+//! **Ties.** A step that begins at the instant the previous one ended sees the waiting room as
+//! it was before that instant, unless it would otherwise be empty; a cancellation takes effect at
+//! the first step end after its instant. So results do not depend on the order in which the
+//! caller handles events of equal time, which fast-forward could not reproduce.
+
+/// Limits and rules by which a batch is formed.
+mod rules;
+/// One request, and the arena of all.
+mod sequence;
+/// What a request holds of device memory.
+mod memory;
+/// Who is admitted next.
+mod waiting;
+/// The decoding requests, as sums.
+mod decode_set;
+/// Filling a step from the running requests.
+mod schedule;
+/// Filling a step from the waiting room.
+mod admission;
+/// Throwing running requests out of memory.
+mod preemption;
+/// Steps in progress.
+mod run;
+/// Ending steps: tokens come out, requests leave.
+mod commit;
+
+use crate::batch::BatchShape;
+use crate::cost::{CostFn, CostModel};
+use crate::energy::EnergyFn;
+use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, StepObserver};
+use crate::replica::ReplicaFacts;
+use crate::request::Submission;
+use decode_set::DecodeSet;
+pub(crate) use memory::Memory;
+pub(crate) use rules::Rules;
+use run::{Run, StepEnd};
+use sequence::{Phase, Sequences};
+use waiting::WaitingRoom;
+use windtunnel_base::content::Extent;
+use windtunnel_base::ids::RequestId;
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::time::SimTime;
+
+/// Who computes what in the step being formed, beside the decode set.
+#[derive(Clone, Debug, Default)]
+struct Plan {
+    /// Prompt tokens to compute: slot and how many, in batch order.
+    chunks: Vec<(u32, u32)>,
+    /// Bytes to swap.
+    swap_bytes: u64,
+    /// Somebody was preempted.
+    preempted: bool,
+    /// Admission ended because the head of the waiting room did not fit, for the budget then left.
+    blocked: bool,
+}
+
+/// An LLM engine with continuous batching and paged KV.
+#[derive(Debug)]
+pub struct ContinuousBatching {
+    facts: ReplicaFacts,
+    rules: Rules,
+    cost: CostFn,
+    energy: EnergyFn,
+    memory: Memory,
+    sequences: Sequences,
+    waiting: WaitingRoom,
+    /// All running requests: place in the batch and slot, in that order.
+    running: Vec<(u64, u32)>,
+    /// Those with prompt tokens left, in batch order.
+    prefilling: Vec<u32>,
+    /// Those left out of the step in progress.
+    paused: Vec<u32>,
+    decoding: DecodeSet,
+    /// No decoding request has a later place in the batch.
+    last_decoder: u64,
+    plan: Plan,
+    run: Run,
+    /// End of the latest step.
+    last_end: Option<SimTime>,
+    /// When the head of the waiting room was last cancelled.
+    head_left: Option<SimTime>,
+    /// Running requests to drop, and since when.
+    cancels: Vec<(RequestId, SimTime)>,
+    /// Outcomes for the next call of `next_event`.
+    told_next: Vec<EngineOutcome>,
+    ended: Vec<(u64, EngineOutcome)>,
+    pending_prompt_tokens: u64,
+    admissions: u64,
+}
+
+impl ContinuousBatching {
+    pub(crate) fn new(
+        rules: Rules,
+        cost: CostFn,
+        energy: EnergyFn,
+        memory: Memory,
+        facts: ReplicaFacts,
+    ) -> Self {
+        Self {
+            waiting: WaitingRoom::new(rules.kind),
+            decoding: DecodeSet::new(memory.block_size(), cost.needs_context_max()),
+            facts,
+            rules,
+            cost,
+            energy,
+            memory,
+            sequences: Sequences::default(),
+            running: Vec::new(),
+            prefilling: Vec::new(),
+            paused: Vec::new(),
+            last_decoder: 0,
+            plan: Plan::default(),
+            run: Run::default(),
+            last_end: None,
+            head_left: None,
+            cancels: Vec::new(),
+            told_next: Vec::new(),
+            ended: Vec::new(),
+            pending_prompt_tokens: 0,
+            admissions: 0,
+        }
+    }
+
+    /// What it is, whatever it does.
+    pub fn facts(&self) -> &ReplicaFacts {
+        &self.facts
+    }
+
+    /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
+    fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
+        // What happened at the very instant the last step ended comes too late for this one.
+        let follows = self.last_end == Some(now) && !self.running.is_empty();
+        let closed = follows && self.head_left == Some(now);
+        self.waiting.let_in(now, !follows, &mut self.sequences);
+        self.plan.chunks.clear();
+        self.plan.swap_bytes = 0;
+        self.plan.preempted = false;
+        self.plan.blocked = false;
+        self.resume_paused();
+        let mut budget = self.rules.step_budget();
+        let first_growth = self.schedule_running(&mut budget, outcomes);
+        if !self.plan.preempted && !closed {
+            self.admit(&mut budget, outcomes);
+        }
+        self.memory.date_events(now);
+        let shape = self.shape();
+        assert!(shape.seqs() > 0, "a step must make progress");
+        let cost = self.cost.step(&shape);
+        self.run.start = now;
+        self.run.shape = shape;
+        self.run.first_growth = first_growth;
+        self.run.ends.push(StepEnd {
+            at: now + cost.time,
+            extrapolated: cost.extrapolated,
+        });
+        let undisturbed = !closed && !self.plan.preempted && self.paused.is_empty();
+        let decodes_only = self.plan.chunks.is_empty() && self.plan.swap_bytes == 0;
+        if self.rules.fast_forward
+            && undisturbed
+            && decodes_only
+            && self.cancels.is_empty()
+            && !self.newcomers_could_join()
+        {
+            self.fast_forward();
+        }
+    }
+
+    /// Adds the steps that follow, up to the next finish or shortage of free blocks.
+    fn fast_forward(&mut self) {
+        let finish = self.decoding.next_finish(&self.sequences);
+        let until_finish = finish.map_or(1, |f| f - self.decoding.steps());
+        let steps = (self.run.limit() as u64).min(until_finish);
+        let mut shape = self.run.shape;
+        let mut free = self.memory.empty();
+        let Some(mut end) = self.run.end() else {
+            return;
+        };
+        for ahead in 1..steps {
+            let blocks = self.decoding.blocks_needed(ahead);
+            if blocks > free {
+                break;
+            }
+            free -= blocks;
+            shape.decode_context += u64::from(shape.decode_seqs);
+            shape.decode_context_max += u32::from(self.cost.needs_context_max());
+            let cost = self.cost.step(&shape);
+            end += cost.time;
+            self.run.ends.push(StepEnd {
+                at: end,
+                extrapolated: cost.extrapolated,
+            });
+        }
+    }
+
+    /// Whether somebody in the lobby, or who enters it now, could join the next step.
+    fn newcomers_could_join(&mut self) -> bool {
+        if self.running.len() >= self.rules.max_num_seqs as usize {
+            return false;
+        }
+        if self.rules.kind == crate::config::SchedulerKind::Static {
+            return false;
+        }
+        // While decodes only run, a head that did not fit will not: memory only shrinks.
+        let behind = self.waiting.is_fifo() && self.waiting.head(&self.sequences).is_some();
+        self.waiting.has_newcomers() && !behind
+    }
+
+    fn shape(&mut self) -> BatchShape {
+        let mut shape = BatchShape {
+            decode_seqs: self.decoding.count(),
+            decode_context: self.decoding.context(),
+            decode_context_max: self.decoding.longest(&self.sequences),
+            sampled: self.decoding.count(),
+            swap_bytes: self.plan.swap_bytes,
+            ..BatchShape::default()
+        };
+        for &(slot, tokens) in &self.plan.chunks {
+            let s = &self.sequences[slot];
+            let (t, c) = (u64::from(tokens), u64::from(s.computed));
+            shape.prefill_seqs += 1;
+            shape.prefill_tokens += t;
+            shape.prefill_context += c;
+            shape.prefill_pairs += t * c + t * (t + 1) / 2;
+            shape.prefill_prompt_products += t * u64::from(s.target);
+            shape.prefill_squares += t * t;
+            shape.sampled += u32::from(s.computed + tokens == s.target);
+        }
+        shape
+    }
+
+    /// Place of a running request in [`Self::running`].
+    fn place(&self, slot: u32) -> usize {
+        let admission = self.sequences[slot].admission;
+        self.running.partition_point(|&(a, _)| a < admission)
+    }
+}
+
+impl Engine for ContinuousBatching {
+    fn submit<O: StepObserver>(
+        &mut self,
+        now: SimTime,
+        submission: &Submission<'_>,
+        _observer: &mut O,
+    ) -> Result<(), Refusal> {
+        let request = &submission.request;
+        let asked = request.max_output_tokens.unwrap_or(1).max(1);
+        let limit = u64::from(self.rules.max_tokens);
+        if u64::from(request.prompt_tokens) + u64::from(asked) > limit {
+            return Err(Refusal::TooLong);
+        }
+        if self.waiting.len() >= self.rules.queue_limit {
+            return Err(Refusal::QueueFull);
+        }
+        let room = self.rules.max_tokens - request.prompt_tokens;
+        let asked = request.max_output_tokens.map_or(room, |m| m.max(1));
+        let output = submission.truth.output_tokens.clamp(1, asked.min(room));
+        let slot = self.sequences.insert(now, submission, output);
+        self.pending_prompt_tokens += u64::from(request.prompt_tokens);
+        self.waiting.arrive(slot);
+        if self.run.ends.len() > 1 && self.newcomers_could_join() {
+            self.run.cut(now);
+        }
+        Ok(())
+    }
+
+    fn cancel<O: StepObserver>(
+        &mut self,
+        now: SimTime,
+        request: RequestId,
+        _observer: &mut O,
+    ) -> bool {
+        let Some(slot) = self.sequences.find(request) else {
+            return false;
+        };
+        match self.sequences[slot].phase {
+            Phase::Waiting | Phase::Swapped => {
+                // The room as it is when steps are taken one by one.
+                let seen = self.run.latest_start(now);
+                self.waiting.let_in(seen, false, &mut self.sequences);
+                if self.waiting.head(&self.sequences) == Some(slot) {
+                    self.head_left = Some(now);
+                    self.run.cut(now);
+                }
+                let outcome = self.drop_waiting(slot);
+                self.told_next.push(outcome);
+            }
+            Phase::Prefilling | Phase::Decoding | Phase::Paused => {
+                if !self.sequences[slot].cancelled {
+                    self.sequences[slot].cancelled = true;
+                    self.cancels.push((request, now));
+                    self.run.cut(now);
+                }
+            }
+        }
+        true
+    }
+
+    fn next_event(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> Option<SimTime> {
+        outcomes.append(&mut self.told_next);
+        if self.run.end().is_none() && (!self.running.is_empty() || self.waiting.len() > 0) {
+            self.start(now, outcomes);
+        }
+        self.run.end()
+    }
+
+    fn advance<O: StepObserver>(
+        &mut self,
+        now: SimTime,
+        outcomes: &mut Vec<EngineOutcome>,
+        observer: &mut O,
+    ) {
+        assert!(
+            self.run.end() == Some(now),
+            "no step ends at {now:?} but at {:?}",
+            self.run.end()
+        );
+        self.commit(outcomes, observer);
+    }
+
+    fn stats(&self, now: SimTime) -> EngineStats {
+        let begun = self.run.begun(now);
+        let mut held = self.memory.held();
+        if begun == 0 && self.run.end().is_some() {
+            held -= self.run.first_growth;
+        }
+        held += self.decoding.growth(1, begun as u64);
+        EngineStats {
+            running: self.running.len() as u32,
+            waiting: self.waiting.len(),
+            pending_prompt_tokens: self.pending_prompt_tokens,
+            kv_held: held,
+            kv_cached: self.memory.cached(),
+            kv_total: self.memory.total(),
+        }
+    }
+
+    fn cached_prefix_tokens(&self, prefix: &[Extent], prompt_tokens: u32) -> u32 {
+        self.memory.lookup(prefix, prompt_tokens.saturating_sub(1))
+    }
+
+    fn record_cache_events(&mut self, on: bool) {
+        self.memory.record_events(on);
+    }
+
+    fn take_cache_events(&mut self, events: &mut Vec<CacheEvent>) {
+        self.memory.take_events(events);
+    }
+}

@@ -1,0 +1,44 @@
+//! The limits a batch is formed under: data, and a few named rules.
+
+use crate::config::{PreemptionKind, PrefixVisibility, SchedulerKind};
+
+/// How a batch is formed.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) kind: SchedulerKind,
+    /// Tokens of one step.
+    pub(crate) token_budget: u32,
+    /// Requests that run at once.
+    pub(crate) max_num_seqs: u32,
+    /// Prompt tokens of one request in one step.
+    pub(crate) prefill_cap: u32,
+    /// Requests that wait.
+    pub(crate) queue_limit: u32,
+    /// Tokens of one request, prompt and output, that fit model and memory.
+    pub(crate) max_tokens: u32,
+    /// Blocks that admission leaves free while others run.
+    pub(crate) watermark: u64,
+    /// Admit only where the whole prompt fits.
+    pub(crate) reserve_full_prompt: bool,
+    pub(crate) visibility: PrefixVisibility,
+    pub(crate) preemption: PreemptionKind,
+    /// Bytes of KV per block, for swapping.
+    pub(crate) block_bytes: u64,
+    pub(crate) fast_forward: bool,
+}
+
+impl Rules {
+    /// Whether prompts are cut into chunks that share a budget with decoding requests.
+    pub(crate) fn chunks(&self) -> bool {
+        !matches!(self.kind, SchedulerKind::Static | SchedulerKind::Fcfs)
+    }
+
+    /// Tokens of one step. A static batch is padded, not budgeted; Orca's running requests go
+    /// first and its budget only bounds the prompts that join.
+    pub(crate) fn step_budget(&self) -> u64 {
+        match self.kind {
+            SchedulerKind::Static => u64::MAX,
+            _ => u64::from(self.token_budget),
+        }
+    }
+}

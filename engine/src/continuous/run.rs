@@ -1,0 +1,88 @@
+//! A run: one step, or many decode-only steps in a row, whose ends are known but have not come.
+
+use crate::batch::BatchShape;
+use windtunnel_base::time::SimTime;
+
+/// The end of one step of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepEnd {
+    pub(crate) at: SimTime,
+    pub(crate) extrapolated: bool,
+}
+
+/// Steps that fast-forward computes ahead at first, and at most.
+const SHORTEST: usize = 8;
+const LONGEST: usize = 4096;
+
+/// The step or steps in progress. State outside is as of the start of the first one, whose
+/// blocks are taken already; later steps take theirs when the run is committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) start: SimTime,
+    /// Of the first step; later ones differ by one token of context per request.
+    pub(crate) shape: BatchShape,
+    /// Blocks the decoding requests took for the first step.
+    pub(crate) first_growth: u64,
+    pub(crate) ends: Vec<StepEnd>,
+    /// Steps the next run may compute ahead. It doubles when a run is used up and shrinks to
+    /// twice what was used when one is cut, so that the steps thrown away are never more than
+    /// a fixed multiple of the steps used.
+    limit: usize,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            start: SimTime::ZERO,
+            shape: BatchShape::default(),
+            first_growth: 0,
+            ends: Vec::new(),
+            limit: SHORTEST,
+        }
+    }
+}
+
+impl Run {
+    /// When the last of its steps ends, or `None` if nothing is in progress.
+    pub(crate) fn end(&self) -> Option<SimTime> {
+        self.ends.last().map(|e| e.at)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Drops all steps but those that have ended at `now` and the one then in progress. A step
+    /// that ends at `now` has ended.
+    pub(crate) fn cut(&mut self, now: SimTime) {
+        let ended = self.ends.partition_point(|e| e.at <= now);
+        if ended + 1 < self.ends.len() {
+            self.ends.truncate(ended + 1);
+            self.limit = (2 * self.ends.len()).clamp(SHORTEST, LONGEST);
+        }
+    }
+
+    /// The run is over; the next may be longer if this one was as long as allowed.
+    pub(crate) fn clear(&mut self) {
+        if self.ends.len() >= self.limit {
+            self.limit = (2 * self.limit).min(LONGEST);
+        }
+        self.ends.clear();
+    }
+
+    /// When the step in progress just before `now` began.
+    pub(crate) fn latest_start(&self, now: SimTime) -> SimTime {
+        match self.begun(now) {
+            0 | 1 => self.start,
+            n => self.ends[n - 2].at,
+        }
+    }
+
+    /// Steps that began before `now`.
+    pub(crate) fn begun(&self, now: SimTime) -> usize {
+        if self.ends.is_empty() || self.start >= now {
+            return 0;
+        }
+        (1 + self.ends.partition_point(|e| e.at < now)).min(self.ends.len())
+    }
+}

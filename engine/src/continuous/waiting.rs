@@ -1,0 +1,128 @@
+//! The waiting room: who is admitted next.
+//!
+//! One heap serves every order, because each is a rank and an age. Entries of requests that left
+//! otherwise stay behind and are dropped when they come up.
+//!
+//! Newcomers first stand in a lobby. A step that begins at the very instant the step before it
+//! ended does not see those who came at that instant: so it makes no difference whether the
+//! caller tells of an arrival before or after it ends a step at the same time, nor whether it
+//! was told that a step of a longer run ended then at all.
+
+use crate::config::SchedulerKind;
+use crate::continuous::sequence::{Phase, Sequences};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use windtunnel_base::time::SimTime;
+
+/// Rank, then age; smallest first.
+type Key = (i64, i64);
+
+#[derive(Clone, Debug)]
+pub(crate) struct WaitingRoom {
+    kind: SchedulerKind,
+    heap: BinaryHeap<Reverse<(Key, u32, u64)>>,
+    lobby: VecDeque<u32>,
+    /// Live entries of heap and lobby.
+    len: u32,
+    tickets: u64,
+    /// Preempted requests go to the front, the latest of them first of all.
+    front: i64,
+}
+
+impl WaitingRoom {
+    pub(crate) fn new(kind: SchedulerKind) -> Self {
+        Self {
+            kind,
+            heap: BinaryHeap::new(),
+            lobby: VecDeque::new(),
+            len: 0,
+            tickets: 0,
+            front: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether newcomers go behind all that wait.
+    pub(crate) fn is_fifo(&self) -> bool {
+        !matches!(self.kind, SchedulerKind::Priority | SchedulerKind::Shortest)
+    }
+
+    /// Whether somebody stands in the lobby.
+    pub(crate) fn has_newcomers(&self) -> bool {
+        !self.lobby.is_empty()
+    }
+
+    /// A newcomer enters the lobby.
+    pub(crate) fn arrive(&mut self, slot: u32) {
+        self.lobby.push_back(slot);
+        self.len += 1;
+    }
+
+    /// Lets in those who came before `now`, or everybody.
+    pub(crate) fn let_in(&mut self, now: SimTime, everybody: bool, seqs: &mut Sequences) {
+        while let Some(&slot) = self.lobby.front() {
+            if !everybody && seqs[slot].submitted_at >= now {
+                break;
+            }
+            self.lobby.pop_front();
+            let s = &seqs[slot];
+            let rank = match self.kind {
+                SchedulerKind::Priority => i64::from(s.priority),
+                SchedulerKind::Shortest => s.predicted_work as i64,
+                _ => 0,
+            };
+            self.push(slot, (rank, s.age as i64), seqs);
+        }
+    }
+
+    /// A preempted request comes back: to the front, or to its place by priority.
+    pub(crate) fn give_back(&mut self, slot: u32, seqs: &mut Sequences) {
+        self.front -= 1;
+        let s = &seqs[slot];
+        let key = match self.kind {
+            SchedulerKind::Priority => (i64::from(s.priority), s.age as i64),
+            _ => (i64::MIN, self.front),
+        };
+        self.len += 1;
+        self.push(slot, key, seqs);
+    }
+
+    fn push(&mut self, slot: u32, key: Key, seqs: &mut Sequences) {
+        self.tickets += 1;
+        seqs[slot].ticket = self.tickets;
+        self.heap.push(Reverse((key, slot, self.tickets)));
+    }
+
+    /// Who is next, lobby apart.
+    pub(crate) fn head(&mut self, seqs: &Sequences) -> Option<u32> {
+        while let Some(&Reverse((_, slot, ticket))) = self.heap.peek() {
+            let waits = seqs.live(slot).is_some_and(|s| {
+                s.ticket == ticket && matches!(s.phase, Phase::Waiting | Phase::Swapped)
+            });
+            if waits {
+                return Some(slot);
+            }
+            self.heap.pop();
+        }
+        None
+    }
+
+    /// Takes out the head, which is being admitted.
+    pub(crate) fn pop(&mut self) {
+        let popped = self.heap.pop();
+        debug_assert!(popped.is_some(), "nobody waits");
+        self.len -= 1;
+    }
+
+    /// Forgets one who is leaving; the caller removes the request itself.
+    pub(crate) fn leave(&mut self, slot: u32, seqs: &mut Sequences) {
+        self.len -= 1;
+        seqs[slot].ticket = 0;
+        if let Some(place) = self.lobby.iter().position(|&s| s == slot) {
+            self.lobby.remove(place);
+        }
+    }
+}
