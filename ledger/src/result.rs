@@ -274,6 +274,11 @@ impl Collector {
         self.segment_ns
     }
 
+    /// The segments so far.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
     /// The segment that `at` falls into.
     pub fn segment(&mut self, at: SimTime) -> &mut Segment {
         let mut index = (at.as_nanos() / self.segment_ns) as usize;

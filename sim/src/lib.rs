@@ -1,7 +1,24 @@
 //! Everything outside a replica, under one clock: gateway, fleet, verification, laws. Knows no
 //! files, threads or wall clocks.
 
+/// One run: scenario, workload and seed in, result out.
+pub mod run;
 /// What policies see.
 pub mod view;
-/// Between client and replica: admission, waiting, routing.
+/// Between a client and its replica: admission, waiting, routing.
 pub mod gateway;
+
+/// What can be due, and what goes first.
+mod event;
+/// All state of a run, and the order in which it changes.
+mod world;
+/// The replicas, their network and telemetry.
+mod fleet;
+/// Who checks answers.
+mod verification;
+/// Laws that every run must obey.
+mod laws;
+
+pub use run::{
+    Discrepancy, Law, Machine, Progress, RunError, RunOptions, TieOrder, Violation, run_on,
+};

@@ -1,0 +1,109 @@
+//! What can be due, and what goes first among things due at the same instant.
+//!
+//! Ends of steps and arrivals have places of their own (one per replica, one per run), so the
+//! queue holds only messages under way, timers and scrapes.
+
+use windtunnel_base::refusal::Refusal;
+
+/// What goes first among the end of a step, a message and an arrival at the same nanosecond.
+/// Steps begin last of all, so a step that begins at an instant sees everything that happened in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TieOrder {
+    /// Ends of steps, then messages and timers, then arrivals: an arrival meets the settled state.
+    #[default]
+    Settled,
+    /// Arrivals, then messages and timers, then ends of steps: an arrival is routed by the state
+    /// before the steps that end with it, as in simulators that handle cluster events first.
+    ArrivalsFirst,
+}
+
+/// Where the next thing to happen comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// A replica's step, or run of steps, ends.
+    Step,
+    /// The event queue.
+    Queue,
+    /// The workload sends a request.
+    Arrival,
+}
+
+impl TieOrder {
+    /// The sources, first to go first.
+    pub(crate) const fn sources(self) -> [Source; 3] {
+        match self {
+            Self::Settled => [Source::Step, Source::Queue, Source::Arrival],
+            Self::ArrivalsFirst => [Source::Arrival, Source::Queue, Source::Step],
+        }
+    }
+}
+
+/// An event of the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Event {
+    /// Something about a request reaches its next place.
+    Hop {
+        /// The request's slot.
+        slot: u32,
+        /// What reaches what.
+        hop: Hop,
+    },
+    /// A client's patience ends.
+    Timeout {
+        /// The request's slot.
+        slot: u32,
+    },
+    /// Telemetry reads every replica.
+    Scrape,
+}
+
+/// Something about a request on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hop {
+    /// The request reaches the gateway.
+    ToGateway,
+    /// The gateway's own stages are done with it.
+    Ready,
+    /// It reaches its replica.
+    ToReplica,
+    /// The gateway sees the first output token.
+    TokenSeen,
+    /// The gateway has the whole answer.
+    AnswerSeen,
+    /// The gateway sees that the replica refused.
+    RefusalSeen(Refusal),
+    /// The verifier is done with the answer.
+    Judged,
+    /// The client has the whole answer.
+    AnswerDelivered,
+    /// The client learns that it was refused.
+    RefusalDelivered(Refusal),
+    /// A cancellation reaches the gateway.
+    CancelAtGateway,
+    /// A cancellation reaches the replica.
+    CancelAtReplica,
+}
+
+impl Event {
+    /// The class by which simultaneous events of the queue are ordered; lower goes first.
+    pub(crate) const fn class(self) -> u8 {
+        match self {
+            Self::Hop { hop, .. } => match hop {
+                // What replicas say comes first: room is made before it is asked for.
+                Hop::TokenSeen | Hop::AnswerSeen | Hop::RefusalSeen(_) => 0,
+                Hop::Judged => 1,
+                // An answer that arrives as patience ends has arrived.
+                Hop::AnswerDelivered | Hop::RefusalDelivered(_) => 2,
+                // Cancelled work leaves before new work comes.
+                Hop::CancelAtGateway | Hop::CancelAtReplica => 5,
+                // Work already routed reaches its replica before the next is routed.
+                Hop::ToReplica => 6,
+                // New work last.
+                Hop::ToGateway | Hop::Ready => 7,
+            },
+            // A scrape reads the state after all answers of its instant.
+            Self::Scrape => 3,
+            Self::Timeout { .. } => 4,
+        }
+    }
+}

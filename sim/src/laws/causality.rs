@@ -1,0 +1,168 @@
+//! Causes before effects: entries come in order of time, and the facts of a request in an order in
+//! which they can happen.
+
+use super::{Law, Verdict, Violation};
+use windtunnel_base::time::SimTime;
+use windtunnel_ledger::entry::{Entry, Fact};
+
+/// How far a request has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Stage {
+    #[default]
+    Nowhere,
+    Sent,
+    Dispatched,
+    Accepted,
+    /// In a batch, without output.
+    Started,
+    /// Thrown out of a batch before its first token.
+    Waiting,
+    /// In a batch, with output.
+    Talking,
+    /// Thrown out of a batch after its first token.
+    Paused,
+    Generated,
+    Verified,
+}
+
+/// Follows every request.
+#[derive(Debug, Default)]
+pub(crate) struct Causality {
+    now: SimTime,
+    stages: Vec<Stage>,
+}
+
+impl Causality {
+    #[inline]
+    pub(crate) fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
+        let slot = slot as usize;
+        if slot >= self.stages.len() {
+            self.stages.resize(slot + 1, Stage::Nowhere);
+        }
+        let stage = self.stages[slot];
+        if entry.at < self.now {
+            let expected = format!("nothing before {:?}", self.now);
+            return Err(breach(entry, expected, format!("{:?}", entry.fact)));
+        }
+        self.now = entry.at;
+        match after(stage, entry.fact) {
+            Some(next) => {
+                self.stages[slot] = next;
+                Ok(())
+            }
+            None => Err(breach(
+                entry,
+                format!("what can follow on {stage:?}"),
+                format!("{:?}", entry.fact),
+            )),
+        }
+    }
+}
+
+/// Where a fact leads from a stage; `None` if it cannot happen there.
+const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
+    use Stage::*;
+    Some(match (stage, fact) {
+        (Nowhere, Fact::Sent) => Sent,
+        (Sent, Fact::Dispatched(_)) => Dispatched,
+        (Dispatched, Fact::Accepted) => Accepted,
+        (Accepted | Waiting, Fact::Started { .. }) => Started,
+        (Paused, Fact::Started { .. }) | (Started, Fact::FirstToken) => Talking,
+        (Started, Fact::Preempted { .. }) => Waiting,
+        (Talking, Fact::Preempted { .. }) => Paused,
+        (Talking, Fact::Generated) => Generated,
+        (Generated, Fact::Verified { .. }) => Verified,
+        // A refusal is the gateway's or the replica's, never of a request that was accepted.
+        (Sent | Dispatched, Fact::Refused(_)) | (Generated | Verified, Fact::Finished) => Nowhere,
+        (Nowhere, _) => return None,
+        (_, Fact::Abandoned | Fact::Unfinished) => Nowhere,
+        _ => return None,
+    })
+}
+
+fn breach(entry: &Entry, expected: String, found: String) -> Box<Violation> {
+    Violation::new(Law::Causality, entry.at, expected, found).of(entry.request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windtunnel_base::ids::{ReplicaId, RequestId};
+    use windtunnel_base::refusal::Refusal;
+
+    fn tell(facts: &[(u64, Fact)]) -> Verdict {
+        let mut law = Causality::default();
+        facts.iter().try_for_each(|&(at, fact)| {
+            let entry = Entry {
+                at: SimTime::from_nanos(at),
+                request: RequestId(0),
+                fact,
+            };
+            law.entry(0, &entry)
+        })
+    }
+
+    fn breaks(facts: &[(u64, Fact)]) -> bool {
+        // Only the last fact is wrong.
+        assert_eq!(tell(&facts[..facts.len() - 1]), Ok(()));
+        tell(facts).is_err_and(|v| v.law == Law::Causality)
+    }
+
+    const TO: Fact = Fact::Dispatched(ReplicaId(0));
+    const STARTED: Fact = Fact::Started { cached_tokens: 0 };
+    const OUT: Fact = Fact::Preempted { generated: 0 };
+
+    #[test]
+    fn a_life_with_preemptions_passes() {
+        let life = [
+            (0, Fact::Sent),
+            (1, TO),
+            (1, Fact::Accepted),
+            (1, STARTED),
+            (2, OUT),
+            (3, STARTED),
+            (4, Fact::FirstToken),
+            (5, OUT),
+            (6, STARTED),
+            (7, Fact::Generated),
+            (8, Fact::Verified { accepted: true }),
+            (8, Fact::Finished),
+            (9, Fact::Sent), // the next in this place
+        ];
+        assert_eq!(tell(&life), Ok(()));
+    }
+
+    #[test]
+    fn time_that_runs_back_shows() {
+        assert!(breaks(&[(5, Fact::Sent), (4, TO)]));
+    }
+
+    #[test]
+    fn effects_before_causes_show() {
+        use Fact::{Accepted, Finished, FirstToken, Generated, Sent};
+        assert!(breaks(&[(0, TO)]));
+        assert!(breaks(&[(0, Sent), (0, Accepted)]));
+        assert!(breaks(&[(0, Sent), (0, Finished)]));
+        assert!(breaks(&[
+            (0, Sent),
+            (0, TO),
+            (0, Accepted),
+            (0, FirstToken)
+        ]));
+        // No second first token, after a preemption either.
+        let talking = [
+            (0, Sent),
+            (0, TO),
+            (0, Accepted),
+            (0, STARTED),
+            (1, FirstToken),
+        ];
+        let then = |more: &[(u64, Fact)]| breaks(&[&talking[..], more].concat());
+        assert!(then(&[(2, FirstToken)]));
+        assert!(then(&[(2, OUT), (3, STARTED), (4, FirstToken)]));
+        // An accepted request is not refused, and a verdict needs an answer.
+        assert!(then(&[(2, Fact::Refused(Refusal::QueueFull))]));
+        assert!(then(&[(2, Fact::Verified { accepted: true })]));
+        assert!(then(&[(2, Generated), (3, Finished), (4, Finished)]));
+    }
+}

@@ -1,0 +1,220 @@
+//! Every request that was sent ends, once: `sent = finished + refused + abandoned + unfinished`. And
+//! Little's law on the sample path: the integral over time of the number of requests in the
+//! system equals the sum of their times in it, to the nanosecond.
+
+use super::{Law, Verdict, Violation};
+use windtunnel_base::time::SimTime;
+use windtunnel_ledger::entry::{Entry, Fact};
+use windtunnel_ledger::result::Population;
+
+/// Nobody lives in this slot.
+const NOBODY: u64 = u64::MAX;
+
+/// Counts beginnings and ends.
+#[derive(Debug, Default)]
+pub(crate) struct Conservation {
+    /// Who lives in each slot, and since when.
+    lives: Vec<(u64, SimTime)>,
+    alive: u64,
+    sent: u64,
+    finished: u64,
+    refused: u64,
+    abandoned: u64,
+    unfinished: u64,
+    /// Integral of the number in the system, in request-nanoseconds, up to `last`.
+    area: u128,
+    last: SimTime,
+    /// Sum of the times in the system of those that ended.
+    sojourns: u128,
+}
+
+impl Conservation {
+    #[inline]
+    pub(crate) fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
+        let slot = slot as usize;
+        let begins = entry.fact == Fact::Sent;
+        if !begins && !entry.fact.is_end() {
+            return match self.lives.get(slot) {
+                Some(&(who, _)) if who == u64::from(entry.request.0) => Ok(()),
+                _ => Err(stranger(entry)),
+            };
+        }
+        self.area += u128::from(self.alive) * u128::from(entry.at.since(self.last).as_nanos());
+        self.last = self.last.max(entry.at);
+        if begins {
+            if self.lives.len() <= slot {
+                self.lives.resize(slot + 1, (NOBODY, SimTime::ZERO));
+            }
+            if self.lives[slot].0 != NOBODY {
+                let found = format!("it took the place of request {}", self.lives[slot].0);
+                return Err(breach(
+                    entry,
+                    "a request sent once, in a place of its own",
+                    found,
+                ));
+            }
+            self.lives[slot] = (u64::from(entry.request.0), entry.at);
+            self.sent += 1;
+            self.alive += 1;
+            return Ok(());
+        }
+        match self.lives.get_mut(slot) {
+            Some(life) if life.0 == u64::from(entry.request.0) => {
+                self.sojourns += u128::from(entry.at.since(life.1).as_nanos());
+                life.0 = NOBODY;
+            }
+            _ => return Err(stranger(entry)),
+        }
+        self.alive -= 1;
+        match entry.fact {
+            Fact::Finished => self.finished += 1,
+            Fact::Refused(_) => self.refused += 1,
+            Fact::Abandoned => self.abandoned += 1,
+            _ => self.unfinished += 1,
+        }
+        Ok(())
+    }
+
+    /// At the end of a run: nobody is left, and the ledger counted the same.
+    pub(crate) fn finish(&self, at: SimTime, counted: &Population) -> Verdict {
+        let fail = |expected: String, found: String| {
+            Err(Violation::new(Law::Conservation, at, expected, found))
+        };
+        let ended = self.finished + self.refused + self.abandoned + self.unfinished;
+        if self.alive != 0 || self.sent != ended {
+            return fail(
+                format!("{} requests sent, as many ended", self.sent),
+                format!("{ended} ended, {} left over", self.alive),
+            );
+        }
+        let mine = (
+            self.sent,
+            self.finished,
+            self.refused,
+            self.abandoned,
+            self.unfinished,
+        );
+        let theirs = (
+            counted.sent,
+            counted.finished,
+            counted.refused.iter().sum(),
+            counted.abandoned,
+            counted.unfinished,
+        );
+        if mine != theirs {
+            return fail(
+                format!(
+                    "the ledger to count (sent, finished, refused, abandoned, unfinished) = {mine:?}"
+                ),
+                format!("{theirs:?}"),
+            );
+        }
+        if self.area != self.sojourns {
+            return fail(
+                format!("times in the system to sum to the area {} ns", self.area),
+                format!("{} ns", self.sojourns),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn breach(entry: &Entry, expected: &str, found: String) -> Box<Violation> {
+    Violation::new(Law::Conservation, entry.at, expected, found).of(entry.request)
+}
+
+fn stranger(entry: &Entry) -> Box<Violation> {
+    breach(
+        entry,
+        "facts of requests that were sent and have not ended",
+        format!("{:?}", entry.fact),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windtunnel_base::ids::RequestId;
+
+    fn entry(at: u64, request: u32, fact: Fact) -> Entry {
+        Entry {
+            at: SimTime::from_nanos(at),
+            request: RequestId(request),
+            fact,
+        }
+    }
+
+    fn ledger(sent: u64, finished: u64, abandoned: u64) -> Population {
+        Population {
+            sent,
+            finished,
+            abandoned,
+            ..Population::default()
+        }
+    }
+
+    fn breaks(verdict: Verdict) -> bool {
+        verdict.is_err_and(|v| v.law == Law::Conservation)
+    }
+
+    /// Two requests overlap: areas and sojourns agree (1..9 and 3..5).
+    fn two_lives() -> Conservation {
+        let mut law = Conservation::default();
+        for (slot, e) in [
+            (0, entry(1, 0, Fact::Sent)),
+            (1, entry(3, 1, Fact::Sent)),
+            (1, entry(5, 1, Fact::Abandoned)),
+            (0, entry(9, 0, Fact::Finished)),
+        ] {
+            assert_eq!(law.entry(slot, &e), Ok(()));
+        }
+        law
+    }
+
+    #[test]
+    fn a_whole_life_passes() {
+        let law = two_lives();
+        assert_eq!((law.area, law.sojourns), (10, 10));
+        assert_eq!(law.finish(SimTime::from_nanos(9), &ledger(2, 1, 1)), Ok(()));
+    }
+
+    #[test]
+    fn a_request_that_ends_twice_shows() {
+        let mut law = two_lives();
+        assert!(breaks(law.entry(0, &entry(9, 0, Fact::Abandoned))));
+    }
+
+    #[test]
+    fn a_fact_after_the_end_shows() {
+        let mut law = two_lives();
+        assert!(breaks(law.entry(0, &entry(9, 0, Fact::FirstToken))));
+    }
+
+    #[test]
+    fn a_request_sent_into_an_occupied_place_shows() {
+        let mut law = Conservation::default();
+        assert_eq!(law.entry(0, &entry(1, 0, Fact::Sent)), Ok(()));
+        assert!(breaks(law.entry(0, &entry(2, 1, Fact::Sent))));
+    }
+
+    #[test]
+    fn a_lost_request_shows_at_the_end() {
+        let mut law = two_lives();
+        assert_eq!(law.entry(1, &entry(9, 2, Fact::Sent)), Ok(()));
+        assert!(breaks(law.finish(SimTime::from_nanos(9), &ledger(3, 1, 1))));
+    }
+
+    #[test]
+    fn a_ledger_that_counts_otherwise_shows() {
+        assert!(breaks(
+            two_lives().finish(SimTime::from_nanos(9), &ledger(2, 2, 0))
+        ));
+    }
+
+    #[test]
+    fn time_in_the_system_that_does_not_add_up_shows() {
+        let mut law = two_lives();
+        law.sojourns += 1;
+        assert!(breaks(law.finish(SimTime::from_nanos(9), &ledger(2, 1, 1))));
+    }
+}

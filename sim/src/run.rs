@@ -1,0 +1,120 @@
+//! One run: a scenario, its workload and a seed go in, a result comes out. Equal inputs give equal
+//! results, bit by bit, whatever the options.
+
+pub use crate::event::TieOrder;
+pub use crate::fleet::machine::{Discrepancy, Machine};
+pub use crate::laws::{Law, Violation};
+
+use crate::world::World;
+use windtunnel_base::ids::RequestId;
+use windtunnel_base::time::SimTime;
+use windtunnel_ledger::result::RunResult;
+use windtunnel_scenarios::Names;
+use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::workload::Workload;
+
+/// What to keep of a run, and how closely to watch it. Nothing here changes what happens, except
+/// `ties`.
+pub struct RunOptions<'a> {
+    /// Check the laws of the simulation.
+    pub laws: bool,
+    /// Keep one row per request.
+    pub keep_rows: bool,
+    /// Keep every entry of this request, and its routing decision.
+    pub watch: Option<RequestId>,
+    /// Keep every routing decision with the policy's scores.
+    pub record_decisions: bool,
+    /// Samples of the system's state: at most so many, at least half of it in long runs; zero takes
+    /// none.
+    pub samples: usize,
+    /// What goes first among things due at the same nanosecond.
+    pub ties: TieOrder,
+    /// Names of classes and tenants by id, if the workload knows more than the scenario (a trace
+    /// with tenants of its own).
+    pub names: Option<&'a Names>,
+    /// Told now and then how far the run is.
+    pub progress: Option<&'a mut dyn FnMut(Progress)>,
+}
+
+impl Default for RunOptions<'_> {
+    fn default() -> Self {
+        Self {
+            laws: true,
+            keep_rows: true,
+            watch: None,
+            record_decisions: false,
+            samples: 800,
+            ties: TieOrder::default(),
+            names: None,
+            progress: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for RunOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunOptions")
+            .field("laws", &self.laws)
+            .field("keep_rows", &self.keep_rows)
+            .field("watch", &self.watch)
+            .field("record_decisions", &self.record_decisions)
+            .field("samples", &self.samples)
+            .field("ties", &self.ties)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Simulated time.
+    pub now: SimTime,
+    /// Requests sent so far.
+    pub sent: u64,
+    /// Of those, not yet ended.
+    pub in_system: u64,
+    /// Events handled so far.
+    pub events: u64,
+}
+
+/// Why there is no result.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A law was broken: a bug of the simulator or of a policy.
+    #[error(transparent)]
+    Law(Box<Violation>),
+    /// There is nobody to serve.
+    #[error("the fleet has no replicas")]
+    NoReplicas,
+}
+
+impl From<Box<Violation>> for RunError {
+    fn from(violation: Box<Violation>) -> Self {
+        Self::Law(violation)
+    }
+}
+
+/// Runs `workload` on these replicas in the world of `scenario`, to its end; `scenario.fleet` is
+/// asked for network and telemetry only. For engines of one's own; `run` builds the replicas
+/// that the scenario names.
+///
+/// # Errors
+/// If a law is broken (with [`RunOptions::laws`]; what a policy answers is always checked), or there
+/// are no replicas.
+pub fn run_on<M: Machine>(
+    scenario: &Scenario,
+    machines: Vec<M>,
+    workload: &mut dyn Workload,
+    seed: u64,
+    mut options: RunOptions<'_>,
+) -> Result<RunResult, RunError> {
+    if machines.is_empty() {
+        return Err(RunError::NoReplicas);
+    }
+    let own = Names::of(scenario);
+    let names = options.names.unwrap_or(&own);
+    let progress = options.progress.take();
+    let world = World::new(scenario, names, machines, workload, seed, &options);
+    Ok(world.run(names, seed, progress)?)
+}

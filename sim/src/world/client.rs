@@ -1,0 +1,132 @@
+//! The clients' side of the world: they send, wait, give up, and learn how it ended.
+
+use super::World;
+use crate::event::{Event, Hop};
+use crate::fleet::machine::Machine;
+use crate::laws::{Law, Violation};
+use windtunnel_base::ids::RequestId;
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_ledger::entry::Fact;
+use windtunnel_ledger::rows::{End, Row};
+use windtunnel_scenarios::schema::ClassSpec;
+
+/// What a class of service means to its clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClassRules {
+    priority: i32,
+    patience: Option<SimDuration>,
+    ttft: Option<SimDuration>,
+    tpot: Option<SimDuration>,
+    e2e: Option<SimDuration>,
+}
+
+impl ClassRules {
+    pub(super) fn new(spec: &ClassSpec) -> Self {
+        Self {
+            priority: spec.priority,
+            patience: spec.deadline.map(|s| s.0),
+            ttft: spec.ttft.map(|s| s.0),
+            tpot: spec.tpot.map(|s| s.0),
+            e2e: spec.e2e.map(|s| s.0),
+        }
+    }
+
+    /// Whether a request met every objective of its class. Times per output token are compared
+    /// without rounding: `decode <= limit * (tokens - 1)`.
+    fn met_by(&self, row: &Row) -> bool {
+        let within = |ns: Option<u64>, limit: Option<SimDuration>| match limit {
+            None => true,
+            Some(limit) => ns.is_some_and(|ns| ns <= limit.as_nanos()),
+        };
+        let (Some(e2e), Some(ttft)) = (row.e2e_ns(), row.ttft_ns()) else {
+            return false; // not finished
+        };
+        let gaps = u64::from(row.output_tokens.saturating_sub(1));
+        let tpot = self.tpot.map(|limit| limit.saturating_mul(gaps));
+        within(Some(e2e), self.e2e)
+            && within(Some(ttft), self.ttft)
+            && (gaps == 0 || within(Some(e2e - ttft), tpot))
+    }
+}
+
+impl<M: Machine> World<'_, M> {
+    /// A client sends the request that is due now.
+    pub(super) fn arrive(&mut self) {
+        let (slot, prefix) = self.requests.reserve();
+        let arrival = self.workload.take(prefix);
+        let id = RequestId(self.sent);
+        self.sent += 1;
+        let rules = &self.classes[arrival.class.index()];
+        let patience = match (arrival.patience, rules.patience) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let deadline = patience.map(|p| self.now.saturating_add(p));
+        if arrival.at != self.now {
+            let late = Violation::new(
+                Law::Causality,
+                self.now,
+                "a request sent when the workload said it was due",
+                format!("one sent at {:?}", arrival.at),
+            );
+            self.recorder.judge(Err(late.of(id)));
+        }
+        self.requests
+            .occupy(slot, id, arrival, deadline, rules.priority);
+        self.in_system += 1;
+        self.fact(slot, Fact::Sent);
+        if let Some(deadline) = deadline {
+            let event = Event::Timeout { slot };
+            let key = self.queue.schedule(deadline, event.class(), event);
+            self.requests.get_mut(slot).timeout = Some(key);
+        }
+        self.next_arrival = self.workload.next_at();
+        self.hop(slot, self.fleet.network.client, Hop::ToGateway);
+    }
+
+    /// A client's patience ends.
+    pub(super) fn give_up(&mut self, slot: u32) {
+        self.requests.get_mut(slot).timeout = None;
+        self.end(slot, End::Abandoned, Fact::Abandoned);
+        self.hop(slot, self.fleet.network.client, Hop::CancelAtGateway);
+    }
+
+    /// A client has the whole answer.
+    pub(super) fn answer_delivered(&mut self, slot: u32) {
+        if !self.requests.get(slot).ended {
+            self.end(slot, End::Finished, Fact::Finished);
+        }
+    }
+
+    /// A client learns that its request was refused.
+    pub(super) fn refusal_delivered(&mut self, slot: u32, reason: Refusal) {
+        if !self.requests.get(slot).ended {
+            self.end(slot, End::Refused(reason), Fact::Refused(reason));
+        }
+    }
+
+    /// A request's story ends for its client.
+    pub(super) fn end(&mut self, slot: u32, end: End, fact: Fact) {
+        self.fact(slot, fact);
+        let flight = self.requests.get_mut(slot);
+        flight.ended = true;
+        if let Some(timer) = flight.timeout.take() {
+            self.queue.cancel(timer);
+        }
+        let (id, good, verdict) = (flight.id, flight.arrival.truth.good, flight.verdict);
+        let mut row = flight.row(end, self.now);
+        row.met_objectives = self.classes[row.class as usize].met_by(&row);
+        row.measured = end != End::Unfinished
+            && SimTime::from_nanos(row.sent_ns) >= self.warm_up.unwrap_or(SimTime::ZERO);
+        // The verdict came before the answer, and the answer before the client gave up.
+        let useful = end == End::Finished && verdict == Some(true) && good;
+        self.recorder.collector.row(row, useful);
+        self.in_system -= 1;
+        self.leaving.push(slot);
+        if end != End::Unfinished {
+            self.workload.departed(id, self.now, end == End::Finished);
+            self.next_arrival = self.workload.next_at();
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The gateway's side of the world: who gets in, who waits, who goes where, and what comes back.
+
+use super::requests::Place;
+use super::{World, requests::Requests};
+use crate::event::{Event, Hop};
+use crate::fleet::machine::Machine;
+use crate::fleet::telemetry::{Scrapes, Telemetry};
+use crate::gateway::admission::Admission;
+use crate::gateway::prefix_index::DelayedCacheView;
+use crate::gateway::queue::WaitingRoom;
+use crate::gateway::routing::{self, FleetFacts};
+use crate::laws::bounds;
+use crate::view::{
+    CacheView, Feedback, FleetView, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy, Signals,
+};
+use windtunnel_base::ids::{ReplicaId, RequestId};
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::rng::{Rng, Streams};
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_engine::engine::CacheEvent;
+use windtunnel_engine::request::RequestView;
+use windtunnel_ledger::decision::{Candidate, Decision, GatewayTotals};
+use windtunnel_ledger::entry::Fact;
+use windtunnel_scenarios::schema::Scenario;
+
+/// The gateway and all it knows.
+pub(super) struct Gateway {
+    latency: SimDuration,
+    latency_per_kilotoken: SimDuration,
+    admission: Admission,
+    pub(super) room: WaitingRoom,
+    /// Most requests in flight at one replica.
+    max_in_flight: u32,
+    policy: Box<dyn RoutingPolicy>,
+    signals: Signals,
+    pub(super) wants_feedback: bool,
+    rng: Rng,
+    views: Vec<ReplicaView>,
+    /// Replicas at `max_in_flight`.
+    full: usize,
+    /// The replicas that are not, while some are.
+    offered: Vec<ReplicaView>,
+    telemetry: Telemetry,
+    cache: Cache,
+    /// Admitted and not yet answered or dropped.
+    in_system: u64,
+    pub(super) totals: GatewayTotals,
+    record_decisions: bool,
+    watch: Option<RequestId>,
+    scores: Vec<f64>,
+    pub(super) decisions: Vec<Decision>,
+}
+
+/// How the gateway knows what is cached where.
+enum Cache {
+    /// It does not ask.
+    Blind,
+    /// It sees the live caches (an oracle).
+    Live,
+    /// Reports of changes that take a while; and a buffer for them.
+    Reported(DelayedCacheView, Vec<CacheEvent>),
+}
+
+/// What is known of caches by those who know nothing.
+struct Nothing;
+
+impl CacheView for Nothing {
+    fn cached_tokens(&self, _: &RequestView<'_>, tokens: &mut Vec<u32>) {
+        tokens.clear();
+    }
+}
+
+/// The caches themselves.
+struct LiveCaches<'a, M>(&'a [M]);
+
+impl<M: Machine> CacheView for LiveCaches<'_, M> {
+    fn cached_tokens(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>) {
+        tokens.clear();
+        tokens.extend(
+            self.0
+                .iter()
+                .map(|m| m.cached_prefix_tokens(request.prefix, request.prompt_tokens)),
+        );
+    }
+}
+
+impl Gateway {
+    /// The gateway of a scenario, in front of these replicas.
+    pub(super) fn new<M: Machine>(
+        scenario: &Scenario,
+        machines: &mut [M],
+        streams: Streams,
+        record_decisions: bool,
+        watch: Option<RequestId>,
+    ) -> Self {
+        let spec = &scenario.gateway;
+        let facts = FleetFacts {
+            replicas: machines.len(),
+            block_tokens: machines.first().map_or(16, Machine::block_tokens),
+        };
+        let policy = routing::build(&spec.routing, &facts);
+        let signals = policy.signals();
+        let scrape = &scenario.fleet.telemetry;
+        let delay = scrape.delay.0;
+        // A system that is modelled as shipped brings its own pace, unless the scenario sets one.
+        let period = if scrape.period.0.is_zero() {
+            let shipped = routing::expand(&spec.routing).1;
+            shipped.map_or(SimDuration::ZERO, |period| period.0)
+        } else {
+            scrape.period.0
+        };
+        let telemetry = match (signals.stats, period.is_zero()) {
+            (false, _) => Telemetry::Off,
+            (true, true) => Telemetry::Live,
+            (true, false) => Telemetry::Scraped(Scrapes::new(period, delay)),
+        };
+        let cache = match (signals.cache, delay.is_zero()) {
+            (false, _) => Cache::Blind,
+            (true, true) => Cache::Live,
+            (true, false) => {
+                machines
+                    .iter_mut()
+                    .for_each(|m| m.record_cache_events(true));
+                let blocks = machines.iter().map(Machine::block_tokens).collect();
+                Cache::Reported(DelayedCacheView::new(blocks, delay), Vec::new())
+            }
+        };
+        let view = |id: usize| ReplicaView {
+            id: ReplicaId::from(id),
+            stats: Observed::default(),
+            in_flight: 0,
+            in_flight_tokens: 0,
+            total_tokens: 0,
+        };
+        Self {
+            latency: spec.latency.0,
+            latency_per_kilotoken: spec.latency_per_kilotoken.0,
+            admission: Admission::new(&spec.admission),
+            room: WaitingRoom::new(&spec.queue),
+            max_in_flight: spec.queue.max_in_flight.unwrap_or(u32::MAX),
+            wants_feedback: policy.wants_feedback(),
+            policy,
+            signals,
+            rng: streams.stream("routing", 0),
+            views: (0..machines.len()).map(view).collect(),
+            full: 0,
+            offered: Vec::new(),
+            telemetry,
+            cache,
+            in_system: 0,
+            totals: GatewayTotals::default(),
+            record_decisions,
+            watch,
+            scores: Vec::new(),
+            decisions: Vec::new(),
+        }
+    }
+
+    /// Time of the gateway's own stages.
+    fn processing(&self, prompt_tokens: u32) -> SimDuration {
+        let per_token = self
+            .latency_per_kilotoken
+            .saturating_mul(u64::from(prompt_tokens));
+        self.latency + SimDuration::from_nanos(per_token.as_nanos() / 1000)
+    }
+
+    /// Whether no replica has room.
+    fn is_full(&self) -> bool {
+        self.full == self.views.len()
+    }
+
+    /// Whether scrapes have to be read.
+    pub(super) const fn scrape_period(&self) -> Option<SimDuration> {
+        match &self.telemetry {
+            Telemetry::Scraped(scrapes) => Some(scrapes.period()),
+            Telemetry::Off | Telemetry::Live => None,
+        }
+    }
+
+    /// Tells the policy what came of a decision.
+    fn feedback(&mut self, requests: &Requests, slot: u32, feedback: Feedback, now: SimTime) {
+        if self.wants_feedback
+            && let Some(replica) = requests.get(slot).replica
+        {
+            let request = requests.view(slot);
+            self.policy.observe(&request, replica, feedback, now);
+        }
+    }
+}
+
+impl<M: Machine> World<'_, M> {
+    /// A request reaches the gateway.
+    pub(super) fn received(&mut self, slot: u32) {
+        self.gateway.totals.received += 1;
+        let flight = self.requests.get_mut(slot);
+        if flight.place == Place::Gone {
+            return; // its cancellation was faster
+        }
+        flight.place = Place::Processing;
+        let processing = self.gateway.processing(flight.arrival.prompt_tokens);
+        self.hop(slot, processing, Hop::Ready);
+    }
+
+    /// The gateway's own stages are done with a request: it gets in or not, waits or goes on.
+    pub(super) fn ready(&mut self, slot: u32) {
+        let flight = self.requests.get(slot);
+        if flight.place == Place::Gone {
+            return;
+        }
+        let (id, tenant, priority) = (flight.id, flight.arrival.tenant, flight.priority);
+        let in_system = self.gateway.in_system;
+        if let Err(reason) = self.gateway.admission.admit(tenant, in_system, self.now) {
+            return self.refuse(slot, reason);
+        }
+        self.gateway.in_system += 1;
+        if !self.gateway.is_full() {
+            return self.route(slot);
+        }
+        match self.gateway.room.push(id, priority) {
+            Ok(()) => {
+                self.requests.get_mut(slot).place = Place::Waiting;
+                let totals = &mut self.gateway.totals;
+                totals.queued += 1;
+                totals.queue_peak = totals.queue_peak.max(self.gateway.room.len() as u64);
+            }
+            Err(reason) => {
+                self.gateway.in_system -= 1;
+                self.refuse(slot, reason);
+            }
+        }
+    }
+
+    /// Routes waiting requests while some replica has room.
+    #[inline]
+    pub(super) fn drain_room(&mut self) {
+        while !self.gateway.room.is_empty() && !self.gateway.is_full() {
+            let Some(id) = self.gateway.room.pop() else {
+                return;
+            };
+            if let Some(slot) = self.requests.slot(id) {
+                self.route(slot);
+            }
+        }
+    }
+
+    /// Asks the policy where a request goes, and sends it there.
+    fn route(&mut self, slot: u32) {
+        self.read_signals();
+        let gateway = &mut self.gateway;
+        let offered = if gateway.full == 0 {
+            &gateway.views
+        } else {
+            let room = |v: &&ReplicaView| v.in_flight < gateway.max_in_flight;
+            gateway.offered.clear();
+            gateway.offered.extend(gateway.views.iter().filter(room));
+            &gateway.offered
+        };
+        let live = LiveCaches(&self.fleet.machines);
+        let fleet = FleetView {
+            now: self.now,
+            replicas: offered,
+            cache: match &gateway.cache {
+                Cache::Blind => &Nothing,
+                Cache::Live => &live,
+                Cache::Reported(view, _) => view,
+            },
+        };
+        let request = self.requests.view(slot);
+        let record = gateway.record_decisions || gateway.watch == Some(request.id);
+        let mut cx = PolicyCx {
+            rng: &mut gateway.rng,
+            scores: record.then_some(&mut gateway.scores),
+        };
+        let route = gateway.policy.route(&request, &fleet, &mut cx);
+        if record {
+            let decision = describe(request.id, &fleet, route, &gateway.scores);
+            gateway.decisions.push(decision);
+            gateway.scores.clear();
+        }
+        match route {
+            Route::To(replica) => {
+                let lawful = bounds::route(self.now, request.id, replica, offered);
+                let breach = lawful.is_err();
+                self.recorder.judge(lawful);
+                if !breach {
+                    self.dispatch(slot, replica);
+                }
+            }
+            Route::Refuse(reason) => {
+                gateway.in_system -= 1;
+                self.refuse(slot, reason);
+            }
+        }
+    }
+
+    /// Sends a request to a replica.
+    fn dispatch(&mut self, slot: u32, replica: ReplicaId) {
+        let gateway = &mut self.gateway;
+        let view = &mut gateway.views[replica.index()];
+        let lawful = bounds::room(self.now, view, gateway.max_in_flight);
+        self.recorder.judge(lawful);
+        let flight = self.requests.get_mut(slot);
+        let prompt = flight.arrival.prompt_tokens;
+        view.in_flight += 1;
+        view.in_flight_tokens += u64::from(prompt);
+        view.total_tokens += u64::from(prompt)
+            + u64::from(flight.arrival.predicted_output_tokens.unwrap_or_default());
+        gateway.full += usize::from(view.in_flight == gateway.max_in_flight);
+        gateway.totals.dispatched += 1;
+        flight.place = Place::Out;
+        flight.replica = Some(replica);
+        flight.dispatched = self.now;
+        self.recorder.dispatched(replica, prompt);
+        self.fact(slot, Fact::Dispatched(replica));
+        self.hop(slot, self.fleet.network.replica, Hop::ToReplica);
+    }
+
+    /// Turns a request away at the gateway, which has nothing of it.
+    fn refuse(&mut self, slot: u32, reason: Refusal) {
+        self.gone(slot);
+        let delay = self.fleet.network.client;
+        self.hop(slot, delay, Hop::RefusalDelivered(reason));
+    }
+
+    /// Takes an answered, refused or cancelled request off its replica's account.
+    fn release(&mut self, slot: u32, feedback: Feedback) {
+        let flight = self.requests.get(slot);
+        let Some(replica) = flight.replica else {
+            return;
+        };
+        let gateway = &mut self.gateway;
+        let view = &mut gateway.views[replica.index()];
+        gateway.full -= usize::from(view.in_flight == gateway.max_in_flight);
+        let lawful = bounds::release(self.now, view, flight.arrival.prompt_tokens);
+        self.recorder.judge(lawful);
+        gateway.in_system -= 1;
+        gateway.feedback(&self.requests, slot, feedback, self.now);
+        self.gone(slot);
+    }
+
+    /// The gateway sees the first token of an answer.
+    pub(super) fn token_seen(&mut self, slot: u32) {
+        if self.requests.get(slot).place == Place::Out {
+            let now = self.now;
+            self.gateway
+                .feedback(&self.requests, slot, Feedback::FirstToken, now);
+        }
+    }
+
+    /// The gateway has a whole answer: it is checked, then goes on to its client.
+    pub(super) fn answer_seen(&mut self, slot: u32) {
+        if self.requests.get(slot).place != Place::Out {
+            return; // cancelled
+        }
+        self.release(slot, Feedback::Finished);
+        match &self.verifier {
+            Some(verifier) => {
+                self.recorder.check(self.now, verifier.price);
+                let latency = verifier.latency;
+                self.hop(slot, latency, Hop::Judged);
+            }
+            None => self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered),
+        }
+    }
+
+    /// The verifier is done with an answer.
+    pub(super) fn judged(&mut self, slot: u32) {
+        let flight = self.requests.get_mut(slot);
+        if let Some(verifier) = &self.verifier {
+            let accepted = verifier.accepts(flight.id, flight.arrival.truth.good);
+            flight.verdict = Some(accepted);
+            self.fact(slot, Fact::Verified { accepted });
+        }
+        self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);
+    }
+
+    /// The gateway learns that a replica refused.
+    pub(super) fn refusal_seen(&mut self, slot: u32, reason: Refusal) {
+        if self.requests.get(slot).place != Place::Out {
+            return; // cancelled
+        }
+        self.release(slot, Feedback::Failed);
+        let delay = self.fleet.network.client;
+        self.hop(slot, delay, Hop::RefusalDelivered(reason));
+    }
+
+    /// A client's cancellation reaches the gateway.
+    pub(super) fn cancel_at_gateway(&mut self, slot: u32) {
+        let flight = self.requests.get(slot);
+        match flight.place {
+            Place::Coming | Place::Processing => {
+                self.gateway.totals.dropped += 1;
+                self.gone(slot);
+            }
+            Place::Waiting => {
+                let waited = self.gateway.room.remove(flight.id);
+                debug_assert!(waited, "{:?} waits in no room", flight.id);
+                self.gateway.in_system -= 1;
+                self.gateway.totals.dropped += 1;
+                self.gone(slot);
+            }
+            Place::Out => {
+                self.gateway.totals.cancelled += 1;
+                self.release(slot, Feedback::Failed);
+                self.hop(slot, self.fleet.network.replica, Hop::CancelAtReplica);
+            }
+            Place::Gone => {} // answered meanwhile
+        }
+    }
+
+    fn gone(&mut self, slot: u32) {
+        self.requests.get_mut(slot).place = Place::Gone;
+        self.leaving.push(slot);
+    }
+
+    /// Brings what the policy reads up to date.
+    fn read_signals(&mut self) {
+        let (gateway, fleet, now) = (&mut self.gateway, &mut self.fleet, self.now);
+        match &mut gateway.telemetry {
+            Telemetry::Off => {}
+            Telemetry::Live => {
+                for (replica, view) in gateway.views.iter_mut().enumerate() {
+                    if let Some(stats) = fleet.news(replica, now) {
+                        view.stats.value = stats;
+                    }
+                    view.stats.read_at = now;
+                }
+            }
+            Telemetry::Scraped(scrapes) => scrapes.arrived(now, |read_at, stats| {
+                for (view, &value) in gateway.views.iter_mut().zip(stats) {
+                    view.stats = Observed { value, read_at };
+                }
+            }),
+        }
+        if let Cache::Reported(view, buffer) = &mut gateway.cache {
+            for (replica, machine) in fleet.machines.iter_mut().enumerate() {
+                machine.take_cache_events(buffer);
+                view.record(ReplicaId::from(replica), buffer);
+                buffer.clear();
+            }
+            view.advance(now);
+        }
+        debug_assert!(
+            gateway.signals.cache == !matches!(gateway.cache, Cache::Blind),
+            "a policy changed its signals"
+        );
+    }
+
+    /// Telemetry reads every replica, and will again.
+    pub(super) fn scrape(&mut self) {
+        if let Telemetry::Scraped(scrapes) = &mut self.gateway.telemetry {
+            let now = self.now;
+            scrapes.read(now, self.fleet.machines.iter().map(|m| m.stats(now)));
+            let next = now.saturating_add(scrapes.period());
+            self.queue
+                .schedule(next, Event::Scrape.class(), Event::Scrape);
+        }
+    }
+}
+
+/// A decision as it is kept.
+fn describe(request: RequestId, fleet: &FleetView<'_>, route: Route, scores: &[f64]) -> Decision {
+    let candidate = |v: &ReplicaView| Candidate {
+        replica: v.id.0,
+        score: scores.get(v.id.index()).copied(),
+        in_flight: v.in_flight,
+        running: v.stats.value.running,
+        waiting: v.stats.value.waiting,
+        telemetry_age_ns: fleet.now.since(v.stats.read_at).as_nanos(),
+    };
+    let (replica, refused) = match route {
+        Route::To(replica) => (Some(replica.0), None),
+        Route::Refuse(reason) => (None, Some(reason)),
+    };
+    Decision {
+        at_ns: fleet.now.as_nanos(),
+        request: request.0,
+        replica,
+        refused,
+        candidates: fleet.replicas.iter().map(candidate).collect(),
+    }
+}

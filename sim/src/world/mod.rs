@@ -1,0 +1,337 @@
+//! The world: all state of a run, and the one place that knows every stage. An event is taken, handed
+//! to the side it concerns, and followed to the end of its instant; what takes no time takes no
+//! event.
+
+/// Requests under way, in reused slots.
+mod requests;
+/// Where everything that happens is written down.
+mod recorder;
+/// The state of the system at equal distances.
+mod sampling;
+/// The clients' side.
+mod client;
+/// The gateway's side.
+mod gateway;
+/// The replicas' side.
+mod replica;
+
+use crate::event::{Event, Hop, Source};
+use crate::fleet::Fleet;
+use crate::fleet::machine::Machine;
+use crate::fleet::network::Network;
+use crate::laws::{Violation, progress::Progress};
+use crate::run::{Progress as Report, RunOptions};
+use crate::verification::Verifier;
+use client::ClassRules;
+use gateway::Gateway;
+use recorder::Recorder;
+use requests::Requests;
+use sampling::Sampler;
+use windtunnel_base::queue::EventQueue;
+use windtunnel_base::rng::Streams;
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_engine::engine::EngineOutcome;
+use windtunnel_ledger::entry::Fact;
+use windtunnel_ledger::result::{ReplicaSample, RunResult, Sample};
+use windtunnel_scenarios::Names;
+use windtunnel_scenarios::schema::{Scenario, WarmUp};
+use windtunnel_scenarios::workload::Workload;
+
+/// Events between two reports of progress.
+const EVENTS_PER_REPORT: u64 = 1 << 16;
+
+/// A run under way.
+pub(crate) struct World<'a, M> {
+    now: SimTime,
+    queue: EventQueue<Event>,
+    /// Scrapes in the queue: they alone do not keep a run going.
+    scrapes: usize,
+    workload: &'a mut dyn Workload,
+    next_arrival: Option<SimTime>,
+    order: [Source; 3],
+    cut_at: SimTime,
+    warm_up: Option<SimTime>,
+    classes: Vec<ClassRules>,
+    requests: Requests,
+    gateway: Gateway,
+    fleet: Fleet<M>,
+    verifier: Option<Verifier>,
+    recorder: Recorder,
+    sampler: Sampler,
+    sent: u32,
+    /// Sent and not yet ended.
+    in_system: u32,
+    events: u64,
+    /// Slots that may have become free in this instant.
+    leaving: Vec<u32>,
+    /// Buffers, kept for their capacity.
+    outcomes: Vec<EngineOutcome>,
+    settling: Vec<u32>,
+}
+
+impl<'a, M: Machine> World<'a, M> {
+    /// The world of a scenario at time zero.
+    pub(crate) fn new(
+        scenario: &Scenario,
+        names: &Names,
+        mut machines: Vec<M>,
+        workload: &'a mut dyn Workload,
+        seed: u64,
+        options: &RunOptions<'_>,
+    ) -> Self {
+        let streams = Streams::new(seed);
+        let gateway = Gateway::new(
+            scenario,
+            &mut machines,
+            streams,
+            options.record_decisions,
+            options.watch,
+        );
+        let recorder = Recorder::new(
+            &machines,
+            names.classes.len(),
+            options.laws,
+            options.keep_rows,
+            options.watch,
+        );
+        let verification = scenario.verification.as_ref();
+        let mut world = Self {
+            now: SimTime::ZERO,
+            queue: EventQueue::new(),
+            scrapes: 0,
+            next_arrival: workload.next_at(),
+            workload,
+            order: options.ties.sources(),
+            cut_at: scenario
+                .run
+                .cut_off
+                .map_or(SimTime::MAX, |s| SimTime::ZERO + s.0),
+            warm_up: match scenario.run.warm_up {
+                WarmUp::Auto => None,
+                WarmUp::Fixed(span) => Some(SimTime::ZERO + span.0),
+            },
+            classes: names
+                .classes
+                .iter()
+                .map(|(_, c)| ClassRules::new(c))
+                .collect(),
+            requests: Requests::default(),
+            gateway,
+            fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
+            verifier: verification.map(|spec| Verifier::new(spec, streams)),
+            recorder,
+            sampler: Sampler::new(options.samples),
+            sent: 0,
+            in_system: 0,
+            events: 0,
+            leaving: Vec::new(),
+            outcomes: Vec::new(),
+            settling: Vec::new(),
+        };
+        if world.gateway.scrape_period().is_some() {
+            let event = Event::Scrape;
+            world.queue.schedule(SimTime::ZERO, event.class(), event);
+            world.scrapes = 1;
+        }
+        world
+    }
+
+    /// Runs to the end, or to a broken law.
+    pub(crate) fn run(
+        mut self,
+        names: &Names,
+        seed: u64,
+        mut progress: Option<&mut dyn FnMut(Report)>,
+    ) -> Result<RunResult, Box<Violation>> {
+        loop {
+            let next = self.next();
+            if self.fleet.is_unsettled() && next.is_none_or(|(at, _)| at > self.now) {
+                self.settle();
+                self.tidy();
+                continue;
+            }
+            let Some((at, source)) = next else {
+                break;
+            };
+            if at > self.cut_at {
+                let end = self.cut_at;
+                self.sample_up_to(end);
+                self.cut_off(end);
+                break;
+            }
+            if at > self.now {
+                self.sample_up_to(at);
+                self.now = at;
+            }
+            self.handle(source);
+            self.recorder.verdict()?;
+            if self.events.is_multiple_of(EVENTS_PER_REPORT)
+                && let Some(report) = &mut progress
+            {
+                report(Report {
+                    now: self.now,
+                    sent: u64::from(self.sent),
+                    in_system: u64::from(self.in_system),
+                    events: self.events,
+                });
+            }
+        }
+        self.finish(names, seed)
+    }
+
+    /// What is due next. Scrapes alone do not keep a run going.
+    #[inline]
+    fn next(&mut self) -> Option<(SimTime, Source)> {
+        let mut first: Option<(SimTime, Source)> = None;
+        for source in self.order {
+            let at = match source {
+                Source::Step => self.fleet.agenda.next_at(),
+                Source::Queue => self.queue.next_time(),
+                Source::Arrival => self.next_arrival,
+            };
+            if let Some(at) = at
+                && first.is_none_or(|(earliest, _)| at < earliest)
+            {
+                first = Some((at, source));
+            }
+        }
+        if let Some((at, Source::Queue)) = first
+            && self.queue.len() == self.scrapes
+            && self.next_arrival.is_none()
+            && self.fleet.agenda.next_at().is_none()
+            && !(self.fleet.is_unsettled() && at == self.now)
+        {
+            return None;
+        }
+        first
+    }
+
+    /// Handles one event.
+    #[inline]
+    fn handle(&mut self, source: Source) {
+        self.events += 1;
+        if let Some(laws) = &mut self.recorder.laws {
+            let verdict = laws.progress.event(self.now, self.requests.len());
+            self.recorder.judge(verdict);
+        }
+        match source {
+            Source::Step => self.end_step(),
+            Source::Arrival => self.arrive(),
+            Source::Queue => match self.queue.pop() {
+                Some((_, Event::Hop { slot, hop })) => {
+                    self.requests.get_mut(slot).hops -= 1;
+                    self.arrived(slot, hop);
+                    self.leaving.push(slot);
+                }
+                Some((_, Event::Timeout { slot })) => self.give_up(slot),
+                Some((_, Event::Scrape)) => self.scrape(),
+                None => {}
+            },
+        }
+        self.tidy();
+    }
+
+    /// Uses room that was made, and frees slots that nothing refers to any more.
+    #[inline]
+    fn tidy(&mut self) {
+        self.drain_room();
+        while let Some(slot) = self.leaving.pop() {
+            self.requests.reap(slot);
+        }
+    }
+
+    /// Sends something about a request on its way; what takes no time happens now.
+    fn hop(&mut self, slot: u32, delay: SimDuration, hop: Hop) {
+        if delay.is_zero() {
+            return self.arrived(slot, hop);
+        }
+        self.requests.get_mut(slot).hops += 1;
+        let event = Event::Hop { slot, hop };
+        let at = self.now.saturating_add(delay);
+        self.queue.schedule(at, event.class(), event);
+    }
+
+    /// Something about a request reaches its next place.
+    fn arrived(&mut self, slot: u32, hop: Hop) {
+        match hop {
+            Hop::ToGateway => self.received(slot),
+            Hop::Ready => self.ready(slot),
+            Hop::ToReplica => self.submit(slot),
+            Hop::TokenSeen => self.token_seen(slot),
+            Hop::AnswerSeen => self.answer_seen(slot),
+            Hop::RefusalSeen(reason) => self.refusal_seen(slot, reason),
+            Hop::Judged => self.judged(slot),
+            Hop::AnswerDelivered => self.answer_delivered(slot),
+            Hop::RefusalDelivered(reason) => self.refusal_delivered(slot, reason),
+            Hop::CancelAtGateway => self.cancel_at_gateway(slot),
+            Hop::CancelAtReplica => self.cancel_at_replica(slot),
+        }
+    }
+
+    /// Writes down a fact about a request, unless its story is over.
+    #[inline]
+    fn fact(&mut self, slot: u32, fact: Fact) {
+        let flight = self.requests.get(slot);
+        if !flight.ended {
+            self.recorder.fact(slot, self.now, flight.id, fact);
+        }
+    }
+
+    /// Takes the samples due before `until`.
+    #[inline]
+    fn sample_up_to(&mut self, until: SimTime) {
+        let (gateway, fleet) = (&self.gateway, &self.fleet);
+        let in_system = self.in_system;
+        self.sampler.up_to(until, |at| Sample {
+            at_ns: at.as_nanos(),
+            gateway_waiting: gateway.room.len() as u32,
+            in_system,
+            replicas: fleet
+                .machines
+                .iter()
+                .map(|machine| {
+                    let stats = machine.stats(at);
+                    ReplicaSample {
+                        running: stats.running,
+                        waiting: stats.waiting,
+                        kv_held: stats.kv_held,
+                        kv_cached: stats.kv_cached,
+                        kv_total: stats.kv_total,
+                    }
+                })
+                .collect(),
+        });
+    }
+
+    /// Closes the books of a run.
+    fn finish(mut self, names: &Names, seed: u64) -> Result<RunResult, Box<Violation>> {
+        let end = self.now;
+        if self.in_system > 0 {
+            if self.recorder.laws.is_some() {
+                let waiting = self.gateway.room.len();
+                Progress::finish(end, self.in_system as usize, waiting)?;
+            }
+            self.cut_off(end);
+        }
+        self.check_replicas();
+        let record = self.recorder.finish(end)?;
+        let (segments, segment_ns, rows) = record.collector.finish();
+        Ok(RunResult {
+            seed,
+            digest: record.digest,
+            end_ns: end.as_nanos(),
+            class_names: names.classes.iter().map(|(name, _)| name.clone()).collect(),
+            tenant_names: names.tenants.clone(),
+            segment_ns,
+            segments,
+            fixed_warm_up_ns: self.warm_up.map(SimTime::as_nanos),
+            samples: self.sampler.finish(),
+            replicas: record.replicas,
+            rows,
+            gateway: self.gateway.totals,
+            decisions: self.gateway.decisions,
+            watched: record.watched,
+            events: self.events,
+        })
+    }
+}

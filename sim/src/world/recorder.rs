@@ -1,0 +1,212 @@
+//! Where everything that happens is written down: laws look first, then digest, distributions, books.
+
+use crate::fleet::machine::Machine;
+use crate::fleet::meter::Meter;
+use crate::laws::{Laws, Verdict, Violation};
+use windtunnel_base::digest::RunDigest;
+use windtunnel_base::ids::{ClassId, ReplicaId, RequestId};
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_base::units::{MicroJoules, NanoUsd};
+use windtunnel_engine::batch::BatchShape;
+use windtunnel_engine::engine::StepObserver;
+use windtunnel_ledger::account::{Account, Books};
+use windtunnel_ledger::entry::{Entry, Fact};
+use windtunnel_ledger::result::{Collector, Population, ReplicaTotals, Segment};
+
+/// First guess of a segment's length; the ledger doubles it as a run gets long.
+const FIRST_SEGMENT: SimDuration = SimDuration::from_millis(1);
+
+/// Writes down a run.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    digest: RunDigest,
+    pub(super) collector: Collector,
+    pub(super) laws: Option<Box<Laws>>,
+    broken: Option<Box<Violation>>,
+    meters: Vec<Meter>,
+    watch: Option<RequestId>,
+    watched: Vec<Entry>,
+    /// What checks have cost so far, in nano-dollars, counted apart from the books.
+    checks: u64,
+}
+
+/// What is written down of a whole run.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) digest: String,
+    pub(super) collector: Collector,
+    pub(super) replicas: Vec<ReplicaTotals>,
+    pub(super) watched: Vec<Entry>,
+}
+
+impl Recorder {
+    pub(super) fn new<M: Machine>(
+        machines: &[M],
+        classes: usize,
+        laws: bool,
+        keep_rows: bool,
+        watch: Option<RequestId>,
+    ) -> Self {
+        let meter = |m: &M| Meter::new(m.hourly_price().0, m.idle_microwatts(), m.is_station());
+        Self {
+            digest: RunDigest::default(),
+            collector: Collector::new(classes, FIRST_SEGMENT, keep_rows),
+            laws: laws.then(Box::default),
+            broken: None,
+            meters: machines.iter().map(meter).collect(),
+            watch,
+            watched: Vec::new(),
+            checks: 0,
+        }
+    }
+
+    /// Writes down a fact.
+    #[inline]
+    pub(super) fn fact(&mut self, slot: u32, at: SimTime, request: RequestId, fact: Fact) {
+        let entry = Entry { at, request, fact };
+        if let Some(laws) = &mut self.laws {
+            let verdict = laws.entry(slot, &entry);
+            self.judge(verdict);
+        }
+        let (what, how) = fact.words();
+        self.digest
+            .absorb([at.as_nanos(), u64::from(request.0), what, how]);
+        if self.watch == Some(request) {
+            self.watched.push(entry);
+        }
+    }
+
+    /// Keeps the first breach; the run stops before the next event.
+    #[inline]
+    pub(super) fn judge(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.broken.get_or_insert(violation);
+        }
+    }
+
+    /// The first broken law, if any.
+    #[inline]
+    pub(super) fn verdict(&mut self) -> Verdict {
+        self.broken.take().map_or(Ok(()), Err)
+    }
+
+    /// Prompt tokens were found in cache.
+    pub(super) fn cached(&mut self, at: SimTime, tokens: u32) {
+        if tokens > 0 {
+            self.collector.segment(at).books.prompt_tokens_cached += u64::from(tokens);
+        }
+    }
+
+    /// A check of an answer is paid.
+    pub(super) fn check(&mut self, at: SimTime, price: NanoUsd) {
+        self.checks += price.0;
+        let money = &mut self.collector.segment(at).books.money;
+        money.post(Account::Source, Account::Verification, price.0);
+    }
+
+    /// A request was sent to a replica.
+    pub(super) fn dispatched(&mut self, replica: ReplicaId, prompt_tokens: u32) {
+        let totals = &mut self.meters[replica.index()].totals;
+        totals.requests += 1;
+        totals.prompt_tokens += u64::from(prompt_tokens);
+    }
+
+    /// Listens to a replica.
+    #[inline]
+    pub(super) fn observer(&mut self, replica: usize) -> Listener<'_> {
+        Listener {
+            meter: &mut self.meters[replica],
+            collector: &mut self.collector,
+        }
+    }
+
+    /// A replica has something under way from `now` on, or nothing.
+    #[inline]
+    pub(super) fn serving(&mut self, replica: usize, now: SimTime, serving: bool) {
+        self.meters[replica].serving(&mut self.collector, now, serving);
+    }
+
+    /// Counts nothing that replicas do after `end`.
+    pub(super) fn cut(&mut self, end: SimTime) {
+        self.meters.iter_mut().for_each(|m| m.cut(end));
+    }
+
+    /// Ends the run: pays the rest of the time, closes digest and books.
+    pub(super) fn finish(mut self, end: SimTime) -> Result<Record, Box<Violation>> {
+        for meter in &mut self.meters {
+            meter.finish(&mut self.collector, end);
+        }
+        let mut all = Segment::default();
+        for segment in self.collector.segments() {
+            all.books.merge(&segment.books);
+        }
+        absorb_books(&mut self.digest, &all.books);
+        if let Some(laws) = &self.laws {
+            let mut counted = Population::default();
+            for segment in self.collector.segments() {
+                counted.merge(&segment.all);
+            }
+            laws.conservation.finish(end, &counted)?;
+            let owed = crate::laws::books::Owed {
+                replicas: self.meters.iter().map(|m| m.owed(end)).sum(),
+                verification: self.checks,
+                overlaps: self.meters.iter().map(Meter::overlaps).sum(),
+            };
+            let books = self.collector.segments().iter().map(|s| &s.books);
+            crate::laws::books::finish(end, books, owed)?;
+        }
+        self.verdict()?;
+        Ok(Record {
+            digest: self.digest.hex(),
+            collector: self.collector,
+            replicas: self.meters.iter().map(|m| m.totals).collect(),
+            watched: self.watched,
+        })
+    }
+}
+
+fn absorb_books(digest: &mut RunDigest, books: &Books) {
+    for account in Account::ALL {
+        digest.absorb([
+            books.money.received(account),
+            books.money.balance(account) as u64,
+            books.energy.received(account),
+            books.energy.balance(account) as u64,
+        ]);
+    }
+    digest.absorb([
+        books.prompt_tokens_computed,
+        books.prompt_tokens_cached,
+        books.output_tokens_generated,
+        0,
+    ]);
+}
+
+/// Hears the steps of one replica.
+#[derive(Debug)]
+pub(super) struct Listener<'a> {
+    meter: &'a mut Meter,
+    collector: &'a mut Collector,
+}
+
+impl StepObserver for Listener<'_> {
+    #[inline]
+    fn token_gap(&mut self, at: SimTime, class: ClassId, gap: SimDuration, count: u64) {
+        if self.meter.counts(at) {
+            self.collector.gap(at, class, gap, count);
+        }
+    }
+
+    #[inline]
+    fn step(
+        &mut self,
+        from: SimTime,
+        to: SimTime,
+        shape: &BatchShape,
+        energy: MicroJoules,
+        extrapolated: bool,
+    ) {
+        self.meter
+            .step(self.collector, (from, to), shape, energy, extrapolated);
+    }
+}

@@ -1,0 +1,212 @@
+//! The replicas' side of the world: requests go in, steps end, outcomes come out. Replicas are settled
+//! at the end of each instant, by ascending id: a step that begins at an instant sees everything
+//! that happened in it.
+
+use super::World;
+use crate::event::Hop;
+use crate::fleet::machine::Machine;
+use crate::laws::{Law, Violation, memory::Memory, progress::Progress};
+use windtunnel_base::ids::ReplicaId;
+use windtunnel_base::time::SimTime;
+use windtunnel_engine::engine::{EngineOutcome, Outcome};
+use windtunnel_ledger::entry::Fact;
+use windtunnel_ledger::rows::End;
+
+/// Rounds in which a replica must come to rest once everything in it is cancelled.
+const ROUNDS_TO_REST: usize = 64;
+
+impl<M: Machine> World<'_, M> {
+    /// A request reaches its replica.
+    pub(super) fn submit(&mut self, slot: u32) {
+        let flight = self.requests.get(slot);
+        let Some(replica) = flight.replica else {
+            return;
+        };
+        if flight.cancelled {
+            return; // its cancellation was faster
+        }
+        let r = replica.index();
+        let submission = self.requests.submission(slot);
+        let mut listener = self.recorder.observer(r);
+        let taken = self.fleet.machines[r].submit(self.now, &submission, &mut listener);
+        self.fleet.touch(r);
+        match taken {
+            Ok(()) => {
+                self.requests.get_mut(slot).accepted = self.now;
+                self.fact(slot, Fact::Accepted);
+            }
+            Err(reason) => {
+                let delay = self.fleet.network.replica;
+                self.hop(slot, delay, Hop::RefusalSeen(reason));
+            }
+        }
+    }
+
+    /// A client's cancellation reaches the replica.
+    pub(super) fn cancel_at_replica(&mut self, slot: u32) {
+        let flight = self.requests.get_mut(slot);
+        flight.cancelled = true;
+        let (id, Some(replica)) = (flight.id, flight.replica) else {
+            return;
+        };
+        let r = replica.index();
+        let mut listener = self.recorder.observer(r);
+        // False if it is done, and its answer under way; whoever sees that will ignore it.
+        self.fleet.machines[r].cancel(self.now, id, &mut listener);
+        self.fleet.touch(r);
+    }
+
+    /// The step, or run of steps, that ends now at the replica first on the agenda.
+    pub(super) fn end_step(&mut self) {
+        let Some(replica) = self.fleet.agenda.next() else {
+            return;
+        };
+        let r = replica.index();
+        self.fleet.agenda.set(r, None);
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let mut listener = self.recorder.observer(r);
+        self.fleet.machines[r].advance(self.now, &mut outcomes, &mut listener);
+        self.fleet.touch(r);
+        for outcome in outcomes.drain(..) {
+            self.outcome(outcome);
+        }
+        self.outcomes = outcomes;
+        if let Some(laws) = &mut self.recorder.laws
+            && laws.memory.due()
+        {
+            self.look_at_memory(r);
+        }
+    }
+
+    /// Begins the next steps of all replicas that something happened to at this instant.
+    pub(super) fn settle(&mut self) {
+        let mut list = std::mem::take(&mut self.settling);
+        self.fleet.take_unsettled(&mut list);
+        for &replica in &list {
+            let r = replica as usize;
+            let mut outcomes = std::mem::take(&mut self.outcomes);
+            let next = self.fleet.machines[r].next_event(self.now, &mut outcomes);
+            for outcome in outcomes.drain(..) {
+                self.outcome(outcome);
+            }
+            self.outcomes = outcomes;
+            self.fleet.agenda.set(r, next);
+            self.recorder.serving(r, self.now, next.is_some());
+            if self.recorder.laws.is_some() {
+                self.check_settled(r, next);
+            }
+        }
+        self.settling = list;
+    }
+
+    /// A replica that rests has nothing to do; one that works is done later.
+    fn check_settled(&mut self, replica: usize, next: Option<SimTime>) {
+        let id = ReplicaId::from(replica);
+        let verdict = match next {
+            None => Progress::idle(self.now, id, &self.fleet.machines[replica].stats(self.now)),
+            Some(at) if at < self.now => Err(Violation::new(
+                Law::Causality,
+                self.now,
+                "a step that ends later than it begins",
+                format!("an end at {at:?}"),
+            )
+            .on(id)),
+            Some(_) => Ok(()),
+        };
+        self.recorder.judge(verdict);
+    }
+
+    fn look_at_memory(&mut self, replica: usize) {
+        let machine = &self.fleet.machines[replica];
+        let stats = machine.stats(self.now);
+        let id = ReplicaId::from(replica);
+        let verdict = Memory::look(self.now, id, &stats, machine.audit());
+        self.recorder.judge(verdict);
+    }
+
+    /// What happened to a request inside a replica.
+    fn outcome(&mut self, EngineOutcome { request, outcome }: EngineOutcome) {
+        // A request whose story is over may be gone from our books while the replica tidies up.
+        let Some(slot) = self.requests.slot(request) else {
+            return;
+        };
+        let now = self.now;
+        let flight = self.requests.get_mut(slot);
+        match outcome {
+            Outcome::Started { cached_tokens } => {
+                if flight.started > now {
+                    flight.started = now;
+                    flight.cached_tokens = cached_tokens;
+                }
+                self.recorder.cached(now, cached_tokens);
+                self.fact(slot, Fact::Started { cached_tokens });
+            }
+            Outcome::FirstToken => {
+                flight.first_token = now.saturating_add(self.fleet.network.all_the_way());
+                self.fact(slot, Fact::FirstToken);
+                if self.gateway.wants_feedback {
+                    self.hop(slot, self.fleet.network.replica, Hop::TokenSeen);
+                }
+            }
+            Outcome::Preempted { generated } => {
+                flight.preemptions += 1;
+                self.fact(slot, Fact::Preempted { generated });
+            }
+            Outcome::Finished => {
+                flight.generated = now;
+                self.fact(slot, Fact::Generated);
+                self.hop(slot, self.fleet.network.replica, Hop::AnswerSeen);
+            }
+            Outcome::Cancelled { .. } => {}
+        }
+    }
+
+    /// Ends the run at `end`, whatever is under way: requests become unfinished, and replicas account
+    /// for the part of their present steps that lies before the end.
+    pub(super) fn cut_off(&mut self, end: SimTime) {
+        self.now = end;
+        self.recorder.cut(end);
+        let slots = self.requests.in_order();
+        for &slot in &slots {
+            let flight = self.requests.get(slot);
+            if !flight.ended {
+                self.end(slot, End::Unfinished, Fact::Unfinished);
+            }
+        }
+        for &slot in &slots {
+            let flight = self.requests.get(slot);
+            if let Some(replica) = flight.replica {
+                let r = replica.index();
+                let mut listener = self.recorder.observer(r);
+                self.fleet.machines[r].cancel(end, flight.id, &mut listener);
+            }
+        }
+        let mut outcomes = Vec::new();
+        for r in 0..self.fleet.machines.len() {
+            let mut at = end;
+            for _ in 0..ROUNDS_TO_REST {
+                let machine = &mut self.fleet.machines[r];
+                let Some(next) = machine.next_event(at, &mut outcomes) else {
+                    break;
+                };
+                at = next;
+                machine.advance(at, &mut outcomes, &mut self.recorder.observer(r));
+            }
+            outcomes.clear();
+            self.fleet.agenda.set(r, None);
+        }
+    }
+
+    /// At the end of a run, with laws: memory adds up and is empty.
+    pub(super) fn check_replicas(&mut self) {
+        if self.recorder.laws.is_none() {
+            return;
+        }
+        for r in 0..self.fleet.machines.len() {
+            self.look_at_memory(r);
+            let stats = self.fleet.machines[r].stats(self.now);
+            let verdict = Memory::finish(self.now, ReplicaId::from(r), &stats);
+            self.recorder.judge(verdict);
+        }
+    }
+}

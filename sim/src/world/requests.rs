@@ -1,0 +1,227 @@
+//! Requests under way, in reused slots: memory follows the most that were under way at once, not the
+//! number that came.
+
+use rustc_hash::FxHashMap;
+use windtunnel_base::content::Extent;
+use windtunnel_base::ids::{ReplicaId, RequestId};
+use windtunnel_base::queue::EventKey;
+use windtunnel_base::time::SimTime;
+use windtunnel_engine::request::{RequestView, Submission};
+use windtunnel_ledger::rows::{End, Row};
+use windtunnel_scenarios::workload::Arrival;
+
+/// Not yet, and perhaps never.
+pub(super) const NOT_YET: SimTime = SimTime::MAX;
+
+/// Where a request is, as the gateway sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// On its way from the client.
+    Coming,
+    /// In the gateway's own stages.
+    Processing,
+    /// Waiting for a replica with room.
+    Waiting,
+    /// Sent to a replica and not yet answered.
+    Out,
+    /// Answered, refused or dropped: the gateway has nothing more to do with it.
+    Gone,
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    pub(super) id: RequestId,
+    pub(super) arrival: Arrival,
+    pub(super) deadline: Option<SimTime>,
+    pub(super) priority: i32,
+    pub(super) place: Place,
+    pub(super) replica: Option<ReplicaId>,
+    /// Its story has ended for its client; the rest is tidying up.
+    pub(super) ended: bool,
+    /// A cancellation has reached its replica.
+    pub(super) cancelled: bool,
+    /// Messages about it in the event queue.
+    pub(super) hops: u16,
+    pub(super) timeout: Option<EventKey>,
+    pub(super) dispatched: SimTime,
+    pub(super) accepted: SimTime,
+    pub(super) started: SimTime,
+    /// At the client.
+    pub(super) first_token: SimTime,
+    pub(super) generated: SimTime,
+    pub(super) cached_tokens: u32,
+    pub(super) preemptions: u32,
+    pub(super) verdict: Option<bool>,
+}
+
+impl Flight {
+    fn new(id: RequestId, arrival: Arrival, deadline: Option<SimTime>, priority: i32) -> Self {
+        Self {
+            id,
+            arrival,
+            deadline,
+            priority,
+            place: Place::Coming,
+            replica: None,
+            ended: false,
+            cancelled: false,
+            hops: 0,
+            timeout: None,
+            dispatched: NOT_YET,
+            accepted: NOT_YET,
+            started: NOT_YET,
+            first_token: NOT_YET,
+            generated: NOT_YET,
+            cached_tokens: 0,
+            preemptions: 0,
+            verdict: None,
+        }
+    }
+
+    /// Its row, having ended so at `now`. Objectives are not judged yet.
+    pub(super) fn row(&self, end: End, now: SimTime) -> Row {
+        let stamp = |at: SimTime| (at <= now).then_some(at.as_nanos());
+        Row {
+            request: self.id.0,
+            session: self.arrival.session,
+            turn: self.arrival.turn,
+            tenant: self.arrival.tenant.0,
+            class: self.arrival.class.0,
+            replica: self.replica.map(|r| r.0),
+            end,
+            measured: false,
+            sent_ns: self.arrival.at.as_nanos(),
+            dispatched_ns: stamp(self.dispatched),
+            accepted_ns: stamp(self.accepted),
+            started_ns: stamp(self.started),
+            first_token_ns: stamp(self.first_token),
+            generated_ns: stamp(self.generated),
+            ended_ns: now.as_nanos(),
+            prompt_tokens: self.arrival.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            output_tokens: if end == End::Finished {
+                self.arrival.truth.output_tokens
+            } else {
+                0
+            },
+            preemptions: self.preemptions,
+            accepted_by_verifier: self.verdict,
+            good: self.arrival.truth.good,
+            met_objectives: false,
+        }
+    }
+}
+
+/// The requests under way.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    flights: Vec<Flight>,
+    /// What each prompt begins with; buffers are reused with their slots.
+    prefixes: Vec<Vec<Extent>>,
+    occupied: Vec<bool>,
+    free: Vec<u32>,
+    slots: FxHashMap<RequestId, u32>,
+}
+
+impl Requests {
+    /// A slot for the next request, and its empty buffer for the prefix.
+    pub(super) fn reserve(&mut self) -> (u32, &mut Vec<Extent>) {
+        let slot = self.free.pop().unwrap_or(self.occupied.len() as u32);
+        let i = slot as usize;
+        if i == self.occupied.len() {
+            self.occupied.push(false);
+            self.prefixes.push(Vec::new());
+        }
+        self.prefixes[i].clear();
+        (slot, &mut self.prefixes[i])
+    }
+
+    /// Moves a request into the slot reserved for it.
+    pub(super) fn occupy(
+        &mut self,
+        slot: u32,
+        id: RequestId,
+        arrival: Arrival,
+        deadline: Option<SimTime>,
+        priority: i32,
+    ) {
+        let flight = Flight::new(id, arrival, deadline, priority);
+        match self.flights.get_mut(slot as usize) {
+            Some(place) => *place = flight,
+            None => self.flights.push(flight),
+        }
+        self.occupied[slot as usize] = true;
+        self.slots.insert(id, slot);
+    }
+
+    /// Gives a slot back if nothing refers to it any more.
+    pub(super) fn reap(&mut self, slot: u32) {
+        let i = slot as usize;
+        let f = &self.flights[i];
+        if self.occupied[i] && f.ended && f.place == Place::Gone && f.hops == 0 {
+            self.occupied[i] = false;
+            self.slots.remove(&f.id);
+            self.free.push(slot);
+        }
+    }
+
+    /// Where a request is kept, if it still is.
+    #[inline]
+    pub(super) fn slot(&self, id: RequestId) -> Option<u32> {
+        self.slots.get(&id).copied()
+    }
+
+    #[inline]
+    pub(super) fn get(&self, slot: u32) -> &Flight {
+        &self.flights[slot as usize]
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, slot: u32) -> &mut Flight {
+        &mut self.flights[slot as usize]
+    }
+
+    /// What policies and schedulers see of a request.
+    #[inline]
+    pub(super) fn view(&self, slot: u32) -> RequestView<'_> {
+        let f = &self.flights[slot as usize];
+        let a = &f.arrival;
+        RequestView {
+            id: f.id,
+            sent_at: a.at,
+            deadline: f.deadline,
+            prompt_tokens: a.prompt_tokens,
+            max_output_tokens: a.max_output_tokens,
+            predicted_output_tokens: a.predicted_output_tokens,
+            tenant: a.tenant,
+            class: a.class,
+            priority: f.priority,
+            session: a.session,
+            prefix: &self.prefixes[slot as usize],
+        }
+    }
+
+    /// What a replica is given.
+    #[inline]
+    pub(super) fn submission(&self, slot: u32) -> Submission<'_> {
+        Submission {
+            request: self.view(slot),
+            truth: self.flights[slot as usize].arrival.truth,
+        }
+    }
+
+    /// How many are kept, those included whose clients have gone.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The slots in use, by ascending request.
+    pub(super) fn in_order(&self) -> Vec<u32> {
+        let mut slots: Vec<u32> = (0..self.flights.len() as u32)
+            .filter(|&s| self.occupied[s as usize])
+            .collect();
+        slots.sort_unstable_by_key(|&s| self.flights[s as usize].id);
+        slots
+    }
+}
