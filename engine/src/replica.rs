@@ -9,7 +9,7 @@ use crate::cost::{CostFn, StepModel};
 use crate::energy::{ENERGY_FITS, EnergyFn, Intensity};
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, StepObserver};
 use crate::hardware::{self, Gpu, Model};
-use crate::kv::KvLayout;
+use crate::kv::{Imbalance, KvLayout};
 use crate::request::Submission;
 use crate::station::Station;
 use windtunnel_base::content::Extent;
@@ -87,6 +87,18 @@ impl Replica {
         match self {
             Self::Continuous(engine) => engine.facts(),
             Self::Station(station) => station.facts(),
+        }
+    }
+
+    /// Checks that every KV block is accounted for once, at no cost; `thorough` counts everything
+    /// again, which is slow.
+    ///
+    /// # Errors
+    /// If not: a bug.
+    pub fn check_memory(&self, thorough: bool) -> Result<(), Imbalance> {
+        match self {
+            Self::Continuous(engine) => engine.check_memory(thorough),
+            Self::Station(_) => Ok(()),
         }
     }
 

@@ -6,7 +6,7 @@
 use windtunnel_base::refusal::Refusal;
 
 /// What goes first among the end of a step, a message and an arrival at the same nanosecond.
-/// Steps begin last of all, so a step that begins at an instant sees everything that happened in it.
+/// Steps begin last of all, when everything that happens at their instant has been told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TieOrder {
     /// Ends of steps, then messages and timers, then arrivals: an arrival meets the settled state.

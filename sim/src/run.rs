@@ -8,9 +8,11 @@ pub use crate::laws::{Law, Violation};
 use crate::world::World;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::time::SimTime;
+use windtunnel_engine::config::EngineSpec;
+use windtunnel_engine::replica::{EngineConfigError, Replica};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
-use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::{FleetSpec, Scenario};
 use windtunnel_scenarios::workload::Workload;
 
 /// What to keep of a run, and how closely to watch it. Nothing here changes what happens, except
@@ -84,6 +86,14 @@ pub enum RunError {
     /// A law was broken: a bug of the simulator or of a policy.
     #[error(transparent)]
     Law(Box<Violation>),
+    /// A replica cannot be built as the scenario says.
+    #[error("`fleet.{table}.{}`: {}; {}", .error.field, .error.reason, .error.remedy)]
+    Engine {
+        /// Which table of `fleet`: `engine`, or `pools.N.engine`.
+        table: String,
+        /// What is wrong with it.
+        error: EngineConfigError,
+    },
     /// There is nobody to serve.
     #[error("the fleet has no replicas")]
     NoReplicas,
@@ -95,8 +105,51 @@ impl From<Box<Violation>> for RunError {
     }
 }
 
+/// Runs `workload` in the world of `scenario`, to its end.
+///
+/// # Errors
+/// If a replica cannot be built as the scenario says, or a law is broken (with
+/// [`RunOptions::laws`]; what a policy answers is always checked).
+pub fn run(
+    scenario: &Scenario,
+    workload: &mut dyn Workload,
+    seed: u64,
+    options: RunOptions<'_>,
+) -> Result<RunResult, RunError> {
+    run_on(
+        scenario,
+        replicas(&scenario.fleet)?,
+        workload,
+        seed,
+        options,
+    )
+}
+
+/// Builds the replicas that a fleet is made of, by id: first those of `engine`, then each pool's.
+///
+/// # Errors
+/// If one cannot be built.
+pub fn replicas(fleet: &FleetSpec) -> Result<Vec<Replica>, RunError> {
+    let mut replicas = Vec::new();
+    let mut build = |table: String, count: u32, spec: &EngineSpec| {
+        for _ in 0..count {
+            let replica = Replica::build(spec).map_err(|error| RunError::Engine {
+                table: table.clone(),
+                error,
+            })?;
+            replicas.push(replica);
+        }
+        Ok(())
+    };
+    build("engine".into(), fleet.replicas, &fleet.engine)?;
+    for (i, pool) in fleet.pools.iter().enumerate() {
+        build(format!("pools.{i}.engine"), pool.replicas, &pool.engine)?;
+    }
+    Ok(replicas)
+}
+
 /// Runs `workload` on these replicas in the world of `scenario`, to its end; `scenario.fleet` is
-/// asked for network and telemetry only. For engines of one's own; `run` builds the replicas
+/// asked for network and telemetry only. For engines of one's own; [`run`] builds the replicas
 /// that the scenario names.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //! `ceil(n / block_size)` blocks: the shared ones of its prefix, and private ones.
 
 use crate::engine::CacheEvent;
-use crate::kv::{Holding, HostPool, KvCache, KvLayout};
+use crate::kv::{Holding, HostPool, Imbalance, KvCache, KvLayout};
 use windtunnel_base::content::Extent;
 use windtunnel_base::time::SimTime;
 
@@ -37,6 +37,15 @@ impl Memory {
             device: KvCache::new(layout),
             host: HostPool::new(host_blocks),
             events: None,
+        }
+    }
+
+    /// Checks that every block is accounted for once; `thorough` counts everything again.
+    pub(crate) fn check(&self, thorough: bool) -> Result<(), Imbalance> {
+        if thorough {
+            self.device.audit()
+        } else {
+            self.device.check()
         }
     }
 

@@ -34,6 +34,7 @@ use crate::batch::BatchShape;
 use crate::cost::{CostFn, CostModel};
 use crate::energy::EnergyFn;
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, StepObserver};
+use crate::kv::Imbalance;
 use crate::replica::ReplicaFacts;
 use crate::request::Submission;
 use decode_set::DecodeSet;
@@ -130,6 +131,15 @@ impl ContinuousBatching {
     /// What it is, whatever it does.
     pub fn facts(&self) -> &ReplicaFacts {
         &self.facts
+    }
+
+    /// Checks that every KV block is accounted for once, at no cost; `thorough` counts everything
+    /// again, which is slow.
+    ///
+    /// # Errors
+    /// If not: a bug.
+    pub fn check_memory(&self, thorough: bool) -> Result<(), Imbalance> {
+        self.memory.check(thorough)
     }
 
     /// Starts a step at `now`, and as many after it as cannot be told apart from their start.

@@ -1,8 +1,9 @@
 //! What the fleet asks of a replica besides serving: its price, its power at rest, and an account of
 //! its memory.
 
-use windtunnel_base::units::NanoUsd;
+use windtunnel_base::units::{MicroJoules, NanoUsd};
 use windtunnel_engine::engine::Engine;
+use windtunnel_engine::replica::Replica;
 
 /// An engine that somebody owns: what a run needs to know of a replica besides serving.
 pub trait Machine: Engine {
@@ -18,11 +19,37 @@ pub trait Machine: Engine {
     /// Tokens per block of its prefix cache; 16 where there is none.
     fn block_tokens(&self) -> u32;
 
-    /// Counts its memory anew and compares: held, cached and free must make up the total.
+    /// Checks that held, cached and free memory make up the total. Cheap, unless `thorough`: then it
+    /// counts everything anew.
     ///
     /// # Errors
     /// What was expected and what was found.
-    fn audit(&self) -> Result<(), Discrepancy>;
+    fn check_memory(&self, thorough: bool) -> Result<(), Discrepancy>;
+}
+
+impl Machine for Replica {
+    fn hourly_price(&self) -> NanoUsd {
+        self.price().0
+    }
+
+    fn idle_microwatts(&self) -> u64 {
+        MicroJoules::from_f64(self.idle_power_watts() * 1e6).0
+    }
+
+    fn is_station(&self) -> bool {
+        matches!(self, Self::Station(_))
+    }
+
+    fn block_tokens(&self) -> u32 {
+        self.kv_layout().map_or(16, |layout| layout.block_size)
+    }
+
+    fn check_memory(&self, thorough: bool) -> Result<(), Discrepancy> {
+        Self::check_memory(self, thorough).map_err(|imbalance| Discrepancy {
+            expected: "every block of memory accounted for once".into(),
+            found: imbalance.to_string(),
+        })
+    }
 }
 
 /// What a count should have been, and what it was.

@@ -1,6 +1,6 @@
 //! Memory adds up: held, cached and free blocks make up the total at every look, and nothing is held
-//! when the last request has left. A look counts everything anew, so it comes at every so manieth
-//! step only, and at the end.
+//! when the last request has left. Looks come every so many steps; at the end everything is counted
+//! anew.
 
 use super::{Law, Verdict, Violation};
 use crate::fleet::machine::Discrepancy;

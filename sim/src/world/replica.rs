@@ -1,6 +1,6 @@
 //! The replicas' side of the world: requests go in, steps end, outcomes come out. Replicas are settled
-//! at the end of each instant, by ascending id: a step that begins at an instant sees everything
-//! that happened in it.
+//! at the end of each instant, by ascending id: whether what happened in it is in time for the step
+//! that begins then is the replica's to say, and does not depend on what was told first.
 
 use super::World;
 use crate::event::Hop;
@@ -74,7 +74,7 @@ impl<M: Machine> World<'_, M> {
         if let Some(laws) = &mut self.recorder.laws
             && laws.memory.due()
         {
-            self.look_at_memory(r);
+            self.look_at_memory(r, false);
         }
     }
 
@@ -116,11 +116,11 @@ impl<M: Machine> World<'_, M> {
         self.recorder.judge(verdict);
     }
 
-    fn look_at_memory(&mut self, replica: usize) {
+    fn look_at_memory(&mut self, replica: usize, thorough: bool) {
         let machine = &self.fleet.machines[replica];
         let stats = machine.stats(self.now);
         let id = ReplicaId::from(replica);
-        let verdict = Memory::look(self.now, id, &stats, machine.audit());
+        let verdict = Memory::look(self.now, id, &stats, machine.check_memory(thorough));
         self.recorder.judge(verdict);
     }
 
@@ -203,7 +203,7 @@ impl<M: Machine> World<'_, M> {
             return;
         }
         for r in 0..self.fleet.machines.len() {
-            self.look_at_memory(r);
+            self.look_at_memory(r, true);
             let stats = self.fleet.machines[r].stats(self.now);
             let verdict = Memory::finish(self.now, ReplicaId::from(r), &stats);
             self.recorder.judge(verdict);
