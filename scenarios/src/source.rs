@@ -23,6 +23,17 @@ impl Origin {
         }
     }
 
+    /// A part of it, by bytes from its start; the whole if it is shorter than that.
+    pub(crate) fn part(self, range: std::ops::Range<usize>) -> Self {
+        let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let start = self.start.saturating_add(clamp(range.start));
+        let end = self.start.saturating_add(clamp(range.end));
+        if self.is_default() || end > self.end || start > end {
+            return self;
+        }
+        Self { start, end, ..self }
+    }
+
     /// Whether the value is a default that nobody wrote.
     pub fn is_default(self) -> bool {
         self.source == 0

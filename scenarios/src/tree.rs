@@ -136,15 +136,6 @@ impl Node {
         }
     }
 
-    /// The child that a step of a path names.
-    pub(crate) fn child(&self, step: &Step) -> Option<&Self> {
-        match (&self.value, step) {
-            (Value::Table(table), Step::Key(key)) => table.get(key),
-            (Value::Array(items), Step::Index(i)) => items.get(*i),
-            _ => None,
-        }
-    }
-
     /// Where a path leads, or where the deepest part of it that was written is: the value's own
     /// place, or for a table its key.
     pub(crate) fn origin_of(&self, path: &Path) -> Origin {

@@ -48,11 +48,6 @@ impl Finding {
         self
     }
 
-    pub(crate) fn warning(mut self) -> Self {
-        self.severity = Severity::Warning;
-        self
-    }
-
     /// With its place looked up.
     pub(crate) fn resolve(self, sources: &Sources) -> Diagnostic {
         Diagnostic {

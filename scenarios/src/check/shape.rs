@@ -80,11 +80,6 @@ impl Shape {
         self.name
     }
 
-    /// The default of the field.
-    pub(crate) fn default(self) -> Option<&'static Json> {
-        self.default
-    }
-
     /// What the field says of itself.
     pub(crate) fn about(self) -> Option<&'static str> {
         self.about

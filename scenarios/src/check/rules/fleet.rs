@@ -1,0 +1,245 @@
+//! Replicas.
+
+use super::Rules;
+use crate::diagnostic::Code;
+use crate::tree::Path;
+use windtunnel_engine::config::{
+    ContinuousSpec, CostSpec, EnergySpec, EngineSpec, KvSpec, SchedulerKind, SchedulerSpec,
+};
+
+/// More replicas than any fleet behind one gateway has; a slip of the keyboard.
+const MAX_REPLICAS: u64 = 10_000;
+
+/// Every engine of the fleet with its path; `fleet.engine` only if it has replicas.
+fn all_engines<'a>(rules: &Rules<'a>) -> Vec<(Path, &'a EngineSpec)> {
+    let fleet = &rules.scenario.fleet;
+    let first = (fleet.replicas > 0 || fleet.pools.is_empty())
+        .then(|| (Path::of("fleet.engine"), &fleet.engine));
+    let pools = fleet
+        .pools
+        .iter()
+        .enumerate()
+        .map(|(i, pool)| (Path::of(&format!("fleet.pools.{i}.engine")), &pool.engine));
+    first.into_iter().chain(pools).collect()
+}
+
+/// Whether the fleet is one of stations.
+pub(super) fn is_stations(rules: &Rules<'_>) -> bool {
+    all_engines(rules)
+        .iter()
+        .all(|(_, engine)| matches!(engine, EngineSpec::Station(_)))
+}
+
+/// How long a request travels at least: to the replica and back.
+pub(super) fn round_trip_ns(rules: &Rules<'_>) -> u64 {
+    let network = &rules.scenario.fleet.network;
+    let one_way = network.client_to_gateway.0 + network.gateway_to_replica.0;
+    (one_way + one_way + rules.scenario.gateway.latency.0).as_nanos()
+}
+
+pub(super) fn sizes(rules: &mut Rules<'_>) {
+    let fleet = &rules.scenario.fleet;
+    let path = Path::of("fleet.replicas");
+    if fleet.pools.is_empty() {
+        rules.at_least_one(&path, fleet.replicas.into());
+    }
+    let mut total = u64::from(fleet.replicas);
+    for (i, pool) in fleet.pools.iter().enumerate() {
+        total += u64::from(pool.replicas);
+        let path = Path::of(&format!("fleet.pools.{i}.replicas"));
+        rules.at_least_one(&path, pool.replicas.into());
+    }
+    if total > MAX_REPLICAS {
+        let message =
+            format!("{total} replicas are more than the {MAX_REPLICAS} that one gateway may have");
+        rules.error(Code::OutOfRange, &path, message);
+    }
+}
+
+pub(super) fn one_kind(rules: &mut Rules<'_>) {
+    let engines = all_engines(rules);
+    let is_station = |e: &EngineSpec| matches!(e, EngineSpec::Station(_));
+    let Some((_, first)) = engines.first() else {
+        return;
+    };
+    if let Some((path, _)) = engines
+        .iter()
+        .find(|(_, e)| is_station(e) != is_station(first))
+    {
+        rules
+            .error(
+                Code::Contradiction,
+                path,
+                "stations and LLM engines cannot serve the same traffic",
+            )
+            .label = "give all pools the same `kind`".to_owned();
+    }
+}
+
+pub(super) fn engines(rules: &mut Rules<'_>) {
+    for (path, engine) in all_engines(rules) {
+        match engine {
+            EngineSpec::Station(station) => {
+                rules.at_least_one(&path.key("servers"), station.servers.into());
+            }
+            EngineSpec::Continuous(spec) => continuous(rules, &path, spec),
+        }
+    }
+}
+
+fn continuous(rules: &mut Rules<'_>, path: &Path, spec: &ContinuousSpec) {
+    let width = u64::from(spec.tensor_parallel);
+    let holds = (1..=64).contains(&width);
+    rules.require(&path.key("tensor_parallel"), holds, "lie between 1 and 64");
+    if let Some(len) = spec.max_model_len {
+        rules.at_least_one(&path.key("max_model_len"), len.into());
+    }
+    scheduler(rules, &path.key("scheduler"), &spec.scheduler);
+    kv(rules, &path.key("kv"), &spec.kv);
+    cost(rules, &path.key("cost"), &spec.cost);
+    if let Some(energy) = &spec.energy {
+        self::energy(rules, &path.key("energy"), energy);
+    }
+}
+
+fn scheduler(rules: &mut Rules<'_>, path: &Path, spec: &SchedulerSpec) {
+    rules.at_least_one(&path.key("token_budget"), spec.token_budget.into());
+    rules.at_least_one(&path.key("max_num_seqs"), spec.max_num_seqs.into());
+    let budgeted = matches!(
+        spec.kind,
+        SchedulerKind::Chunked | SchedulerKind::Priority | SchedulerKind::Shortest
+    );
+    if budgeted && spec.token_budget < spec.max_num_seqs {
+        let message = format!(
+            "a budget of {} tokens cannot give each of {} running requests its token",
+            spec.token_budget, spec.max_num_seqs
+        );
+        rules
+            .error(Code::Contradiction, &path.key("token_budget"), message)
+            .label = format!("at least {}, or fewer `max_num_seqs`", spec.max_num_seqs);
+    }
+    if let Some(threshold) = spec.long_prefill_threshold {
+        let here = path.key("long_prefill_threshold");
+        rules.at_least_one(&here, threshold.into());
+        if !budgeted {
+            let message = "prompts are cut into chunks by kind `chunked` and its relatives only";
+            rules.warn(Code::Pointless, &here, message);
+        } else if threshold > spec.token_budget {
+            let message = "no chunk is longer than the budget anyway";
+            rules.warn(Code::Pointless, &here, message);
+        }
+    }
+}
+
+fn kv(rules: &mut Rules<'_>, path: &Path, spec: &KvSpec) {
+    let block = spec.block_size;
+    let holds = (1..=8192).contains(&block);
+    rules.require(
+        &path.key("block_size"),
+        holds,
+        "lie between 1 and 8192 tokens",
+    );
+    if let Some(blocks) = spec.blocks {
+        rules.at_least_one(&path.key("blocks"), blocks);
+    }
+    let share = spec.memory_utilization;
+    let holds = share > 0.0 && share <= 1.0;
+    rules.require(
+        &path.key("memory_utilization"),
+        holds,
+        "be more than 0 and at most 1",
+    );
+    let holds = (0.0..1.0).contains(&spec.watermark);
+    rules.require(
+        &path.key("watermark"),
+        holds,
+        "be 0 or more and less than 1",
+    );
+    let bytes = spec.bytes_per_element;
+    let holds = bytes > 0.0 && bytes <= 8.0;
+    rules.require(
+        &path.key("bytes_per_element"),
+        holds,
+        "be more than 0 and at most 8",
+    );
+    rules.positive(&path.key("swap_bandwidth"), spec.swap_bandwidth.0);
+}
+
+fn cost(rules: &mut Rules<'_>, path: &Path, spec: &CostSpec) {
+    match spec {
+        CostSpec::Roofline {
+            compute_efficiency,
+            bandwidth_efficiency,
+            ..
+        } => {
+            for (key, share) in [
+                ("compute_efficiency", *compute_efficiency),
+                ("bandwidth_efficiency", *bandwidth_efficiency),
+            ] {
+                let holds = share > 0.0 && share <= 1.0;
+                rules.require(&path.key(key), holds, "be more than 0 and at most 1");
+            }
+        }
+        CostSpec::Linear(linear) => {
+            let missing: Vec<_> = [
+                ("base", linear.base),
+                ("per_seq", linear.per_seq),
+                ("per_prefill_token", linear.per_prefill_token),
+            ]
+            .into_iter()
+            .filter(|(_, given)| given.is_none())
+            .map(|(key, _)| format!("`{key}`"))
+            .collect();
+            if linear.preset.is_none() && !missing.is_empty() {
+                let message = format!(
+                    "a linear cost without `preset` needs {}",
+                    missing.join(", ")
+                );
+                rules.error(Code::Incomplete, path, message);
+            }
+        }
+        CostSpec::Table(table) => {
+            let lists = [
+                (
+                    "decode",
+                    table.decode.iter().map(|p| p.ms).collect::<Vec<_>>(),
+                ),
+                ("prefill", table.prefill.iter().map(|p| p.ms).collect()),
+            ];
+            for (key, times) in lists {
+                let path = path.key(key);
+                rules.require(&path, !times.is_empty(), "list at least one measured point");
+                for (i, ms) in times.into_iter().enumerate() {
+                    let mut path = path.clone();
+                    path.push_index(i);
+                    rules.positive(&path.key("ms"), ms);
+                }
+            }
+        }
+    }
+}
+
+fn energy(rules: &mut Rules<'_>, path: &Path, spec: &EnergySpec) {
+    match spec {
+        EnergySpec::Power { idle, peak } => {
+            rules.require(&path.key("peak"), peak >= idle, "be at least `idle`");
+        }
+        EnergySpec::PerToken {
+            preset,
+            at_infinity,
+            per_batch,
+            ..
+        } => {
+            for (key, joules) in [("at_infinity", at_infinity), ("per_batch", per_batch)] {
+                match joules {
+                    Some(joules) => rules.not_negative(&path.key(key), *joules),
+                    None if preset.is_none() => {
+                        let message = format!("energy per token without `preset` needs `{key}`");
+                        rules.error(Code::Incomplete, path, message);
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+}
