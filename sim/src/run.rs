@@ -139,7 +139,7 @@ pub fn replicas(fleet: &FleetSpec) -> Result<Vec<Replica>, RunError> {
             })?;
             replicas.push(replica);
         }
-        Ok(())
+        Ok::<(), RunError>(())
     };
     build("engine".into(), fleet.replicas, &fleet.engine)?;
     for (i, pool) in fleet.pools.iter().enumerate() {
