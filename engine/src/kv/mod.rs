@@ -16,17 +16,24 @@
 //! With LRU all of this is, block for block, what hashing every block and touching a finished
 //! sequence's last block first would do (as in vLLM); see the tests.
 
+/// Host memory, to which sequences are swapped.
+mod host_pool;
 /// The memory of a replica: who holds what.
 mod pool;
 /// Which prefixes are in memory: a tree of extents.
 mod prefix_tree;
+/// Hit rates of a trace in one cache, without an engine.
+pub mod replay;
 
+#[cfg(test)]
+mod catalogue_tests;
 #[cfg(test)]
 mod naive;
 #[cfg(test)]
 mod tests;
 
-pub use pool::{Holding, HostPool, Imbalance, KvCache, KvLayout, Shortage};
+pub use host_pool::HostPool;
+pub use pool::{Holding, Imbalance, KvCache, KvLayout, Shortage};
 
 use windtunnel_base::rng::mix64;
 

@@ -294,3 +294,139 @@ proptest! {
         drive(kind, total, block_size, ops);
     }
 }
+
+// --- stories -----------------------------------------------------------------------------
+
+#[test]
+fn a_conversation_finds_its_last_turn() {
+    let mut kv = KvCache::new(&layout(10, 4));
+    let (mut first, cached) = kv.acquire(&[e(1, 10)], 9);
+    assert_eq!(cached, 0, "memory is empty");
+    assert_eq!(kv.take(3), Ok(()), "ten tokens fill two blocks and a half");
+    assert_eq!(
+        kv.publish(&mut first, &[e(1, 10)], 10),
+        2,
+        "whole blocks only"
+    );
+    // Six tokens of output continue the stream: the half block is whole, one more is needed.
+    assert_eq!(kv.take(1), Ok(()));
+    assert_eq!(kv.publish(&mut first, &[e(1, 16)], 16), 2);
+    kv.release(first, 0);
+    assert_eq!((kv.held_blocks(), kv.cached_blocks()), (0, 4));
+    // The next turn repeats all that and adds a question.
+    let (second, cached) = kv.acquire(&[e(1, 20)], 19);
+    assert_eq!((cached, second.tokens()), (16, 16));
+    assert_eq!(kv.held_blocks(), 4, "pinned");
+    kv.release(second, 0);
+}
+
+#[test]
+fn one_token_is_always_computed() {
+    let mut kv = KvCache::new(&layout(10, 4));
+    let (mut first, _) = kv.acquire(&[e(1, 8)], 7);
+    kv.take(2).expect("room");
+    assert_eq!(kv.publish(&mut first, &[e(1, 8)], 8), 2);
+    kv.release(first, 0);
+    // The same prompt again: its last block is in memory but must be computed anew for its last
+    // token, so the sequence's own block takes over and the stale one is empty.
+    let (mut second, cached) = kv.acquire(&[e(1, 8)], 7);
+    assert_eq!(cached, 4);
+    kv.take(1).expect("room");
+    assert_eq!((kv.held_blocks(), kv.cached_blocks()), (2, 1));
+    assert_eq!(kv.publish(&mut second, &[e(1, 8)], 8), 1);
+    assert_eq!((kv.held_blocks(), kv.cached_blocks()), (2, 0));
+    // A third computes the same while the second holds it: both copies exist until it ends.
+    let (mut third, cached) = kv.acquire(&[e(1, 8)], 7);
+    assert_eq!(cached, 4);
+    kv.take(1).expect("room");
+    assert_eq!(
+        kv.publish(&mut third, &[e(1, 8)], 8),
+        0,
+        "a copy stays private"
+    );
+    assert_eq!(kv.held_blocks(), 3);
+    kv.release(third, 1);
+    assert_eq!((kv.held_blocks(), kv.cached_blocks()), (2, 1));
+    kv.release(second, 0);
+    assert_eq!((kv.held_blocks(), kv.cached_blocks()), (0, 3));
+}
+
+#[test]
+fn the_end_of_a_prompt_leaves_before_its_beginning() {
+    let mut kv = KvCache::new(&layout(6, 4));
+    let (mut a, _) = kv.acquire(&[e(1, 8), e(2, 8)], 16);
+    kv.take(5).expect("four blocks of prompt, one of output");
+    assert_eq!(kv.publish(&mut a, &[e(1, 8), e(2, 8)], 16), 4);
+    kv.release(a, 1);
+    kv.take(2)
+        .expect("one is empty, and the output that nobody can ask for goes first");
+    assert_eq!(kv.lookup(&[e(1, 8), e(2, 8)], 16), 16);
+    kv.take(1).expect("then the last block");
+    assert_eq!(kv.lookup(&[e(1, 8), e(2, 8)], 16), 12);
+    kv.take(2).expect("and on towards the beginning");
+    assert_eq!(kv.lookup(&[e(1, 8), e(2, 8)], 16), 4);
+    assert_eq!(
+        kv.take(2),
+        Err(Shortage { missing: 1 }),
+        "one block is left"
+    );
+    assert_eq!(kv.lookup(&[e(1, 8)], 8), 4, "a refusal changes nothing");
+    assert_eq!(kv.evicted_blocks(), 4);
+}
+
+#[test]
+fn a_shared_beginning_outlives_its_ends() {
+    let mut kv = KvCache::new(&layout(8, 4));
+    for key in [2, 3] {
+        // A system prompt of six tokens, then a question each: the second block belongs to the
+        // question, because its content depends on it.
+        let prompt = [e(1, 6), e(key, 6)];
+        let (mut h, cached) = kv.acquire(&prompt, 11);
+        assert_eq!(cached, if key == 2 { 0 } else { 4 });
+        let need = 3 - u64::from(cached / 4);
+        kv.take(need).expect("room");
+        assert_eq!(kv.publish(&mut h, &prompt, 12), need);
+        kv.release(h, 0);
+    }
+    assert_eq!(
+        kv.cached_blocks(),
+        5,
+        "one shared block, two for each question"
+    );
+    kv.take(5)
+        .expect("three are empty, and the first question is oldest");
+    assert_eq!(kv.lookup(&[e(1, 6), e(2, 6)], 12), 4);
+    assert_eq!(kv.lookup(&[e(1, 6), e(3, 6)], 12), 12);
+}
+
+#[test]
+fn without_prefix_cache_blocks_are_only_counted() {
+    let mut kv = KvCache::new(&KvLayout {
+        prefix_cache: false,
+        ..layout(4, 4)
+    });
+    let (mut h, cached) = kv.acquire(&[e(1, 16)], 15);
+    assert_eq!(cached, 0);
+    kv.take(4).expect("room");
+    assert_eq!(kv.publish(&mut h, &[e(1, 16)], 16), 0);
+    kv.release(h, 4);
+    assert_eq!((kv.cached_blocks(), kv.free_blocks()), (0, 4));
+    assert_eq!(kv.lookup(&[e(1, 16)], 15), 0);
+}
+
+#[test]
+fn names_tell_apart_where_a_stream_begins() {
+    // Both chains are stream 1, then stream 2, but the second stream begins elsewhere.
+    let early = chain(chain(ROOT_CHAIN, 0, 1), 8, 2);
+    let late = chain(chain(ROOT_CHAIN, 0, 1), 10, 2);
+    assert_ne!(early, late);
+}
+
+#[test]
+fn host_memory_is_counted() {
+    let mut host = HostPool::new(3);
+    assert_eq!(host.take(2), Ok(()));
+    assert_eq!(host.take(2), Err(Shortage { missing: 1 }));
+    host.give_back(1);
+    assert_eq!((host.used_blocks(), host.total_blocks()), (1, 3));
+}
