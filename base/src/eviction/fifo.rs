@@ -61,3 +61,36 @@ impl EvictionPolicy for Fifo {
         self.idle.len()
     }
 }
+
+// --- story -------------------------------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hit that is over at once.
+    fn hit(policy: &mut impl EvictionPolicy, slot: u32) {
+        policy.reuse(slot);
+        policy.insert(slot, u64::from(slot));
+    }
+
+    #[test]
+    fn who_came_first_leaves_first_whatever_its_use() {
+        let mut fifo = Fifo::default();
+        for slot in [1, 2, 3] {
+            fifo.insert(slot, 0);
+        }
+        hit(&mut fifo, 1);
+        assert_eq!(fifo.evict(), Some(1), "use does not help");
+        fifo.reuse(2);
+        assert_eq!(fifo.evict(), Some(3), "but whoever is in use stays");
+        fifo.insert(3, 0);
+        fifo.insert(2, 0);
+        assert_eq!(fifo.evict(), Some(2), "its place was kept; 3 came anew");
+        fifo.split(3, 4);
+        fifo.insert(5, 0);
+        fifo.insert(4, 0);
+        assert_eq!(fifo.evict(), Some(3), "both halves are as old as the whole");
+        assert_eq!(fifo.evict(), Some(4));
+    }
+}

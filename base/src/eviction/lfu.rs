@@ -59,3 +59,37 @@ impl EvictionPolicy for Lfu {
         self.idle.len()
     }
 }
+
+// --- story -------------------------------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hit that is over at once.
+    fn hit(policy: &mut impl EvictionPolicy, slot: u32) {
+        policy.reuse(slot);
+        policy.insert(slot, u64::from(slot));
+    }
+
+    #[test]
+    fn who_was_asked_for_least_leaves() {
+        let mut lfu = Lfu::default();
+        for slot in [1, 2, 3] {
+            lfu.insert(slot, 0);
+        }
+        hit(&mut lfu, 1);
+        hit(&mut lfu, 1);
+        hit(&mut lfu, 2);
+        assert_eq!(lfu.evict(), Some(3), "no hit");
+        lfu.insert(3, 0);
+        hit(&mut lfu, 3);
+        assert_eq!(lfu.evict(), Some(2), "one hit each, but 2 was idle longer");
+        lfu.split(1, 4);
+        lfu.insert(4, 0);
+        lfu.insert(5, 0);
+        hit(&mut lfu, 5);
+        assert_eq!(lfu.evict(), Some(3), "one hit, as 5, and idle longer");
+        assert_eq!(lfu.evict(), Some(5), "both halves of 1 have its two hits");
+    }
+}

@@ -53,3 +53,33 @@ impl EvictionPolicy for Lru {
         self.order.len()
     }
 }
+
+// --- story -------------------------------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hit that is over at once.
+    fn hit(policy: &mut impl EvictionPolicy, slot: u32) {
+        policy.reuse(slot);
+        policy.insert(slot, u64::from(slot));
+    }
+
+    #[test]
+    fn who_was_idle_longest_leaves() {
+        let mut lru = Lru::default();
+        for slot in [1, 2, 3] {
+            lru.insert(slot, 0);
+        }
+        hit(&mut lru, 1);
+        assert_eq!(lru.evict(), Some(2), "1 was used after 2");
+        lru.reuse(3);
+        assert_eq!(lru.len(), 1, "3 is in use");
+        assert_eq!(lru.evict(), Some(1), "3 may not leave");
+        assert_eq!(lru.evict(), None);
+        lru.insert(3, 0);
+        lru.forget(3);
+        assert_eq!(lru.evict(), None, "3 is gone");
+    }
+}

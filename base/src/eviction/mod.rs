@@ -25,6 +25,9 @@ mod s3fifo;
 /// SIEVE: a moving hand clears marks of use.
 mod sieve;
 
+#[cfg(test)]
+mod tests;
+
 pub use fifo::Fifo;
 pub use lfu::Lfu;
 pub use lru::Lru;

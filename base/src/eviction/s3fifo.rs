@@ -56,14 +56,19 @@ impl Ghost {
         self.last_ticket += 1;
         self.tickets.insert(name, self.last_ticket);
         self.order.push_back((name, self.last_ticket));
-        // An entry whose ticket is not the name's last is void and costs nothing but a pop.
-        while self.tickets.len() > most || self.order.len() > 2 * most.max(1) {
+        while self.tickets.len() > most {
             let Some((name, ticket)) = self.order.pop_front() else {
                 break;
             };
             if self.tickets.get(&name) == Some(&ticket) {
                 self.tickets.remove(&name);
             }
+        }
+        // An entry whose ticket is not the name's last is void; half of them may be.
+        if self.order.len() > 2 * self.tickets.len() + 16 {
+            let tickets = &self.tickets;
+            self.order
+                .retain(|(name, ticket)| tickets.get(name) == Some(ticket));
         }
     }
 
@@ -176,16 +181,17 @@ impl EvictionPolicy for S3Fifo {
     }
 
     fn evict(&mut self) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
         let known = self.small.len() + self.main.len();
-        let small_first = self.small.len() * 10 >= known && self.idle[Queue::Small as usize] > 0;
-        let victim = if small_first {
-            self.evict_small()
-        } else {
-            None
-        };
-        victim
-            .or_else(|| self.evict_main())
+        // Passing the small queue may move all its idle slots on to main, so main comes last.
+        if self.small.len() * 10 >= known {
+            return self.evict_small().or_else(|| self.evict_main());
+        }
+        self.evict_main()
             .or_else(|| self.evict_small())
+            .or_else(|| self.evict_main())
     }
 
     fn forget(&mut self, slot: u32) {
@@ -202,5 +208,73 @@ impl EvictionPolicy for S3Fifo {
 
     fn len(&self) -> usize {
         self.idle.iter().sum()
+    }
+}
+
+// --- story -------------------------------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hit that is over at once.
+    fn hit(policy: &mut impl EvictionPolicy, slot: u32) {
+        policy.reuse(slot);
+        policy.insert(slot, u64::from(slot));
+    }
+
+    #[test]
+    fn one_hit_wonders_leave_early_and_are_remembered() {
+        let mut s3 = S3Fifo::default();
+        for slot in 1..=10 {
+            s3.insert(slot, u64::from(slot));
+        }
+        hit(&mut s3, 1);
+        hit(&mut s3, 1);
+        hit(&mut s3, 2);
+        assert_eq!(
+            s3.evict(),
+            Some(2),
+            "1 was asked for twice and moves to main; 2 once"
+        );
+        s3.insert(11, 2);
+        assert_eq!(s3.evict(), Some(3), "11 is 2 come back: straight to main");
+        for slot in 4..=10 {
+            assert_eq!(s3.evict(), Some(slot), "newcomers in order");
+        }
+        hit(&mut s3, 1);
+        assert_eq!(s3.evict(), Some(11), "1 gets another round for its hit");
+        s3.reuse(1);
+        assert_eq!(s3.evict(), None, "in use");
+        s3.insert(1, 1);
+        assert_eq!(s3.evict(), Some(1));
+    }
+    #[test]
+    fn whoever_is_idle_is_found_in_whichever_queue() {
+        let mut s3 = S3Fifo::default();
+        for slot in 1..=20 {
+            s3.insert(slot, u64::from(slot));
+            hit(&mut s3, slot);
+            hit(&mut s3, slot);
+        }
+        s3.insert(21, 21);
+        assert_eq!(s3.evict(), Some(21), "the twenty have moved to main");
+        for slot in 1..=20 {
+            s3.reuse(slot);
+        }
+        s3.insert(22, 22);
+        assert_eq!(
+            s3.evict(),
+            Some(22),
+            "small has its tenth, but main is in use"
+        );
+        s3.insert(23, 23);
+        hit(&mut s3, 23);
+        hit(&mut s3, 23);
+        assert_eq!(
+            s3.evict(),
+            Some(23),
+            "moves to main, and is alone to leave it"
+        );
     }
 }

@@ -108,3 +108,43 @@ impl EvictionPolicy for Sieve {
         self.idle
     }
 }
+
+// --- story -------------------------------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hit that is over at once.
+    fn hit(policy: &mut impl EvictionPolicy, slot: u32) {
+        policy.reuse(slot);
+        policy.insert(slot, u64::from(slot));
+    }
+
+    #[test]
+    fn the_hand_clears_marks_and_takes_the_first_unmarked() {
+        let mut sieve = Sieve::default();
+        for slot in [1, 2, 3, 4] {
+            sieve.insert(slot, 0);
+        }
+        hit(&mut sieve, 1);
+        hit(&mut sieve, 3);
+        assert_eq!(
+            sieve.evict(),
+            Some(2),
+            "1 loses its mark and keeps its place"
+        );
+        sieve.insert(5, 0);
+        assert_eq!(sieve.evict(), Some(4), "the hand goes on: 3 loses its mark");
+        sieve.reuse(5);
+        assert_eq!(
+            sieve.evict(),
+            Some(1),
+            "5 is in use; from the newest back to the oldest"
+        );
+        sieve.insert(5, 0);
+        assert_eq!(sieve.evict(), Some(3), "unmarked by now");
+        assert_eq!(sieve.evict(), Some(5), "marked, but alone");
+        assert_eq!(sieve.evict(), None);
+    }
+}
