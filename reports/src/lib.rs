@@ -14,4 +14,7 @@ pub mod threshold;
 /// `summary.json`: the figures of one or several seeds of one scenario.
 pub mod summary;
 
+/// Documents.
+pub mod render;
+
 pub use summary::Summary;

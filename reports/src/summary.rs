@@ -162,7 +162,7 @@ impl Summary {
             .collect();
         let whole: Vec<Scope<'_>> = measured.iter().map(Measured::whole).collect();
         let metrics = figures(&whole);
-        let thresholds = evaluate_all(scenario, &measured);
+        let thresholds = threshold::evaluate_all(&scenario.thresholds, &measured);
         let stationarity = steadiness
             .iter()
             .map(|s| s.verdict)
@@ -281,10 +281,6 @@ fn refused(measured: &[Measured<'_>]) -> BTreeMap<String, u64> {
         })
         .filter(|&(_, n)| n > 0)
         .collect()
-}
-
-fn evaluate_all(_scenario: &Scenario, _measured: &[Measured<'_>]) -> Vec<Outcome> {
-    Vec::new()
 }
 
 fn warnings(steadiness: &[Steadiness], metrics: &Figures) -> Vec<Warning> {

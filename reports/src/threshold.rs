@@ -2,9 +2,10 @@
 //! fails if none of it does, and is undecided otherwise; with one seed the figure decides.
 
 use crate::estimate::Estimate;
-use crate::metric::{self, Measured, Reading, Stat};
+use crate::metric::{self, Measured, Reading};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use windtunnel_scenarios::threshold::{Comparison, Statistic, Threshold};
 
 /// What came of a condition, or of all.
 #[derive(
@@ -20,53 +21,21 @@ pub enum Verdict {
     Fail,
 }
 
-/// How a metric compares with its limit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Comparison {
-    /// Less.
-    Below,
-    /// Less or equal.
-    AtMost,
-    /// More.
-    Above,
-    /// More or equal.
-    AtLeast,
-}
-
-impl Comparison {
-    fn holds(self, value: f64, limit: f64) -> bool {
-        match self {
-            Self::Below => value < limit,
-            Self::AtMost => value <= limit,
-            Self::Above => value > limit,
-            Self::AtLeast => value >= limit,
-        }
-    }
-
-    /// How far inside the limit a value is; negative outside.
-    fn margin(self, value: f64, limit: f64) -> f64 {
-        match self {
-            Self::Below | Self::AtMost => limit - value,
-            Self::Above | Self::AtLeast => value - limit,
-        }
+fn holds(comparison: Comparison, value: f64, limit: f64) -> bool {
+    match comparison {
+        Comparison::Below => value < limit,
+        Comparison::AtMost => value <= limit,
+        Comparison::Above => value > limit,
+        Comparison::AtLeast => value >= limit,
     }
 }
 
-/// A condition on a metric.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Condition {
-    /// As the scenario has it.
-    pub text: String,
-    /// A metric of the table, or with `stat` a family: `ttft`, `tpot`, `itl`, `e2e`, `queue`.
-    pub metric: String,
-    /// A statistic of the family.
-    pub stat: Option<Stat>,
-    /// Of one class only.
-    pub class: Option<String>,
-    /// How it compares.
-    pub comparison: Comparison,
-    /// The limit, in the metric's unit (families: ms).
-    pub limit: f64,
+/// How far inside the limit a value is; negative outside.
+fn margin(comparison: Comparison, value: f64, limit: f64) -> f64 {
+    match comparison {
+        Comparison::Below | Comparison::AtMost => limit - value,
+        Comparison::Above | Comparison::AtLeast => value - limit,
+    }
 }
 
 /// What came of a condition.
@@ -80,7 +49,7 @@ pub struct Outcome {
     /// The metric it is about: a name of the table, or a family.
     pub metric: String,
     /// The statistic, if it is about a family: `mean`, `min`, `max`, or `p99` and the like.
-    pub stat: Option<String>,
+    pub statistic: Option<String>,
     /// The class it is about; null for all requests.
     pub class: Option<String>,
     /// The figure.
@@ -98,24 +67,44 @@ pub struct Outcome {
     pub reason: Option<String>,
 }
 
+/// Evaluates conditions on the runs of one scenario. A condition that cannot be read (checked
+/// scenarios have none) is undecided.
+pub fn evaluate_all(conditions: &[String], runs: &[Measured<'_>]) -> Vec<Outcome> {
+    conditions
+        .iter()
+        .map(|text| match text.parse() {
+            Ok(condition) => evaluate(&condition, runs),
+            Err(error) => Outcome {
+                condition: text.clone(),
+                verdict: Verdict::Undecided,
+                metric: String::new(),
+                statistic: None,
+                class: None,
+                value: None,
+                ci95: None,
+                limit: 0.0,
+                unit: String::new(),
+                margin: None,
+                reason: Some(format!("not a condition: {error}")),
+            },
+        })
+        .collect()
+}
+
 /// Evaluates a condition on the runs of one scenario.
-pub fn evaluate(condition: &Condition, runs: &[Measured<'_>]) -> Outcome {
-    let unit = match condition.stat {
-        Some(_) => "ms",
-        None => metric::find(&condition.metric).map_or("", |m| m.unit),
-    };
+pub fn evaluate(condition: &Threshold, runs: &[Measured<'_>]) -> Outcome {
     let readings: Vec<Reading> = runs.iter().map(|run| read(condition, run)).collect();
-    let estimate = Estimate::over_seeds(unit, &readings);
+    let estimate = Estimate::over_seeds(condition.unit, &readings);
     let mut outcome = Outcome {
         condition: condition.text.clone(),
         verdict: Verdict::Undecided,
         metric: condition.metric.clone(),
-        stat: condition.stat.map(stat_name),
+        statistic: condition.statistic.map(statistic_name),
         class: condition.class.clone(),
         value: None,
         ci95: None,
-        limit: condition.limit,
-        unit: unit.to_owned(),
+        limit: condition.value,
+        unit: condition.unit.to_owned(),
         margin: None,
         reason: None,
     };
@@ -127,12 +116,15 @@ pub fn evaluate(condition: &Condition, runs: &[Measured<'_>]) -> Outcome {
         outcome.reason = estimate.reason;
         return outcome;
     };
-    let (comparison, limit) = (condition.comparison, condition.limit);
+    let (comparison, limit) = (condition.comparison, condition.value);
     outcome.value = Some(value);
     outcome.ci95 = estimate.ci95;
-    outcome.margin = Some(comparison.margin(value, limit));
+    outcome.margin = Some(margin(comparison, value, limit));
     let [low, high] = estimate.ci95.unwrap_or([value, value]);
-    outcome.verdict = match (comparison.holds(low, limit), comparison.holds(high, limit)) {
+    outcome.verdict = match (
+        holds(comparison, low, limit),
+        holds(comparison, high, limit),
+    ) {
         (true, true) => Verdict::Pass,
         (false, false) => Verdict::Fail,
         _ => {
@@ -151,7 +143,7 @@ pub fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
     verdicts.max().unwrap_or(Verdict::Pass)
 }
 
-fn read(condition: &Condition, run: &Measured<'_>) -> Reading {
+fn read(condition: &Threshold, run: &Measured<'_>) -> Reading {
     let scope = match &condition.class {
         None => Some(run.whole()),
         Some(class) => run
@@ -164,19 +156,18 @@ fn read(condition: &Condition, run: &Measured<'_>) -> Reading {
     let Some(scope) = scope else {
         return Reading::Absent;
     };
-    match condition.stat {
+    match condition.statistic {
         Some(stat) => metric::distribution(&condition.metric, scope.population)
             .map_or(Reading::Absent, |d| metric::statistic(d, stat)),
         None => metric::find(&condition.metric).map_or(Reading::Absent, |m| (m.read)(&scope)),
     }
 }
 
-fn stat_name(stat: Stat) -> String {
-    match stat {
-        Stat::Mean => "mean".to_owned(),
-        Stat::Min => "min".to_owned(),
-        Stat::Max => "max".to_owned(),
-        // Without the noise of 0.999 * 100.
-        Stat::Quantile(q) => format!("p{}", (q * 1e5).round() / 1e3),
+fn statistic_name(statistic: Statistic) -> String {
+    match statistic {
+        Statistic::Mean => "mean".to_owned(),
+        Statistic::Min => "min".to_owned(),
+        Statistic::Max => "max".to_owned(),
+        Statistic::Quantile(q) => metric::quantile_name(q),
     }
 }

@@ -4,6 +4,7 @@
 use crate::steady::Window;
 use windtunnel_ledger::result::{Distribution, Population, RunResult, Segment};
 use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::threshold::Statistic as Stat;
 
 /// How each is computed.
 pub mod formula;
@@ -172,19 +173,6 @@ pub struct Scope<'a> {
     pub whole: Option<&'a Measured<'a>>,
 }
 
-/// A statistic of a distribution.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Stat {
-    /// Arithmetic mean.
-    Mean,
-    /// Least.
-    Min,
-    /// Greatest.
-    Max,
-    /// The `q`-quantile, 0 to 1.
-    Quantile(f64),
-}
-
 /// The distribution of times behind a family of metrics: `ttft`, `tpot`, `itl`, `e2e`, `queue`.
 pub fn distribution<'a>(family: &str, population: &'a Population) -> Option<&'a Distribution> {
     match family {
@@ -209,14 +197,18 @@ pub fn statistic(of: &Distribution, stat: Stat) -> Reading {
             let beyond = n as f64 * (1.0 - q);
             if n > 0 && beyond < MIN_BEYOND_QUANTILE - 1e-6 {
                 let needed = (MIN_BEYOND_QUANTILE / (1.0 - q) - 1e-6).ceil();
-                let reason = format!(
-                    "p{} needs at least {needed:.0} values per run, there are {n}",
-                    (q * 1e5).round() / 1e3
-                );
+                let name = quantile_name(q);
+                let reason =
+                    format!("{name} needs at least {needed:.0} values per run, there are {n}");
                 return Reading::Withheld { n, reason };
             }
             of.quantile(q)
         }
     };
     ns.map_or(Reading::Absent, |ns| Reading::Value { value: ns / 1e6, n })
+}
+
+/// `p99` for 0.99, without the noise of `0.999 * 100`.
+pub(crate) fn quantile_name(q: f64) -> String {
+    format!("p{}", (q * 1e5).round() / 1e3)
 }

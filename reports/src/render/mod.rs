@@ -1,0 +1,18 @@
+//! Documents: what people read, and what other programs do.
+
+/// Numbers as people read them.
+pub mod number;
+/// The terminal table.
+pub mod table;
+/// `summary.json`.
+pub mod json;
+/// `points.csv`.
+pub mod points;
+/// Markdown, for pull requests and job summaries.
+pub mod markdown;
+/// Plots as SVG.
+pub mod plots;
+/// The kinds of drawings.
+mod paint;
+/// `report.html`, one file.
+pub mod html;
