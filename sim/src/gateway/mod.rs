@@ -11,5 +11,10 @@ pub mod prefix_index;
 pub mod routing;
 /// A trace through a routing policy and plain prefix caches, without time.
 pub mod replay;
+/// Small experiments on balance with known results.
+pub mod experiments;
 /// An order of use over slots of an arena.
 mod recency;
+/// Requests and fleets for tests.
+#[cfg(test)]
+mod fixtures;

@@ -3,13 +3,15 @@
 //! left of serving is which policy keeps how much of the prefixes together, in closed form
 //! comparable with published cache studies.
 
-use crate::gateway::prefix_index::{RoutedIndex, RoutedLimits};
+use crate::gateway::experiments::idle_replica;
 use crate::gateway::routing::{FleetFacts, build};
-use crate::view::{CacheView, FleetView, Observed, PolicyCx, ReplicaView, Route};
+use crate::view::{CacheView, FleetView, PolicyCx, Route};
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ClassId, ReplicaId, RequestId, TenantId};
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::SimTime;
+use windtunnel_engine::config::EvictionKind;
+use windtunnel_engine::kv::{KvCache, KvLayout};
 use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::policies::RoutingSpec;
 
@@ -95,13 +97,17 @@ pub fn replay<'a>(
     };
     let mut policy = build(spec, &facts);
     let mut rng = Streams::new(seed).stream("routing", 0);
-    let mut caches = RoutedIndex::new(RoutedLimits {
-        block_tokens: fleet.block_tokens,
-        max_blocks: u32::MAX,
-        capacity_blocks: fleet.capacity_blocks,
-        ttl: None,
-    });
-    let mut replicas: Vec<_> = (0..nodes).map(idle_replica).collect();
+    let wants_caches = policy.signals().cache;
+    let layout = KvLayout {
+        total_blocks: fleet.capacity_blocks,
+        block_size: fleet.block_tokens,
+        prefix_cache: true,
+        eviction: EvictionKind::Lru,
+    };
+    let mut caches = vec![KvCache::new(&layout); nodes];
+    let mut replicas: Vec<_> = (0..fleet.nodes)
+        .map(|node| idle_replica(ReplicaId(node)))
+        .collect();
     let mut outcome = ReplayOutcome {
         requests: 0,
         blocks: 0,
@@ -109,7 +115,7 @@ pub fn replay<'a>(
         node_tokens: vec![0; nodes],
         node_requests: vec![0; nodes],
     };
-    let (mut whole, mut matched, mut cached) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut whole, mut cached) = (Vec::new(), Vec::new());
     for (rank, request) in requests.into_iter().enumerate() {
         let tokens = in_whole_blocks(&request, fleet.block_tokens, &mut whole);
         let view = RequestView {
@@ -125,9 +131,10 @@ pub fn replay<'a>(
             session: request.session,
             prefix: &whole,
         };
-        caches.matches(&view, SimTime::ZERO, nodes, &mut matched);
-        cached.clear();
-        cached.extend(matched.iter().map(|blocks| blocks * fleet.block_tokens));
+        if wants_caches {
+            cached.clear();
+            cached.extend(caches.iter().map(|cache| cache.lookup(&whole, tokens)));
+        }
         let seen = FleetView {
             now: SimTime::ZERO,
             replicas: &replicas,
@@ -142,23 +149,26 @@ pub fn replay<'a>(
         };
         outcome.requests += 1;
         outcome.blocks += u64::from(tokens / fleet.block_tokens);
-        outcome.hit_blocks += u64::from(matched[id.index()]);
+        outcome.hit_blocks += serve(&mut caches[id.index()], &whole, tokens);
         outcome.node_requests[id.index()] += 1;
         outcome.node_tokens[id.index()] += u64::from(request.prompt_tokens);
         replicas[id.index()].total_tokens += u64::from(request.prompt_tokens);
-        caches.insert(&view, id, SimTime::ZERO);
     }
     outcome
 }
 
-fn idle_replica(node: usize) -> ReplicaView {
-    ReplicaView {
-        id: ReplicaId::from(node),
-        stats: Observed::default(),
-        in_flight: 0,
-        in_flight_tokens: 0,
-        total_tokens: 0,
-    }
+/// Runs a prompt of whole blocks through a cache; gives the blocks it found. A prompt that the
+/// cache cannot hold leaves nothing behind.
+fn serve(cache: &mut KvCache, prefix: &[Extent], tokens: u32) -> u64 {
+    let (mut holding, found) = cache.acquire(prefix, tokens);
+    let missing = u64::from((tokens - found) / cache.block_size());
+    let private = if cache.take(missing).is_ok() {
+        missing - cache.publish(&mut holding, prefix, tokens)
+    } else {
+        0
+    };
+    cache.release(holding, private);
+    u64::from(found / cache.block_size())
 }
 
 /// Fills up the last block of a prompt, so that begun blocks are cached too; gives its tokens.

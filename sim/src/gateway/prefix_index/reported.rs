@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::engine::CacheEvent;
+use windtunnel_engine::kv::{ROOT_CHAIN, chain};
 use windtunnel_engine::request::RequestView;
 
 /// What replicas said they hold.
@@ -26,14 +27,6 @@ struct Holding {
     /// Tokens of the stream, from its beginning; more than zero.
     tokens: u32,
     next: u32,
-}
-
-/// The place above all prompts.
-const ROOT: u64 = 0;
-
-/// The place of the stream `key` below `chain`.
-const fn step(chain: u64, key: u64) -> u64 {
-    windtunnel_base::rng::mix64(chain ^ key)
 }
 
 impl ReportedIndex {
@@ -79,11 +72,12 @@ impl ReportedIndex {
     pub fn matches(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>) {
         tokens.clear();
         tokens.resize(self.block_tokens.len(), 0);
-        let (mut chain, mut start) = (ROOT, 0_u32);
+        let (mut place, mut above, mut start) = (ROOT_CHAIN, 0, 0_u32);
         for extent in request.prefix {
-            chain = step(chain, extent.key);
+            place = chain(place, above, extent.key);
+            above = extent.tokens;
             let mut onward = false;
-            let mut at = self.places.get(&chain).copied().unwrap_or(NONE);
+            let mut at = self.places.get(&place).copied().unwrap_or(NONE);
             while at != NONE {
                 let holding = &self.holdings[at];
                 at = holding.next;
@@ -163,5 +157,69 @@ impl DelayedCacheView {
 impl CacheView for DelayedCacheView {
     fn cached_tokens(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>) {
         self.index.matches(request, tokens);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::fixtures::request;
+    use windtunnel_base::content::Extent;
+
+    const fn e(key: u64, tokens: u32) -> Extent {
+        Extent { key, tokens }
+    }
+
+    fn event(at: u64, chain: u64, tokens: u32) -> CacheEvent {
+        CacheEvent {
+            at: SimTime::from_nanos(at),
+            chain,
+            tokens,
+        }
+    }
+
+    #[test]
+    fn a_match_ends_where_a_chain_is_not_fully_resident() {
+        let mut index = ReportedIndex::new(vec![16, 16, 8]);
+        let system = chain(ROOT_CHAIN, 0, 1);
+        let talk = chain(system, 40, 2);
+        for replica in 0..3 {
+            index.apply(ReplicaId(replica), &event(0, system, 40));
+        }
+        index.apply(ReplicaId(1), &event(0, talk, 30));
+        let mut tokens = Vec::new();
+        index.matches(&request(0, 100, &[e(1, 40), e(2, 50)]), &mut tokens);
+        assert_eq!(tokens, [32, 64, 40], "whole blocks of 16, 16 and 8");
+        // The system prompt shrinks on replica 1: what is below it cannot be reached.
+        index.apply(ReplicaId(1), &event(1, system, 20));
+        index.matches(&request(0, 100, &[e(1, 40), e(2, 50)]), &mut tokens);
+        assert_eq!(tokens, [32, 16, 40]);
+        // All is forgotten, in any order.
+        for (replica, chain) in [(2, system), (0, system), (1, talk), (1, system), (1, talk)] {
+            index.apply(ReplicaId(replica), &event(2, chain, 0));
+        }
+        index.matches(&request(0, 100, &[e(1, 40)]), &mut tokens);
+        assert_eq!((tokens, index.entries()), (vec![0, 0, 0], 0));
+        assert!(index.places.is_empty());
+    }
+
+    #[test]
+    fn reports_take_effect_when_they_arrive_in_order_of_their_changes() {
+        let mut view = DelayedCacheView::new(vec![1, 1], SimDuration::from_nanos(10));
+        let place = chain(ROOT_CHAIN, 0, 1);
+        // Replica 1 ran ahead and reports first, for later.
+        view.record(ReplicaId(1), &[event(5, place, 7), event(8, place, 0)]);
+        view.record(ReplicaId(0), &[event(3, place, 4), event(5, place, 6)]);
+        let prefix = [e(1, 9)];
+        let mut at = |now| {
+            view.advance(SimTime::from_nanos(now));
+            let mut tokens = Vec::new();
+            view.cached_tokens(&request(0, 9, &prefix), &mut tokens);
+            tokens
+        };
+        assert_eq!(at(12), [0, 0], "nothing has arrived");
+        assert_eq!(at(13), [4, 0], "exactly after the delay");
+        assert_eq!(at(15), [6, 7]);
+        assert_eq!(at(100), [6, 0]);
     }
 }

@@ -11,8 +11,8 @@
 use crate::gateway::recency::{Arena, Links, NONE, Recency};
 use rustc_hash::FxHashMap;
 use windtunnel_base::ids::ReplicaId;
-use windtunnel_base::rng::mix64;
 use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_engine::kv::{ROOT_CHAIN, chain};
 use windtunnel_engine::request::RequestView;
 
 /// What an index keeps.
@@ -182,15 +182,15 @@ impl RoutedIndex {
         }
     }
 
-    /// Names the places of a request that end blocks. A place is a fold of the keys *and
-    /// lengths* above it, because the same stream after a shorter extent is another content.
+    /// Names the places of a request that end blocks, as engines name them.
     fn plan_walk(&mut self, request: &RequestView<'_>) {
         self.walk.clear();
         let block = u64::from(self.limits.block_tokens);
         let total = self.blocks_of(request);
-        let (mut place, mut tokens, mut start) = (0_u64, 0_u64, 0_u32);
+        let (mut place, mut above, mut tokens, mut start) = (ROOT_CHAIN, 0, 0_u64, 0_u32);
         for extent in request.prefix {
-            place = mix64(place ^ extent.key);
+            place = chain(place, above, extent.key);
+            above = extent.tokens;
             tokens += u64::from(extent.tokens);
             let end = (tokens / block).min(u64::from(total)) as u32;
             if end > start {
@@ -200,7 +200,6 @@ impl RoutedIndex {
             if end == total {
                 break;
             }
-            place = mix64(place.wrapping_add(u64::from(extent.tokens)));
         }
     }
 

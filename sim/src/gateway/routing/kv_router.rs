@@ -223,3 +223,100 @@ impl RoutingPolicy for KvRouter {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::fixtures::{Shown, decide, replica, request};
+    use windtunnel_base::rng::Rng;
+
+    fn router(temperature: f64) -> KvRouter {
+        let spec = RoutingSpec::KvRouter {
+            overlap_score_credit: 0.5,
+            prefill_load_scale: 2.0,
+            decode_active_request_weight: 3.0,
+            temperature,
+            use_kv_events: true,
+            ttl: windtunnel_base::quantity::Span::default(),
+        };
+        let facts = FleetFacts {
+            replicas: 2,
+            block_tokens: 10,
+        };
+        KvRouter::new(&spec, &facts)
+    }
+
+    #[test]
+    fn costs_follow_what_is_active() {
+        let fleet = [replica(0, Shown::default()), replica(1, Shown::default())];
+        let mut rng = Rng::from_seed(1);
+        let mut router = router(0.0);
+        // 100 tokens, 40 of them cached on 0: 2 * (10 - 0.5 * 4) + 10 there, 2 * 10 + 10 on 1.
+        let first = request(0, 100, &[]);
+        let (to, scores) = decide(&mut router, &first, &fleet, &[40, 0], &mut rng);
+        assert_eq!((to, scores), (0, vec![-26.0, -30.0]));
+        // Replica 0 now computes 60 tokens and holds 10 blocks of 1 request; 95 more tokens
+        // begin 10 blocks: 2 * (60 + 95) / 10 + 10 + 10 + 3 against 2 * 9.5 + 10.
+        let second = request(1, 95, &[]);
+        let (to, scores) = decide(&mut router, &second, &fleet, &[0, 0], &mut rng);
+        assert_eq!((to, scores), (1, vec![-54.0, -29.0]));
+        let mut costs = |router: &mut KvRouter, feedback| {
+            router.observe(&first, ReplicaId(0), feedback, SimTime::ZERO);
+            let probe = request(2, 10, &[]);
+            let (to, scores) = decide(router, &probe, &fleet, &[0, 0], &mut rng);
+            // The probe leaves at once, so that only the first request's state counts.
+            router.observe(&probe, ReplicaId(to), Feedback::Failed, SimTime::ZERO);
+            scores[0]
+        };
+        // Its prompt is computed: its blocks and itself remain. Then it is gone, and hearing
+        // of it again changes nothing.
+        assert_eq!(
+            costs(&mut router, Feedback::FirstToken),
+            -(2.0 + 11.0 + 3.0)
+        );
+        assert_eq!(costs(&mut router, Feedback::Finished), -3.0);
+        assert_eq!(costs(&mut router, Feedback::Finished), -3.0);
+        assert_eq!(
+            router.requests.len(),
+            1,
+            "the second request is still active"
+        );
+    }
+
+    #[test]
+    fn a_temperature_draws_by_the_scaled_costs() {
+        // Scaled by their spread, the two costs differ by 1: the cheaper one is drawn with
+        // probability 1 / (1 + exp(-1 / T)). 20,000 draws have a standard error below 0.0036.
+        let fleet = [replica(0, Shown::default()), replica(1, Shown::default())];
+        for temperature in [0.5, 1.0, 4.0] {
+            let mut rng = Rng::from_seed(5);
+            let mut cheaper = 0;
+            let mut router = router(temperature);
+            for id in 0..20_000 {
+                let asked = request(id, 100, &[]);
+                let (to, _) = decide(&mut router, &asked, &fleet, &[0, 50], &mut rng);
+                router.observe(&asked, ReplicaId(to), Feedback::Finished, SimTime::ZERO);
+                cheaper += to;
+            }
+            let expected = 1.0 / (1.0 + libm::exp(-1.0 / temperature));
+            let share = f64::from(cheaper) / 20_000.0;
+            assert!((share - expected).abs() < 0.0144, "{share} for {expected}");
+        }
+    }
+
+    #[test]
+    fn ties_are_drawn() {
+        let fleet = [replica(0, Shown::default()), replica(1, Shown::default())];
+        let mut rng = Rng::from_seed(5);
+        let mut seen = [0_u32; 2];
+        for id in 0..1000 {
+            let mut router = router(0.0);
+            let (to, _) = decide(&mut router, &request(id, 9, &[]), &fleet, &[], &mut rng);
+            seen[to as usize] += 1;
+        }
+        assert!(
+            seen.iter().all(|&n| n > 420),
+            "five standard errors: {seen:?}"
+        );
+    }
+}

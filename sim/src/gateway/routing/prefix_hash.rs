@@ -94,7 +94,7 @@ impl RoutingPolicy for PrefixHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::routing::tests::request;
+    use crate::gateway::fixtures::request;
     use windtunnel_base::content::Extent;
 
     #[test]

@@ -1,22 +1,620 @@
-//! One scene on which all policies differ.
+//! One scene on which all policies differ, what presets stand for, and what holds for every
+//! policy on every scene.
 
+use super::*;
+use crate::gateway::fixtures::{Shown, decide, replica, request};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 use windtunnel_base::content::Extent;
-use windtunnel_base::ids::{ClassId, RequestId, TenantId};
-use windtunnel_base::time::SimTime;
+use windtunnel_base::quantity::Span;
+use windtunnel_base::rng::Rng;
+use windtunnel_base::time::SimDuration;
 use windtunnel_engine::request::RequestView;
+use windtunnel_scenarios::schema::policies::{
+    FilterSpec, HashKey, LoadSignal, PickerKind, PrefixIndexSpec, ScorerKind,
+};
 
-pub(super) fn request(id: u32, prompt_tokens: u32, prefix: &[Extent]) -> RequestView<'_> {
-    RequestView {
-        id: RequestId(id),
-        sent_at: SimTime::ZERO,
-        deadline: None,
-        prompt_tokens,
-        max_output_tokens: None,
-        predicted_output_tokens: None,
-        tenant: TenantId(0),
-        class: ClassId(0),
-        priority: 0,
-        session: u64::from(id),
-        prefix,
+const FACTS: FleetFacts = FleetFacts {
+    replicas: 4,
+    block_tokens: 16,
+};
+
+/// A specification from what a scenario file would say.
+fn parse(toml: &str) -> RoutingSpec {
+    serde_json::from_str(toml).unwrap()
+}
+
+fn weighted(scorers: &[(ScorerKind, f64)], filters: Vec<FilterSpec>) -> RoutingSpec {
+    RoutingSpec::Weighted {
+        filters,
+        scorers: scorers.iter().copied().collect::<BTreeMap<_, _>>(),
+        picker: PickerKind::MaxScore,
+        prefix_index: PrefixIndexSpec::default(),
+    }
+}
+
+fn least(load: LoadSignal) -> RoutingSpec {
+    RoutingSpec::LeastLoaded { load }
+}
+
+/// The scene. An idle fleet but for replica 3, the only idle one, gets a request of
+/// conversation 7 with system prompt 1 (`first`). Then loads are as here, every signal with
+/// another least replica, replica 0 reports most of the prompt in its cache, and a second
+/// request of the conversation comes: which replica answers, and why?
+fn scene() -> (Vec<ReplicaView>, Vec<ReplicaView>, Vec<u32>) {
+    let busy = Shown {
+        in_flight: 9,
+        in_flight_tokens: 9000,
+        total_tokens: 9000,
+        waiting: 9,
+        running: 9,
+        kv_held: 900,
+    };
+    let before = vec![
+        replica(0, busy),
+        replica(1, busy),
+        replica(2, busy),
+        replica(3, Shown::default()),
+    ];
+    let shown = |in_flight, in_flight_tokens, total_tokens, waiting, running, kv_held| Shown {
+        in_flight,
+        in_flight_tokens,
+        total_tokens,
+        waiting,
+        running,
+        kv_held,
+    };
+    let after = vec![
+        replica(0, shown(3, 9000, 50_000, 0, 9, 500)),
+        replica(1, shown(1, 8000, 40_000, 5, 1, 400)),
+        replica(2, shown(2, 1000, 80_000, 3, 0, 900)),
+        replica(3, shown(5, 5000, 60_000, 2, 4, 200)),
+    ];
+    (before, after, vec![640, 0, 320, 0])
+}
+
+fn second_choice(spec: &RoutingSpec) -> (u32, Vec<f64>) {
+    let (before, after, cached) = scene();
+    let prefix = [
+        Extent {
+            key: 1,
+            tokens: 600,
+        },
+        Extent {
+            key: 2,
+            tokens: 200,
+        },
+    ];
+    let mut rng = Rng::from_seed(1);
+    let mut policy = build(spec, &FACTS);
+    let of_7 = |id, tokens, prefix| RequestView {
+        session: 7,
+        ..request(id, tokens, prefix)
+    };
+    let first = of_7(0, 700, &prefix[..1]);
+    decide(policy.as_mut(), &first, &before, &[0, 0, 0, 0], &mut rng);
+    let second = of_7(1, 900, &prefix);
+    decide(policy.as_mut(), &second, &after, &cached, &mut rng)
+}
+
+#[test]
+fn one_scene_every_policy() {
+    use ScorerKind as S;
+    let one = |kind| weighted(&[(kind, 1.0)], Vec::new());
+    let rows = [
+        (parse(r#"{"kind":"round_robin"}"#), 1, "the first went to 0"),
+        (least(LoadSignal::InFlight), 1, "1 in flight"),
+        (
+            least(LoadSignal::InFlightTokens),
+            2,
+            "1,000 tokens in flight",
+        ),
+        (least(LoadSignal::TotalTokens), 1, "40,000 tokens ever"),
+        (least(LoadSignal::Waiting), 0, "nobody waits"),
+        (
+            least(LoadSignal::WaitingAndRunning),
+            2,
+            "3 + 0; 1 has 5 + 1",
+        ),
+        (least(LoadSignal::KvUtilization), 3, "a fifth held"),
+        // 9, 21, 12, and 12 + 4 for the first request, sent since the reading.
+        (least(LoadSignal::VllmDp), 0, "4 * 0 + 9"),
+        (
+            parse(r#"{"kind":"session","idle":"1h"}"#),
+            3,
+            "7 lives on 3",
+        ),
+        (
+            parse(r#"{"kind":"cache_aware"}"#),
+            3,
+            "600 of 900 were routed to 3",
+        ),
+        (
+            parse(r#"{"kind":"cache_aware","cache_threshold":0.7}"#),
+            1,
+            "600 of 900 is too little: least in flight",
+        ),
+        (
+            parse(r#"{"kind":"cache_aware","balance_abs_threshold":3}"#),
+            1,
+            "5 - 1 > 3 and 5 > 1.1 * 1: uneven, so least in flight",
+        ),
+        (
+            parse(r#"{"kind":"cache_aware","min_match_tokens":601}"#),
+            1,
+            "600 tokens match, one too few",
+        ),
+        // Active: the first request's 700 tokens, on 0 by a draw or wherever it went.
+        (
+            parse(r#"{"kind":"kv_router"}"#),
+            0,
+            "640 of 900 tokens reported by 0",
+        ),
+        (one(S::QueueDepth), 0, "nobody waits"),
+        (one(S::KvUtilization), 3, "a fifth held"),
+        (
+            weighted(
+                &[(S::PrefixCache, 1.0), (S::ActiveRequest, 0.1)],
+                Vec::new(),
+            ),
+            3,
+            "592 of 900 were routed to 3 …",
+        ),
+        (one(S::PrecisePrefixCache), 0, "… but 0 reports 640"),
+        (one(S::LoadAware), 0, "an empty queue"),
+        (one(S::ActiveRequest), 1, "1 in flight"),
+        (one(S::Running), 2, "none runs"),
+        (one(S::NoHitLru), 0, "all alike: the request is warm"),
+        (
+            weighted(
+                &[(S::ActiveRequest, 1.0)],
+                vec![FilterSpec::MaxWaiting { limit: 4 }],
+            ),
+            2,
+            "1 has five waiting; of the rest 2 has the fewest in flight",
+        ),
+        (
+            weighted(
+                &[(S::PrecisePrefixCache, 0.0), (S::ActiveRequest, 1.0)],
+                vec![FilterSpec::LongestPrefix { within_tokens: 0 }],
+            ),
+            3,
+            "a scorer of weight zero reads nothing: by what was routed, only 3 has a prefix",
+        ),
+        (
+            weighted(
+                &[(S::PrecisePrefixCache, 1.0), (S::Running, 9.0)],
+                vec![FilterSpec::LongestPrefix { within_tokens: 320 }],
+            ),
+            2,
+            "0 and 2 are within 320 tokens of the longest; 2 runs nothing",
+        ),
+        (
+            weighted(
+                &[(S::ActiveRequest, 1.0)],
+                vec![
+                    FilterSpec::MaxKvUtilization { limit: 0.1 },
+                    FilterSpec::LeastWaiting,
+                ],
+            ),
+            0,
+            "nobody passes the first filter: skipped; 0 has the fewest waiting",
+        ),
+        // Queue 1, .4, .. and KV .5, .6, .1, .8: 0 has 2 + 1 + 0, 3 has 1.2 + 1.6 + 3 * 37/56.
+        (RoutingSpec::Gie, 3, "its prefix outweighs two in its queue"),
+        (RoutingSpec::LlmD, 0, "1 + 1 + 3 * 640/896"),
+        (RoutingSpec::SglangGateway, 3, "as cache_aware"),
+        (RoutingSpec::Dynamo, 0, "as kv_router"),
+        (RoutingSpec::VllmDp, 0, "as least_loaded by vllm_dp"),
+    ];
+    for (spec, expected, reason) in rows {
+        let (chosen, scores) = second_choice(&spec);
+        assert_eq!(chosen, expected, "{spec:?}: {reason}; scores {scores:?}");
+    }
+}
+
+#[test]
+fn hashes_place_keys_and_loads_move_them_on() {
+    let hash = |key, epsilon| RoutingSpec::ConsistentHashing {
+        key,
+        virtual_nodes: 100,
+        epsilon,
+    };
+    let (_, after, _) = scene();
+    let home = second_choice(&hash(HashKey::Session, None)).0;
+    assert_eq!(home, second_choice(&hash(HashKey::Session, None)).0);
+    // 11 in flight: with epsilon 0 the cap is ceil(12 / 4) = 3, which 0 and 3 have reached.
+    let (bounded, scores) = second_choice(&hash(HashKey::Session, Some(0.0)));
+    assert!(after[bounded as usize].in_flight < 3);
+    assert_eq!(
+        scores[0].max(scores[3]),
+        f64::NEG_INFINITY,
+        "full replicas are out"
+    );
+    // All keys of one tenant meet, whatever the conversation.
+    let mut policy = build(&hash(HashKey::Tenant, None), &FACTS);
+    let mut rng = Rng::from_seed(1);
+    let mut to = |id| decide(policy.as_mut(), &request(id, 1, &[]), &after, &[], &mut rng).0;
+    let first = to(0);
+    assert!((1..50).all(|id| to(id) == first));
+    // A prefix names its replica; without one, the conversation does.
+    let mut policy = build(&hash(HashKey::Prefix, None), &FACTS);
+    let mut to = |id, prefix: &[Extent]| {
+        decide(
+            policy.as_mut(),
+            &request(id, 9, prefix),
+            &after,
+            &[],
+            &mut rng,
+        )
+        .0
+    };
+    let shared = [Extent { key: 5, tokens: 3 }];
+    let home = to(0, &shared);
+    assert!((1..50).all(|id| to(id, &shared) == home));
+    let spread: std::collections::BTreeSet<_> = (0..50).map(|id| to(id, &[])).collect();
+    assert_eq!(spread.len(), 4);
+    // prefix_hash: the home keeps the key until it has more than 1.25 times the mean of 12/4.
+    let spec = parse(r#"{"kind":"prefix_hash"}"#);
+    let mut policy = build(&spec, &FACTS);
+    let shared = [Extent {
+        key: 5,
+        tokens: 256,
+    }];
+    let mut fleet: Vec<_> = (0..4).map(|id| replica(id, Shown::default())).collect();
+    let home = decide(
+        policy.as_mut(),
+        &request(0, 300, &shared),
+        &fleet,
+        &[],
+        &mut rng,
+    )
+    .0;
+    for (in_flight, stays) in [(1, true), (2, false)] {
+        // Total 4 and 5 with one each elsewhere: thresholds 1.25 * 5/4 and 1.25 * 6/4.
+        for r in &mut fleet {
+            r.in_flight = if r.id.0 == home { in_flight } else { 1 };
+        }
+        let to = decide(
+            policy.as_mut(),
+            &request(1, 300, &shared),
+            &fleet,
+            &[],
+            &mut rng,
+        )
+        .0;
+        assert_eq!(to == home, stays, "with {in_flight} in flight at home");
+    }
+}
+
+#[test]
+fn new_conversations_spread_over_an_idle_fleet_and_move_when_their_replica_goes() {
+    let mut policy = build(&parse(r#"{"kind":"session"}"#), &FACTS);
+    let mut rng = Rng::from_seed(1);
+    let idle: Vec<_> = (0..4).map(|id| replica(id, Shown::default())).collect();
+    let mut to = |id, fleet: &[ReplicaView]| {
+        decide(policy.as_mut(), &request(id, 1, &[]), fleet, &[], &mut rng).0
+    };
+    let homes: Vec<_> = (0..8).map(|id| to(id, &idle)).collect();
+    assert_eq!(homes, [0, 1, 2, 3, 0, 1, 2, 3]);
+    assert_eq!(to(2, &idle), 2, "it stays");
+    let without_2: Vec<_> = idle.iter().filter(|r| r.id.0 != 2).copied().collect();
+    let moved = to(2, &without_2);
+    assert_ne!(moved, 2);
+    assert_eq!(to(2, &idle), moved, "and stays where it went");
+}
+
+#[test]
+fn round_robin_goes_on_where_a_replica_left() {
+    let mut policy = build(&RoutingSpec::RoundRobin, &FACTS);
+    let mut rng = Rng::from_seed(1);
+    let all: Vec<_> = (0..4).map(|id| replica(id, Shown::default())).collect();
+    let mut to = |fleet: &[ReplicaView]| {
+        decide(policy.as_mut(), &request(0, 1, &[]), fleet, &[], &mut rng).0
+    };
+    assert_eq!((to(&all), to(&all)), (0, 1));
+    let without_1: Vec<_> = all.iter().filter(|r| r.id.0 != 1).copied().collect();
+    assert_eq!((to(&without_1), to(&without_1), to(&without_1)), (2, 3, 0));
+}
+
+#[test]
+fn no_hit_lru_gives_cold_requests_to_whoever_had_one_longest_ago() {
+    let spec = weighted(
+        &[
+            (ScorerKind::NoHitLru, 1.0),
+            (ScorerKind::PrecisePrefixCache, 0.1),
+        ],
+        Vec::new(),
+    );
+    let mut policy = build(&spec, &FACTS);
+    let mut rng = Rng::from_seed(1);
+    let idle: Vec<_> = (0..3).map(|id| replica(id, Shown::default())).collect();
+    let mut to = |id, cached: &[u32]| {
+        decide(
+            policy.as_mut(),
+            &request(id, 64, &[]),
+            &idle,
+            cached,
+            &mut rng,
+        )
+    };
+    assert_eq!(
+        to(0, &[0, 0, 0]),
+        (0, vec![1.0, 1.0, 1.0]),
+        "all never had one"
+    );
+    assert_eq!(to(1, &[0, 0, 0]).0, 1);
+    assert_eq!(
+        to(2, &[0, 0, 64]).0,
+        2,
+        "warm: the cache decides, and the order stays"
+    );
+    assert_eq!(to(3, &[0, 0, 0]), (2, vec![0.5, 0.0, 1.0]));
+    assert_eq!(to(4, &[0, 0, 0]), (0, vec![1.0, 0.5, 0.0]));
+}
+
+#[test]
+fn presets_are_what_systems_ship() {
+    let millis = |n| Some(Span(SimDuration::from_millis(n)));
+    let (spec, period) = expand(&RoutingSpec::SglangGateway);
+    let shipped = parse(
+        r#"{"kind":"cache_aware","cache_threshold":0.3,"balance_abs_threshold":64,
+            "balance_rel_threshold":1.5,"max_tree_tokens":67108864}"#,
+    );
+    assert_eq!((spec, period), (shipped, None));
+    let (spec, period) = expand(&RoutingSpec::Gie);
+    let shipped = parse(
+        r#"{"kind":"weighted","scorers":{"queue_depth":2,"kv_utilization":2,"prefix_cache":3},
+            "picker":"max_score_random_tie",
+            "prefix_index":{"block_tokens":16,"max_blocks":256,"capacity_blocks":31250}}"#,
+    );
+    assert_eq!((spec, period), (shipped, millis(50)));
+    let (spec, period) = expand(&RoutingSpec::LlmD);
+    let shipped = parse(
+        r#"{"kind":"weighted","picker":"max_score_random_tie",
+            "scorers":{"load_aware":2,"kv_utilization":2,"precise_prefix_cache":3}}"#,
+    );
+    assert_eq!((spec, period), (shipped, millis(50)));
+    let (spec, period) = expand(&RoutingSpec::Dynamo);
+    let shipped = parse(r#"{"kind":"kv_router","use_kv_events":true,"overlap_score_credit":1}"#);
+    assert_eq!((spec, period), (shipped, None));
+    assert_eq!(
+        expand(&RoutingSpec::VllmDp),
+        (least(LoadSignal::VllmDp), millis(100))
+    );
+    let plain = least(LoadSignal::Waiting);
+    assert_eq!(
+        expand(&plain),
+        (plain.clone(), None),
+        "what is no preset stays"
+    );
+}
+
+#[test]
+fn signals_are_declared_exactly() {
+    let reads = |spec: &RoutingSpec| {
+        let signals = build(spec, &FACTS).signals();
+        (signals.stats, signals.cache)
+    };
+    let one = |kind| weighted(&[(kind, 1.0)], Vec::new());
+    for (spec, expected) in [
+        (RoutingSpec::RoundRobin, (false, false)),
+        (least(LoadSignal::InFlight), (false, false)),
+        (least(LoadSignal::Waiting), (true, false)),
+        (RoutingSpec::SglangGateway, (false, false)),
+        (RoutingSpec::Dynamo, (false, true)),
+        (
+            parse(r#"{"kind":"kv_router","use_kv_events":false}"#),
+            (false, false),
+        ),
+        (RoutingSpec::Gie, (true, false)),
+        (RoutingSpec::LlmD, (true, true)),
+        (RoutingSpec::VllmDp, (true, false)),
+        (one(ScorerKind::ActiveRequest), (false, false)),
+        (one(ScorerKind::PrecisePrefixCache), (false, true)),
+        (one(ScorerKind::Running), (true, false)),
+        (
+            weighted(
+                &[
+                    (ScorerKind::QueueDepth, 0.0),
+                    (ScorerKind::ActiveRequest, 1.0),
+                ],
+                Vec::new(),
+            ),
+            (false, false),
+        ),
+    ] {
+        assert_eq!(reads(&spec), expected, "{spec:?}");
+    }
+}
+
+/// Every policy, at parameters under which all its branches occur.
+fn every_policy() -> Vec<RoutingSpec> {
+    use LoadSignal as L;
+    let mut all = vec![RoutingSpec::RoundRobin, RoutingSpec::Random];
+    for load in [
+        L::InFlight,
+        L::InFlightTokens,
+        L::TotalTokens,
+        L::Waiting,
+        L::WaitingAndRunning,
+        L::KvUtilization,
+        L::VllmDp,
+    ] {
+        all.push(RoutingSpec::PowerOfTwo { load });
+        all.push(RoutingSpec::LeastLoaded { load });
+    }
+    for text in [
+        r#"{"kind":"session"}"#,
+        r#"{"kind":"consistent_hashing","virtual_nodes":5}"#,
+        r#"{"kind":"consistent_hashing","key":"prefix","epsilon":"none"}"#,
+        r#"{"kind":"prefix_hash","prefix_tokens":20}"#,
+        r#"{"kind":"cache_aware","max_tree_tokens":200,"balance_abs_threshold":2}"#,
+        r#"{"kind":"kv_router"}"#,
+        r#"{"kind":"kv_router","use_kv_events":false,"temperature":0.5}"#,
+    ] {
+        all.push(parse(text));
+    }
+    let scorers: BTreeMap<_, _> = [
+        ScorerKind::QueueDepth,
+        ScorerKind::KvUtilization,
+        ScorerKind::PrefixCache,
+        ScorerKind::PrecisePrefixCache,
+        ScorerKind::LoadAware,
+        ScorerKind::ActiveRequest,
+        ScorerKind::SessionAffinity,
+        ScorerKind::NoHitLru,
+        ScorerKind::Running,
+    ]
+    .into_iter()
+    .zip([1.0, 0.5, 2.0, 1.5, 0.7, 0.3, 0.9, 0.2, 0.1])
+    .collect();
+    for picker in [
+        PickerKind::MaxScore,
+        PickerKind::MaxScoreRandomTie,
+        PickerKind::WeightedRandom,
+    ] {
+        all.push(RoutingSpec::Weighted {
+            filters: vec![
+                FilterSpec::MaxWaiting { limit: 3 },
+                FilterSpec::LongestPrefix { within_tokens: 16 },
+                FilterSpec::MaxKvUtilization { limit: 0.5 },
+                FilterSpec::LeastWaiting,
+            ],
+            scorers: scorers.clone(),
+            picker,
+            prefix_index: PrefixIndexSpec {
+                block_tokens: 4,
+                max_blocks: 8,
+                capacity_blocks: 30,
+            },
+        });
+    }
+    all.extend([
+        RoutingSpec::SglangGateway,
+        RoutingSpec::Gie,
+        RoutingSpec::LlmD,
+        RoutingSpec::Dynamo,
+        RoutingSpec::VllmDp,
+    ]);
+    all
+}
+
+fn shown() -> impl Strategy<Value = Shown> {
+    (
+        0..5_u32,
+        0..300_u64,
+        0..900_u64,
+        0..6_u32,
+        0..6_u32,
+        0..1001_u64,
+    )
+        .prop_map(
+            |(in_flight, in_flight_tokens, total_tokens, waiting, running, kv_held)| Shown {
+                in_flight,
+                in_flight_tokens,
+                total_tokens,
+                waiting,
+                running,
+                kv_held,
+            },
+        )
+}
+
+/// Routable replicas among eight, with what they show and have cached; and a request.
+type Moment = (Vec<(u32, Shown)>, Vec<u32>, (u64, u64, u32, u32));
+
+fn moments() -> impl Strategy<Value = Vec<Moment>> {
+    let fleet = prop::collection::btree_map(0..8_u32, shown(), 1..8)
+        .prop_map(|fleet| fleet.into_iter().collect());
+    let cached = prop::collection::vec(0..100_u32, 8);
+    let asked = (0..4_u64, 0..3_u64, 1..50_u32, 0..30_u32);
+    prop::collection::vec((fleet, cached, asked), 1..30)
+}
+
+fn play(spec: &RoutingSpec, moments: &[Moment]) -> Vec<(u32, Vec<f64>)> {
+    let mut policy = build(spec, &FACTS);
+    let mut rng = Rng::from_seed(9);
+    let mut choices = Vec::new();
+    for (id, (fleet, cached, (session, key, shared, rest))) in moments.iter().enumerate() {
+        let prefix = [Extent {
+            key: *key,
+            tokens: *shared,
+        }];
+        let asked = RequestView {
+            session: *session,
+            ..request(id as u32, shared + rest, &prefix)
+        };
+        let replicas: Vec<_> = fleet.iter().map(|&(id, s)| replica(id, s)).collect();
+        choices.push(decide(policy.as_mut(), &asked, &replicas, cached, &mut rng));
+        // Some answers begin or end, some fail.
+        for (back, feedback) in [
+            (1, crate::view::Feedback::FirstToken),
+            (2, crate::view::Feedback::Finished),
+            (3, crate::view::Feedback::Failed),
+        ] {
+            if id >= back && policy.wants_feedback() {
+                let old = request((id - back) as u32, 1, &[]);
+                let to = ReplicaId(choices[id - back].0);
+                policy.observe(&old, to, feedback, windtunnel_base::time::SimTime::ZERO);
+            }
+        }
+    }
+    choices
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Every policy names a replica in view and repeats itself; what is scored best is chosen,
+    /// unless it is chance that chooses.
+    #[test]
+    fn choices_are_in_view_repeatable_and_explained(moments in moments()) {
+        for spec in every_policy() {
+            let choices = play(&spec, &moments);
+            prop_assert_eq!(&choices, &play(&spec, &moments), "{:?} repeats itself", spec);
+            for ((chosen, scores), (fleet, ..)) in choices.iter().zip(&moments) {
+                prop_assert!(fleet.iter().any(|(id, _)| id == chosen), "{:?}", spec);
+                let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let drawn = matches!(&spec,
+                    RoutingSpec::KvRouter { temperature, .. } if *temperature > 0.0)
+                    || matches!(&spec,
+                    RoutingSpec::Weighted { picker: PickerKind::WeightedRandom, .. });
+                let its = scores[*chosen as usize];
+                prop_assert!(drawn || its >= best, "{:?}: {} of {:?}", spec, chosen, scores);
+                prop_assert!(its > f64::NEG_INFINITY, "{:?} chose one that was out", spec);
+            }
+        }
+    }
+
+    /// No policy but those that hash or take turns cares how replicas are called: if all loads
+    /// differ, exchanging what two replicas show exchanges the choice.
+    #[test]
+    fn names_do_not_matter(turn in 1..4_usize, cached in prop::sample::subsequence((0..20_u32).collect::<Vec<_>>(), 4)) {
+        let (_, after, _) = scene();
+        let choice = |spec: &RoutingSpec, turn: usize| {
+            let at = |place: usize| (place + turn) % 4;
+            let fleet: Vec<_> = (0..4).map(|p| ReplicaView { id: ReplicaId(p as u32), ..after[at(p)] }).collect();
+            let cached: Vec<_> = (0..4).map(|p| cached[at(p)] * 16).collect();
+            let mut rng = Rng::from_seed(3);
+            let asked = request(0, 400, &[]);
+            let to = decide(build(spec, &FACTS).as_mut(), &asked, &fleet, &cached, &mut rng).0;
+            at(to as usize)
+        };
+        for spec in [
+            least(LoadSignal::InFlight),
+            least(LoadSignal::InFlightTokens),
+            least(LoadSignal::TotalTokens),
+            least(LoadSignal::Waiting),
+            least(LoadSignal::WaitingAndRunning),
+            least(LoadSignal::KvUtilization),
+            parse(r#"{"kind":"session"}"#),
+            parse(r#"{"kind":"cache_aware"}"#),
+            RoutingSpec::Gie,
+            RoutingSpec::LlmD,
+            RoutingSpec::Dynamo,
+        ] {
+            prop_assert_eq!(choice(&spec, 0), choice(&spec, turn), "{:?}", spec);
+        }
     }
 }
