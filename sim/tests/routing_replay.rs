@@ -1,4 +1,9 @@
 //! Prefix-aware routing over plain caches, against closed forms and against a published trace.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests may panic, and a test says when it skips"
+)]
 
 use std::io::Read as _;
 use std::path::PathBuf;
