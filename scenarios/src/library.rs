@@ -34,10 +34,37 @@ macro_rules! entries {
 
 const SCENARIOS: &[Entry] = entries! { "library":
     "smoke" "fast" "first";
+    "chat-burst" "bursts" "prefixes" "classes" "tenants";
+    "chat-sessions" "conversations" "closed loop";
+    "rag-prefix" "prefixes" "routing";
+    "agents-closed-loop" "agents" "conversations" "closed loop";
+    "diurnal" "varying load";
+    "flash-crowd" "varying load" "overload";
+    "step-load" "varying load";
+    "long-prompts" "scheduling" "classes";
+    "memory-pressure" "memory" "preemption";
+    "mixed-classes" "classes" "scheduling" "tenants";
+    "stale-telemetry" "telemetry" "routing";
+    "weighted-gie" "prefixes" "routing";
+    "mm1" "theory" "stations";
+    "mmc" "theory" "stations";
+    "mg1" "theory" "stations";
+    "azure-conv" "trace";
+    "azure-code" "trace" "bursts";
+    "mooncake-conversation" "trace" "prefixes";
+    "servegen-m-large" "trace" "bursts";
+    "servegen-deepseek-r1" "trace" "reasoning";
+    "agentic-coding" "trace" "agents" "closed loop";
+    "vtc-tenants" "trace" "tenants";
 };
 
 const POLICIES: &[Entry] = entries! { "library/policies":
     "round-robin" "baseline";
+    "sglang-gateway" "caches";
+    "gie" "caches" "scorers";
+    "llm-d" "caches" "scorers";
+    "dynamo" "caches";
+    "vllm-dp" "queues";
 };
 
 /// The scenarios, in the order to read them.

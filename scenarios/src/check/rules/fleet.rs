@@ -1,11 +1,14 @@
 //! Replicas.
 
 use super::Rules;
+use crate::check::suggest::did_you_mean;
 use crate::diagnostic::Code;
 use crate::tree::Path;
 use windtunnel_engine::config::{
     ContinuousSpec, CostSpec, EnergySpec, EngineSpec, KvSpec, SchedulerKind, SchedulerSpec,
 };
+use windtunnel_engine::hardware;
+use windtunnel_engine::replica::Replica;
 
 /// More replicas than any fleet behind one gateway has; a slip of the keyboard.
 const MAX_REPLICAS: u64 = 10_000;
@@ -84,6 +87,32 @@ pub(super) fn engines(rules: &mut Rules<'_>) {
             }
             EngineSpec::Continuous(spec) => continuous(rules, &path, spec),
         }
+        can_be_built(rules, &path, engine);
+    }
+}
+
+/// The engine itself has the last word, once nothing else is wrong with it.
+fn can_be_built(rules: &mut Rules<'_>, path: &Path, engine: &EngineSpec) {
+    let prefix = path.to_string();
+    if rules.findings.iter().any(|f| f.path.starts_with(&prefix)) {
+        return;
+    }
+    if let Err(error) = Replica::build(engine) {
+        let mut here = path.clone();
+        here.steps.extend(Path::of(&error.field).steps);
+        let message = format!("this replica cannot be built: {}", error.reason);
+        let near = match (error.field.as_str(), engine) {
+            ("gpu", EngineSpec::Continuous(spec)) => {
+                did_you_mean(&spec.gpu, hardware::GPUS.iter().map(|g| g.name))
+            }
+            ("model", EngineSpec::Continuous(spec)) => {
+                did_you_mean(&spec.model, hardware::MODELS.iter().map(|m| m.name))
+            }
+            _ => String::new(),
+        };
+        let finding = rules.error(Code::Engine, &here, message);
+        finding.label = near;
+        finding.notes = vec![error.remedy];
     }
 }
 
