@@ -67,10 +67,12 @@ const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
         (Sent, Fact::Dispatched(_)) => Dispatched,
         (Dispatched, Fact::Accepted) => Accepted,
         (Accepted | Waiting, Fact::Started { .. }) => Started,
-        (Paused, Fact::Started { .. }) | (Started, Fact::FirstToken) => Talking,
-        (Started, Fact::Preempted { .. }) => Waiting,
-        (Talking, Fact::Preempted { .. }) => Paused,
-        (Talking, Fact::Generated) => Generated,
+        // A request that was swapped out comes back without a new start; one whose work is
+        // repeated starts again.
+        (Paused, Fact::Started { .. }) | (Started | Waiting, Fact::FirstToken) => Talking,
+        (Started | Waiting, Fact::Preempted { .. }) => Waiting,
+        (Talking | Paused, Fact::Preempted { .. }) => Paused,
+        (Talking | Paused, Fact::Generated) => Generated,
         (Generated, Fact::Verified { .. }) => Verified,
         // A refusal is the gateway's or the replica's, never of a request that was accepted.
         (Sent | Dispatched, Fact::Refused(_)) | (Generated | Verified, Fact::Finished) => Nowhere,

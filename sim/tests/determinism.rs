@@ -1,0 +1,303 @@
+//! Equal inputs give equal runs, whatever is watched or kept; fast-forward changes nothing but speed;
+//! policies face the same requests.
+
+mod common;
+
+use common::{U, plain, request};
+use proptest::prelude::*;
+use windtunnel_base::content::Extent;
+use windtunnel_base::ids::{ClassId, RequestId};
+use windtunnel_base::quantity::{Rate, Span};
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_engine::config::{
+    ContinuousSpec, CostSpec, EngineSpec, KvSpec, LinearSpec, PreemptionKind, PrefixVisibility,
+    SchedulerKind, SchedulerSpec, StationOrder, StationSpec,
+};
+use windtunnel_ledger::result::RunResult;
+use windtunnel_ledger::rows::Row;
+use windtunnel_scenarios::schema::fleet::PoolSpec;
+use windtunnel_scenarios::schema::gateway::QueueOrder;
+use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec};
+use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
+use windtunnel_scenarios::workload::Arrival;
+use windtunnel_sim::{RunOptions, run};
+
+use common::Script;
+
+fn options<'a>() -> RunOptions<'a> {
+    RunOptions {
+        laws: true,
+        samples: 0,
+        ..RunOptions::default()
+    }
+}
+
+fn play(scenario: &Scenario, script: &Script, options: RunOptions<'_>) -> RunResult {
+    run(scenario, &mut script.clone(), 7, options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Times as odd as nanoseconds get, and as even as units: ties and near misses.
+fn time() -> impl Strategy<Value = u64> {
+    prop_oneof![(0_u64..60).prop_map(|n| n * U), 0_u64..60 * U]
+}
+
+fn delay() -> impl Strategy<Value = Span> {
+    prop_oneof![
+        3 => Just(Span::default()),
+        1 => (0_u64..6).prop_map(|n| Span(SimDuration::from_nanos(n * U / 2))),
+        1 => (0_u64..3 * U).prop_map(|n| Span(SimDuration::from_nanos(n))),
+    ]
+}
+
+fn prefix() -> impl Strategy<Value = Vec<Extent>> {
+    let extent = (0_u64..3, 1_u32..40).prop_map(|(key, tokens)| Extent {
+        key: key + 1,
+        tokens,
+    });
+    prop::collection::vec(extent, 0..3)
+}
+
+fn arrival() -> impl Strategy<Value = (Arrival, Vec<Extent>)> {
+    let patience = prop_oneof![3 => Just(None), 1 => time().prop_map(Some)];
+    let body = (time(), 1_u32..60, 1_u32..40, 0_u32..2, patience);
+    (body, prefix(), any::<(bool, bool)>(), 0_u64..4).prop_map(
+        |((at, prompt, output, class, patience), prefix, (good, output_continues), session)| {
+            let mut arrival = request(0, prompt, output);
+            arrival.at = SimTime::from_nanos(at);
+            arrival.session = session;
+            arrival.class = ClassId(class);
+            arrival.patience = patience.map(SimDuration::from_nanos);
+            arrival.predicted_output_tokens = (output % 3 > 0).then_some(output);
+            arrival.truth.good = good;
+            arrival.truth.output_continues = output_continues;
+            arrival.truth.service = SimDuration::from_nanos(at / 3 + 1);
+            let whole: u32 = prefix.iter().map(|e| e.tokens).sum();
+            arrival.prompt_tokens = prompt + whole;
+            (arrival, prefix)
+        },
+    )
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    prop::collection::vec(arrival(), 1..14).prop_map(|mut requests| {
+        requests.sort_by_key(|(arrival, _)| arrival.at);
+        let mut script = Script::new([]);
+        script.requests = requests;
+        script
+    })
+}
+
+fn scheduler() -> impl Strategy<Value = SchedulerSpec> {
+    let kind = prop_oneof![
+        Just(SchedulerKind::Static),
+        Just(SchedulerKind::Fcfs),
+        Just(SchedulerKind::Chunked),
+        Just(SchedulerKind::Priority),
+        Just(SchedulerKind::Shortest),
+    ];
+    let cap = prop::option::of(1_u32..40);
+    (kind, 200_u32..400, 1_u32..6, cap, any::<bool>()).prop_map(|(kind, wide, seqs, cap, tight)| {
+        // Rules that cut prompts into chunks may have a budget below the longest prompt.
+        let chunks = !matches!(kind, SchedulerKind::Static | SchedulerKind::Fcfs);
+        SchedulerSpec {
+            kind,
+            token_budget: if chunks && tight { wide / 8 } else { wide },
+            max_num_seqs: seqs,
+            long_prefill_threshold: cap.filter(|_| chunks),
+        }
+    })
+}
+
+fn llm() -> impl Strategy<Value = ContinuousSpec> {
+    let kv = (8_u64..60, any::<(bool, bool, bool)>(), 0_u8..3);
+    let cost = (1_u64..3, 0_u64..2000, 0_u64..500);
+    (scheduler(), kv, cost, 1_u32..40).prop_map(
+        |(scheduler, (blocks, (cache, swap, reserve), visible), (base, seq, context), waiting)| {
+            ContinuousSpec {
+                scheduler,
+                queue_limit: (waiting < 10).then_some(waiting),
+                kv: KvSpec {
+                    block_size: 4,
+                    blocks: Some(blocks),
+                    prefix_cache: cache,
+                    reserve_full_prompt: reserve,
+                    preemption: if swap {
+                        PreemptionKind::Swap
+                    } else {
+                        PreemptionKind::Recompute
+                    },
+                    visibility: match visible {
+                        0 => PrefixVisibility::OnSchedule,
+                        1 => PrefixVisibility::OnComputed,
+                        _ => PrefixVisibility::OnFinish,
+                    },
+                    ..KvSpec::default()
+                },
+                cost: CostSpec::Linear(LinearSpec {
+                    base: Some(Span(SimDuration::from_nanos(base * U / 2))),
+                    per_seq: Some(Span(SimDuration::from_nanos(seq))),
+                    per_kilo_context: Some(Span(SimDuration::from_nanos(context * 1000))),
+                    per_prefill_token: Some(Span(SimDuration::from_nanos(U / 16))),
+                    ..LinearSpec::default()
+                }),
+                ..ContinuousSpec::default()
+            }
+        },
+    )
+}
+
+fn routing() -> impl Strategy<Value = RoutingSpec> {
+    let load = prop_oneof![
+        Just(LoadSignal::InFlight),
+        Just(LoadSignal::WaitingAndRunning),
+        Just(LoadSignal::KvUtilization),
+    ];
+    prop_oneof![
+        Just(RoutingSpec::RoundRobin),
+        Just(RoutingSpec::Random),
+        load.prop_map(|load| RoutingSpec::LeastLoaded { load }),
+        Just(RoutingSpec::SglangGateway),
+        Just(RoutingSpec::Gie),
+        Just(RoutingSpec::LlmD),
+        Just(RoutingSpec::Dynamo),
+        Just(RoutingSpec::VllmDp),
+    ]
+}
+
+fn world() -> impl Strategy<Value = Scenario> {
+    let network = (delay(), delay(), delay());
+    let telemetry = (delay(), delay());
+    let gateway = (
+        routing(),
+        prop::option::of(1_u32..4),
+        prop::option::of(0_u32..4),
+        0_u8..6,
+    );
+    let end = prop_oneof![2 => Just(None), 1 => (1_u64..80 * U).prop_map(Some)];
+    let rest = (end, any::<bool>(), prop::option::of(time()), any::<bool>());
+    (llm(), 1_u32..4, network, telemetry, gateway, rest).prop_map(
+        |(engine, replicas, network, telemetry, gateway, (end, check, deadline, station))| {
+            let mut scenario = plain();
+            let fleet = &mut scenario.fleet;
+            fleet.replicas = replicas;
+            fleet.engine = EngineSpec::Continuous(Box::new(engine));
+            if station {
+                fleet.pools.push(PoolSpec {
+                    replicas: 1,
+                    engine: EngineSpec::Station(StationSpec {
+                        servers: 2,
+                        queue_limit: Some(3),
+                        order: StationOrder::Sharing,
+                        ..StationSpec::default()
+                    }),
+                });
+            }
+            (fleet.network.client_to_gateway, fleet.network.gateway_to_replica) =
+                (network.0, network.1);
+            (fleet.telemetry.period, fleet.telemetry.delay) = telemetry;
+            let (routing, max_in_flight, limit, kind) = gateway;
+            scenario.gateway.latency = network.2;
+            scenario.gateway.routing = routing;
+            scenario.gateway.queue.max_in_flight = max_in_flight;
+            scenario.gateway.queue.limit = limit;
+            scenario.gateway.queue.order = match kind % 3 {
+                0 => QueueOrder::Fcfs,
+                1 => QueueOrder::Priority,
+                _ => QueueOrder::Lifo,
+            };
+            scenario.gateway.admission = match kind {
+                0 => AdmissionSpec::ConcurrencyLimit { limit: 5 },
+                1 => AdmissionSpec::TokenBucket {
+                    rate: Rate(100.0),
+                    burst: 3,
+                },
+                _ => AdmissionSpec::Open,
+            };
+            scenario.run.cut_off = end.map(|ns| Span(SimDuration::from_nanos(ns)));
+            scenario.verification = check.then(VerificationSpec::default);
+            let class = |priority, deadline: Option<u64>| ClassSpec {
+                priority,
+                deadline: deadline.map(|ns| Span(SimDuration::from_nanos(ns))),
+                ttft: Some(Span(SimDuration::from_nanos(20 * U))),
+                ..ClassSpec::default()
+            };
+            scenario.classes.insert("default".into(), class(1, None));
+            scenario.classes.insert("urgent".into(), class(0, deadline));
+            scenario
+        },
+    )
+}
+
+/// Everything of a result but the number of events, which fast-forward is there to change.
+fn essence(result: &RunResult) -> (String, u64, Vec<Row>, String) {
+    let mut rest = result.clone();
+    rest.events = 0;
+    rest.rows.clear();
+    let rows = result.rows.clone();
+    (result.digest.clone(), result.end_ns, rows, format!("{rest:?}"))
+}
+
+fn without_fast_forward(scenario: &Scenario) -> Scenario {
+    let mut slow = scenario.clone();
+    if let EngineSpec::Continuous(engine) = &mut slow.fleet.engine {
+        engine.fast_forward = false;
+    }
+    slow
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Exact fast-forward (rows, digest, books, distributions), and laws that hold, over random worlds.
+    #[test]
+    fn fast_forward_changes_nothing(scenario in world(), script in script()) {
+        let fast = play(&scenario, &script, options());
+        let slow = play(&without_fast_forward(&scenario), &script, options());
+        prop_assert_eq!(essence(&fast), essence(&slow));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Watching changes nothing: laws, samples, rows, decisions, progress.
+    #[test]
+    fn watching_changes_nothing(scenario in world(), script in script()) {
+        let plain = play(&scenario, &script, RunOptions { keep_rows: false, laws: false, ..options() });
+        let mut reports = 0;
+        let mut count = |_| reports += 1;
+        let watched = play(&scenario, &script, RunOptions {
+            laws: true,
+            keep_rows: true,
+            samples: 10,
+            record_decisions: true,
+            watch: Some(RequestId(0)),
+            progress: Some(&mut count),
+            ..options()
+        });
+        prop_assert_eq!(&plain.digest, &watched.digest);
+        prop_assert_eq!(plain.events, watched.events);
+        prop_assert_eq!(format!("{:?}", plain.segments), format!("{:?}", watched.segments));
+        prop_assert_eq!(watched.rows.len(), script_sent(&watched));
+        prop_assert!(watched.samples.len() <= 10);
+        prop_assert_eq!(watched.gateway.dispatched as usize,
+            watched.decisions.iter().filter(|d| d.replica.is_some()).count());
+    }
+
+    /// Two policies face the same requests: equal arrivals, lengths and truths.
+    #[test]
+    fn policies_do_not_move_arrivals(scenario in world(), script in script()) {
+        let mut other = scenario.clone();
+        other.gateway.routing = RoutingSpec::Random;
+        other.run.cut_off = None;
+        let mut first = scenario;
+        first.run.cut_off = None;
+        let [a, b] = [first, other].map(|s| play(&s, &script, options()).rows);
+        let sent = |r: &Row| (r.sent_ns, r.prompt_tokens, r.class, r.session, r.good);
+        prop_assert_eq!(a.iter().map(sent).collect::<Vec<_>>(), b.iter().map(sent).collect::<Vec<_>>());
+    }
+}
+
+fn script_sent(result: &RunResult) -> usize {
+    result.segments.iter().map(|s| s.all.sent as usize).sum()
+}
