@@ -97,10 +97,18 @@ fn a_client_that_gives_up_frees_its_place() {
     impatient.patience = Some(units(4));
     let mut script = Script::new([job(0, 10), impatient, job(2, 3)]);
     let result = play_script(&stations(1, 1), &mut script);
-    let ends: Vec<_> = result.rows.iter().map(|r| (r.end, r.ended_ns / U)).collect();
+    let ends: Vec<_> = result
+        .rows
+        .iter()
+        .map(|r| (r.end, r.ended_ns / U))
+        .collect();
     assert_eq!(
         ends,
-        [(End::Finished, 10), (End::Abandoned, 5), (End::Finished, 13)]
+        [
+            (End::Finished, 10),
+            (End::Abandoned, 5),
+            (End::Finished, 13)
+        ]
     );
     assert_eq!(script.departures[0], (1, 5 * U, false));
     assert_eq!(result.gateway.cancelled, 1);
@@ -160,7 +168,11 @@ fn requests_wait_at_the_gateway_while_replicas_are_full() {
         &scenario,
         [job(0, 10), job(0, 4), job(1, 5), job(2, 5), job(6, 1)],
     );
-    let ends: Vec<_> = result.rows.iter().map(|r| (r.end, r.ended_ns / U)).collect();
+    let ends: Vec<_> = result
+        .rows
+        .iter()
+        .map(|r| (r.end, r.ended_ns / U))
+        .collect();
     assert_eq!(
         ends,
         [
@@ -189,7 +201,11 @@ fn a_replica_that_refuses_makes_room_again() {
     scenario.gateway.queue.max_in_flight = Some(2);
     let result = play(&scenario, [job(0, 20), job(1, 1), job(2, 1)]);
     let full = End::Refused(Refusal::QueueFull);
-    let ends: Vec<_> = result.rows.iter().map(|r| (r.end, r.ended_ns / U)).collect();
+    let ends: Vec<_> = result
+        .rows
+        .iter()
+        .map(|r| (r.end, r.ended_ns / U))
+        .collect();
     assert_eq!(ends, [(End::Finished, 24), (full, 5), (full, 9)]);
     assert_eq!(result.rows[2].dispatched_ns, Some(5 * U));
 }
@@ -204,7 +220,10 @@ fn a_long_queue_of_hopeless_requests_ends_at_once() {
         &scenario,
         std::iter::once(request(0, 4, 2)).chain((0..10_000).map(|_| long(1))),
     );
-    let refused = result.rows.iter().filter(|r| r.end == End::Refused(Refusal::TooLong));
+    let refused = result
+        .rows
+        .iter()
+        .filter(|r| r.end == End::Refused(Refusal::TooLong));
     assert_eq!(refused.count(), 10_000);
     assert_eq!(result.end_ns, 20 * U);
 }
@@ -279,7 +298,12 @@ fn a_cut_off_run_accounts_for_what_it_saw() {
         scenario.run.cut_off = Some(span(25));
         let result = play(&scenario, [request(0, 4, 9), request(1, 4, 2)]);
         assert_eq!(result.end_ns, 25 * U);
-        assert!(result.rows.iter().all(|r| r.end == End::Unfinished && r.ended_ns == 25 * U));
+        assert!(
+            result
+                .rows
+                .iter()
+                .all(|r| r.end == End::Unfinished && r.ended_ns == 25 * U)
+        );
         assert_eq!(result.rows[0].first_token_ns, Some(12 * U));
         assert_eq!(result.rows[1].dispatched_ns, None);
         let books = books(&result);
@@ -310,7 +334,10 @@ fn a_watched_request_tells_its_story() {
         .map(|e| (e.at.as_nanos() / U, e.fact.words().0))
         .collect();
     // Sent, dispatched, accepted, started at 1; first token, generated, finished at 3.
-    assert_eq!(story, [(1, 1), (1, 3), (1, 4), (1, 5), (3, 6), (3, 8), (3, 10)]);
+    assert_eq!(
+        story,
+        [(1, 1), (1, 3), (1, 4), (1, 5), (3, 6), (3, 8), (3, 10)]
+    );
     let [decision] = &result.decisions[..] else {
         panic!("one decision, not {:?}", result.decisions)
     };

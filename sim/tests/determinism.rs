@@ -192,8 +192,10 @@ fn world() -> impl Strategy<Value = Scenario> {
                     }),
                 });
             }
-            (fleet.network.client_to_gateway, fleet.network.gateway_to_replica) =
-                (network.0, network.1);
+            (
+                fleet.network.client_to_gateway,
+                fleet.network.gateway_to_replica,
+            ) = (network.0, network.1);
             (fleet.telemetry.period, fleet.telemetry.delay) = telemetry;
             let (routing, max_in_flight, limit, kind) = gateway;
             scenario.gateway.latency = network.2;
@@ -234,7 +236,12 @@ fn essence(result: &RunResult) -> (String, u64, Vec<Row>, String) {
     rest.events = 0;
     rest.rows.clear();
     let rows = result.rows.clone();
-    (result.digest.clone(), result.end_ns, rows, format!("{rest:?}"))
+    (
+        result.digest.clone(),
+        result.end_ns,
+        rows,
+        format!("{rest:?}"),
+    )
 }
 
 fn without_fast_forward(scenario: &Scenario) -> Scenario {
@@ -245,8 +252,17 @@ fn without_fast_forward(scenario: &Scenario) -> Scenario {
     slow
 }
 
+/// Failures are shown in full; files of them would not find their way back to a test folder.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(cases(1000))]
 
     /// Exact fast-forward (rows, digest, books, distributions), and laws that hold, over random worlds.
     #[test]
@@ -258,7 +274,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases(200))]
 
     /// Watching changes nothing: laws, samples, rows, decisions, progress.
     #[test]

@@ -35,8 +35,7 @@ fn mean_sojourn(replicas: u32, servers: u32, rate: f64, n: u64, runs: u64) -> (f
         })
         .collect();
     let mean = means.iter().sum::<f64>() / runs as f64;
-    let variance =
-        means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (runs as f64 - 1.0);
+    let variance = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (runs as f64 - 1.0);
     (mean, (variance / runs as f64).sqrt())
 }
 
@@ -110,7 +109,11 @@ fn littles_law_holds_on_the_sample_path() {
     };
     // A sample shows the state after the events of its instant.
     for sample in &result.samples {
-        assert_eq!(sample.in_system as usize, in_system(sample.at_ns), "{sample:?}");
+        assert_eq!(
+            sample.in_system as usize,
+            in_system(sample.at_ns),
+            "{sample:?}"
+        );
     }
     let area: u64 = (0..result.end_ns / common::U)
         .map(|u| in_system(u * common::U) as u64 * common::U)

@@ -142,14 +142,14 @@ impl ContinuousBatching {
         self.memory.check(thorough)
     }
 
-    /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
-    fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
+    /// Fills a step that begins at `now`: its shape, blocks for decoding requests, and whether the
+    /// waiting room was closed.
+    fn fill(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> (BatchShape, u64, bool) {
         // What happened at the very instant the last step ended comes too late for this one.
         let follows = self.last_end == Some(now) && !self.running.is_empty();
         let closed = follows && self.head_left == Some(now);
         self.waiting.let_in(now, !follows, &mut self.sequences);
         self.plan.chunks.clear();
-        self.plan.swap_bytes = 0;
         self.plan.preempted = false;
         self.plan.blocked = false;
         self.resume_paused();
@@ -158,8 +158,19 @@ impl ContinuousBatching {
         if !self.plan.preempted && !closed {
             self.admit(&mut budget, outcomes);
         }
+        (self.shape(), first_growth, closed)
+    }
+
+    /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
+    fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
+        self.plan.swap_bytes = 0;
+        // Under priorities a request in front may be the one to go, and then nobody behind it gets
+        // anything (as in vLLM, where such an empty step takes no time): plan again without it.
+        let (mut shape, mut first_growth, mut closed) = self.fill(now, outcomes);
+        while shape.seqs() == 0 && self.plan.preempted {
+            (shape, first_growth, closed) = self.fill(now, outcomes);
+        }
         self.memory.date_events(now);
-        let shape = self.shape();
         assert!(shape.seqs() > 0, "a step must make progress");
         let cost = self.cost.step(&shape);
         self.run.start = now;
