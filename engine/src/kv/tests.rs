@@ -122,7 +122,11 @@ impl Driver {
             tokens.saturating_sub(1)
         };
         self.seen.push(chain.clone());
+        let probed = self.cache.probe(&chain, most);
+        let free = self.cache.free_blocks();
         let (holding, cached) = self.cache.acquire(&chain, most);
+        let pinned = free - self.cache.free_blocks();
+        assert_eq!(probed, (cached, pinned), "a probe of {chain:?} foretells");
         let need = u64::from(tokens.div_ceil(self.cache.block_size()))
             - u64::from(cached / self.cache.block_size());
         let mut naive = NaiveHolding::default();
