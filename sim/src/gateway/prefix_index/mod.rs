@@ -4,6 +4,8 @@
 //! of every replica at once. Work per request is proportional to its extents and to the
 //! replicas that match, never to its blocks.
 
+/// A request's way down the tree of prefixes.
+pub(super) mod walk;
 /// What the gateway itself routed: approximate, because a replica may have forgotten it.
 pub mod routed;
 /// What replicas report: precise, but late.

@@ -67,8 +67,8 @@ impl ReportedIndex {
         }
     }
 
-    /// Writes, for each replica by id, the prompt tokens it holds from the beginning, in whole
-    /// blocks.
+    /// Writes, for each replica by id, the prompt tokens that it would find in its cache: from the
+    /// beginning, in whole blocks, and never the last token, which it has to compute.
     pub fn matches(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>) {
         tokens.clear();
         tokens.resize(self.block_tokens.len(), 0);
@@ -94,8 +94,9 @@ impl ReportedIndex {
             }
             start += extent.tokens;
         }
+        let most = request.prompt_tokens.saturating_sub(1);
         for (found, block) in tokens.iter_mut().zip(&self.block_tokens) {
-            *found = (*found).min(request.prompt_tokens) / block * block;
+            *found = (*found).min(most) / block * block;
         }
     }
 

@@ -53,7 +53,7 @@ fn reports_take_effect_when_they_arrive_in_order_of_their_changes() {
     let mut at = |now| {
         view.advance(SimTime::from_nanos(now));
         let mut tokens = Vec::new();
-        view.cached_tokens(&request(0, 9, &prefix), &mut tokens);
+        view.cached_tokens(&request(0, 99, &prefix), &mut tokens);
         tokens
     };
     assert_eq!(at(12), [0, 0], "nothing has arrived");
@@ -158,7 +158,7 @@ proptest! {
                 let prompt = prefix.iter().map(|x| x.tokens).sum::<u32>() + rest;
                 let mut told = Vec::new();
                 index.matches(&request(0, prompt, prefix), &mut told);
-                let held: Vec<_> = caches.iter().map(|c| c.lookup(prefix, prompt)).collect();
+                let held: Vec<_> = caches.iter().map(|c| c.lookup(prefix, prompt - 1)).collect();
                 prop_assert_eq!(told, held, "of {:?} at step {}", prefix, step);
             }
         }

@@ -8,11 +8,11 @@
 //! is trimming the oldest segment's end: exactly what one entry per block would do, with as
 //! many segments as requests that ended inside a stream.
 
+use crate::gateway::prefix_index::walk::{self, Step};
 use crate::gateway::recency::{Arena, Links, NONE, Recency};
 use rustc_hash::FxHashMap;
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_engine::kv::{ROOT_CHAIN, chain};
 use windtunnel_engine::request::RequestView;
 
 /// What an index keeps.
@@ -73,14 +73,6 @@ struct Kept {
     /// Its segments by use. Those touched by one request stand deepest first.
     recency: Recency,
     blocks: u64,
-}
-
-/// One stream of a request that ends blocks.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    place: u64,
-    start: u32,
-    end: u32,
 }
 
 impl RoutedIndex {
@@ -182,25 +174,13 @@ impl RoutedIndex {
         }
     }
 
-    /// Names the places of a request that end blocks, as engines name them.
     fn plan_walk(&mut self, request: &RequestView<'_>) {
-        self.walk.clear();
-        let block = u64::from(self.limits.block_tokens);
-        let total = self.blocks_of(request);
-        let (mut place, mut above, mut tokens, mut start) = (ROOT_CHAIN, 0, 0_u64, 0_u32);
-        for extent in request.prefix {
-            place = chain(place, above, extent.key);
-            above = extent.tokens;
-            tokens += u64::from(extent.tokens);
-            let end = (tokens / block).min(u64::from(total)) as u32;
-            if end > start {
-                self.walk.push(Step { place, start, end });
-                start = end;
-            }
-            if end == total {
-                break;
-            }
-        }
+        let RoutedLimits {
+            block_tokens,
+            max_blocks,
+            ..
+        } = self.limits;
+        walk::plan(request, block_tokens, max_blocks, &mut self.walk);
     }
 
     fn touch(&mut self, replica: u32, step: Step, now: SimTime) {

@@ -1,6 +1,7 @@
 //! Least prefill left to do plus decode blocks (Dynamo's KV router).
 
 use crate::gateway::prefix_index::{RoutedIndex, RoutedLimits};
+use crate::gateway::routing::active::ActiveBlocks;
 use crate::gateway::routing::{FleetFacts, note, width};
 use crate::view::{Feedback, FleetView, PolicyCx, Route, RoutingPolicy, Signals};
 use rustc_hash::FxHashMap;
@@ -14,13 +15,13 @@ use windtunnel_scenarios::schema::policies::RoutingSpec;
 /// ```text
 /// prefill_load_scale * max(0, (active prefill tokens + prompt tokens) / block
 ///                             - overlap_score_credit * cached blocks)
-///   + active blocks + blocks of this prompt
+///   + blocks of active requests and of this prompt
 ///   + decode_active_request_weight * active requests
 /// ```
 ///
 /// What is active the router counts itself: a request's uncached prompt tokens until its first
 /// token comes back, its prompt blocks until it has ended. Blocks that active requests share
-/// are counted once for each, and output blocks not at all.
+/// count once; output blocks do not count, as in Dynamo's default.
 #[derive(Clone, Debug)]
 pub(super) struct KvRouter {
     credit: f64,
@@ -31,9 +32,12 @@ pub(super) struct KvRouter {
     /// What is assumed to be cached; none when cache events tell.
     assumed: Option<RoutedIndex>,
     active: Vec<Active>,
+    blocks: ActiveBlocks,
     requests: FxHashMap<RequestId, Sent>,
     /// Cached tokens by replica id, in whole blocks.
     cached: Vec<u32>,
+    /// Blocks by replica id, were the request there.
+    potential: Vec<u64>,
     costs: Vec<f64>,
 }
 
@@ -41,7 +45,6 @@ pub(super) struct KvRouter {
 #[derive(Clone, Copy, Debug, Default)]
 struct Active {
     requests: u64,
-    blocks: u64,
     prefill_tokens: u64,
 }
 
@@ -49,7 +52,6 @@ struct Active {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     replica: ReplicaId,
-    blocks: u64,
     /// Zero once its first token has come.
     prefill_tokens: u64,
 }
@@ -85,8 +87,10 @@ impl KvRouter {
             block: fleet.block_tokens,
             assumed,
             active: Vec::new(),
+            blocks: ActiveBlocks::new(fleet.block_tokens),
             requests: FxHashMap::default(),
             cached: Vec::new(),
+            potential: Vec::new(),
             costs: Vec::new(),
         }
     }
@@ -103,6 +107,7 @@ impl KvRouter {
             fleet.cache.cached_tokens(request, &mut self.cached);
             self.cached.resize(width.max(self.cached.len()), 0);
         }
+        self.blocks.with(request, width, &mut self.potential);
         if self.active.len() < width {
             self.active.resize(width, Active::default());
         }
@@ -114,8 +119,9 @@ impl KvRouter {
         let tokens = active.prefill_tokens + u64::from(request.prompt_tokens);
         let overlap = f64::from(self.cached[id.index()] / self.block);
         let prefill = (tokens as f64 / block - self.credit * overlap).max(0.0);
-        let blocks = active.blocks + u64::from(request.prompt_tokens.div_ceil(self.block));
-        self.prefill_scale * prefill + blocks as f64 + self.request_weight * active.requests as f64
+        self.prefill_scale * prefill
+            + self.potential[id.index()] as f64
+            + self.request_weight * active.requests as f64
     }
 
     /// The place of the least cost, ties at random; with a temperature, a draw from a softmax
@@ -184,7 +190,6 @@ impl RoutingPolicy for KvRouter {
         }
         let sent = Sent {
             replica: id,
-            blocks: u64::from(request.prompt_tokens.div_ceil(self.block)),
             prefill_tokens: u64::from(
                 request
                     .prompt_tokens
@@ -193,8 +198,8 @@ impl RoutingPolicy for KvRouter {
         };
         let active = &mut self.active[id.index()];
         active.requests += 1;
-        active.blocks += sent.blocks;
         active.prefill_tokens += sent.prefill_tokens;
+        self.blocks.add(request, id);
         self.requests.insert(request.id, sent);
         Route::To(id)
     }
@@ -207,14 +212,14 @@ impl RoutingPolicy for KvRouter {
         _now: SimTime,
     ) {
         let Some(sent) = self.requests.get_mut(&request.id) else {
-            return;
+            return; // its end was seen already
         };
         let active = &mut self.active[sent.replica.index()];
         active.prefill_tokens -= sent.prefill_tokens;
         sent.prefill_tokens = 0;
         if feedback != Feedback::FirstToken {
             active.requests -= 1;
-            active.blocks -= sent.blocks;
+            self.blocks.remove(request, sent.replica);
             self.requests.remove(&request.id);
         }
     }

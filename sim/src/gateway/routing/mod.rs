@@ -24,6 +24,8 @@ mod consistent_hashing;
 mod prefix_hash;
 /// Where the longest prefix was routed, unless loads are uneven.
 mod cache_aware;
+/// Distinct KV blocks of active requests.
+mod active;
 /// Least prefill left to do plus decode blocks.
 mod kv_router;
 /// Filters, weighted scorers, picker.

@@ -554,7 +554,12 @@ fn play(spec: &RoutingSpec, moments: &[Moment]) -> Vec<(u32, Vec<f64>)> {
             (3, crate::view::Feedback::Failed),
         ] {
             if id >= back && policy.wants_feedback() {
-                let old = request((id - back) as u32, 1, &[]);
+                let (.., (_, key, shared, rest)) = moments[id - back];
+                let prefix = [Extent {
+                    key,
+                    tokens: shared,
+                }];
+                let old = request((id - back) as u32, shared + rest, &prefix);
                 let to = ReplicaId(choices[id - back].0);
                 policy.observe(&old, to, feedback, windtunnel_base::time::SimTime::ZERO);
             }
