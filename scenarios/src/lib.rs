@@ -19,8 +19,12 @@ pub mod threshold;
 pub mod names;
 /// Scenarios and policies that come with the program.
 pub mod library;
-/// Scenarios as text.
+/// What shipped systems are made of.
+pub mod expand;
+/// Scenarios as text: complete, with origins, and what differs between two.
 pub mod show;
+/// A commented file to begin with.
+pub mod template;
 /// Where requests come from.
 pub mod workload;
 

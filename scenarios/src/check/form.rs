@@ -243,10 +243,11 @@ impl Check {
             _ => check_format(format, text),
         };
         if let Err(error) = checked {
-            let message = format!("`{}` is not a quantity of its kind", self.path);
-            let mut finding = Finding::error(Code::BadQuantity, at, self.path.to_string(), message)
-                .note(error.to_string());
-            if format == "wt-auto-or-duration" {
+            let message = format!("`{}`: {error}", self.path);
+            let mut finding = Finding::error(Code::BadQuantity, at, self.path.to_string(), message);
+            if let Some(better) = usual_unit(format, text) {
+                finding = finding.label(format!("did you mean \"{better}\"?"));
+            } else if format == "wt-auto-or-duration" {
                 finding = finding.label("write `auto` or a time such as \"60s\"");
             }
             self.findings.push(finding);
@@ -338,6 +339,44 @@ fn noun(shape: Shape) -> &'static str {
         Some("FilterSpec") => "filter",
         _ => "kind",
     }
+}
+
+/// Units as people write them elsewhere, and ours.
+const UNITS: &[(&str, &str)] = &[
+    ("rps", "req/s"),
+    ("qps", "req/s"),
+    ("requests/s", "req/s"),
+    ("rpm", "req/min"),
+    ("msec", "ms"),
+    ("sec", "s"),
+    ("secs", "s"),
+    ("seconds", "s"),
+    ("mins", "min"),
+    ("minutes", "min"),
+    ("hours", "h"),
+    ("days", "d"),
+    ("Gb", "GB"),
+    ("gb", "GB"),
+    ("G", "GiB"),
+    ("Gi", "GiB"),
+    ("GBps", "GB/s"),
+    ("TFLOP/s", "TFLOPS"),
+];
+
+/// The same quantity with the unit that was meant, if it is one of the usual slips.
+fn usual_unit(format: &str, text: &str) -> Option<String> {
+    let format = match format {
+        "wt-auto-or-duration" => "wt-duration",
+        other => other,
+    };
+    let money = format!("${text}");
+    let with_unit = UNITS.iter().filter_map(|(slip, unit)| {
+        let number = text.strip_suffix(slip)?;
+        Some(format!("{number}{unit}"))
+    });
+    with_unit
+        .chain([money.clone(), format!("{money}/h")])
+        .find(|better| check_format(format, better).is_ok())
 }
 
 fn first_sentence(text: &str) -> String {

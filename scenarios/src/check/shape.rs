@@ -227,10 +227,15 @@ impl Shape {
 
     fn example_table(self, kind: &str) -> String {
         let kind = (!kind.is_empty()).then(|| format!("kind = {kind:?}"));
-        let rest = self
+        let tagged = kind.is_some();
+        let required = self
             .required()
             .filter_map(|key| Some(self.key(key)?.example(key)));
-        let parts: Vec<_> = kind.into_iter().chain(rest).collect();
+        let mut parts: Vec<_> = kind.into_iter().chain(required).collect();
+        if parts.is_empty() && !tagged {
+            // Nothing is required: any key shows the form.
+            parts.extend(self.keys().next().map(|(key, shape)| shape.example(key)));
+        }
         format!("{{ {} }}", parts.join(", "))
     }
 }

@@ -12,10 +12,13 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
             let allowed = (folded.chars().count().max(other.chars().count()) / 3).max(1);
             let begins = folded.len() >= 3 && other.starts_with(&folded)
                 || other.len() >= 3 && folded.starts_with(&other);
-            (distance <= allowed || begins).then_some((distance, candidate))
+            // Of equally near words the one that agrees longest from its beginning.
+            let likeness = strsim::jaro_winkler(&folded, &other);
+            let rank = if begins { 0 } else { distance };
+            (distance <= allowed || begins).then_some((rank, likeness, candidate))
         })
-        .min()
-        .map(|(_, candidate)| candidate)
+        .min_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)))
+        .map(|(.., candidate)| candidate)
 }
 
 /// Case and the kind of separator are no difference.
@@ -25,7 +28,10 @@ fn fold(word: &str) -> String {
 
 /// "did you mean `x`?", or nothing.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, known).map_or_else(String::new, |w| format!("did you mean `{w}`?"))
+    match nearest(word, known) {
+        Some(near) if near != word => format!("did you mean `{near}`?"),
+        _ => String::new(),
+    }
 }
 
 /// "known: a, b, c".
@@ -44,6 +50,9 @@ mod tests {
         assert_eq!(nearest("cache_awre", policies), Some("cache_aware"));
         assert_eq!(nearest("Round-Robin", policies), Some("round_robin"));
         assert_eq!(nearest("rand", policies), Some("random"), "a beginning");
+        assert_eq!(nearest("h100", ["h200", "h100-sxm"]), Some("h100-sxm"));
+        let models = ["llama-2-7b", "llama-3.1-8b"];
+        assert_eq!(nearest("llama-3-8b", models), Some("llama-3.1-8b"));
         assert_eq!(nearest("prefix_affinity", policies), None);
         assert_eq!(nearest("", policies), None);
     }

@@ -81,14 +81,14 @@ pub(super) fn classes(rules: &mut Rules<'_>) {
             if let (Some(span), Some(deadline)) = (span, class.deadline)
                 && span > deadline
             {
-                let message = format!("clients give up before, after {deadline}");
+                let message = format!("clients give up earlier, after {deadline}");
                 rules.warn(Code::Pointless, &path.key(key), message);
             }
         }
         if let (Some(ttft), Some(e2e)) = (class.ttft, class.e2e)
             && ttft > e2e
         {
-            let message = format!("the whole answer is due before, after {e2e}");
+            let message = format!("the whole answer is due earlier, after {e2e}");
             rules.warn(Code::Pointless, &path.key("ttft"), message);
         }
     }
@@ -179,6 +179,7 @@ fn threshold_fits(
             let finding = rules.error(Code::UndeclaredName, path, message);
             finding.label = label;
             finding.notes = vec![note];
+            return;
         }
     }
     let metric = threshold.metric.as_str();

@@ -2,8 +2,6 @@
 //! ([`expand`]) and become one of the general policies. A decision allocates nothing once its
 //! buffers have grown, and reads only the signals that the policy declares.
 
-/// What shipped systems are made of.
-mod presets;
 /// Replicas compared by a load signal.
 mod load;
 /// In turn.
@@ -31,8 +29,8 @@ mod kv_router;
 /// Filters, weighted scorers, picker.
 mod weighted;
 
-pub use presets::expand;
 pub use ring::{HashRing, bounded_load};
+pub use windtunnel_scenarios::expand::expand;
 
 use crate::view::{FleetView, PolicyCx, ReplicaView, RoutingPolicy};
 use windtunnel_base::ids::ReplicaId;

@@ -1,12 +1,10 @@
 //! What shipped systems are made of. A preset is data: one of the general policies with the
 //! parameters that the system ships, and how often it reads its replicas' statistics.
 
+use crate::schema::policies::{LoadSignal, PickerKind, PrefixIndexSpec, RoutingSpec, ScorerKind};
 use std::collections::BTreeMap;
 use windtunnel_base::quantity::Span;
 use windtunnel_base::time::SimDuration;
-use windtunnel_scenarios::schema::policies::{
-    LoadSignal, PickerKind, PrefixIndexSpec, RoutingSpec, ScorerKind,
-};
 
 /// The general policy behind a preset, and the period at which the system reads telemetry
 /// (none if it reads none, or if `spec` is no preset). A specification that is no preset comes
