@@ -10,20 +10,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// First in, first out.
-mod fifo;
-/// A binary heap over slots that can change and remove any entry.
-mod heap;
-/// Least frequently used.
-mod lfu;
-/// Doubly linked lists over slots.
-mod list;
 /// Least recently used.
 mod lru;
-/// S3-FIFO: a small, a main and a ghost queue.
-mod s3fifo;
+/// First in, first out.
+mod fifo;
+/// Least frequently used.
+mod lfu;
 /// SIEVE: a moving hand clears marks of use.
 mod sieve;
+/// S3-FIFO: a small, a main and a ghost queue.
+mod s3fifo;
+/// Doubly linked lists over slots.
+mod list;
+/// A binary heap over slots that can remove any entry.
+mod heap;
 
 #[cfg(test)]
 mod tests;

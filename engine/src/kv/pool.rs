@@ -2,6 +2,7 @@
 
 use super::prefix_tree::{NONE, PrefixTree, ROOT};
 use crate::engine::CacheEvent;
+use rustc_hash::FxHashMap;
 use windtunnel_base::content::Extent;
 use windtunnel_base::eviction::{EvictionKind, EvictionPolicy, Policy};
 use windtunnel_base::time::SimTime;
@@ -235,9 +236,9 @@ impl KvCache {
             return 0;
         }
         let mut became_shared = 0;
-        let mut extent_start = 0;
+        let mut extent_start = 0_u32;
         for extent in prefix {
-            let extent_end = target.min(extent_start + extent.tokens);
+            let extent_end = target.min(extent_start.saturating_add(extent.tokens));
             while holding.tokens < extent_end {
                 let offset = holding.tokens - extent_start;
                 became_shared +=
@@ -359,23 +360,33 @@ impl KvCache {
     pub fn audit(&self) -> Result<(), Imbalance> {
         self.check()?;
         let (mut shared, mut cached, mut candidates, mut streams) = (0, 0, 0, 0);
+        let mut holders_below: FxHashMap<u32, u64> = FxHashMap::default();
         for slot in self.tree.slots() {
             let node = &self.tree[slot];
-            let in_tree = node.parent != NONE;
-            streams += u64::from(in_tree && node.offset == 0);
+            if node.parent != NONE {
+                streams += u64::from(node.offset == 0);
+                *holders_below.entry(node.parent).or_default() += u64::from(node.refs);
+                let above = &self.tree[node.parent];
+                expect(
+                    "a node's begin",
+                    u64::from(above.end()),
+                    u64::from(node.start),
+                )?;
+            }
             if node.refs > 0 {
                 shared += node.blocks;
-                let above = &self.tree[node.parent];
-                if node.parent != ROOT && above.refs < node.refs {
-                    let (expected, found) = (u64::from(node.refs), u64::from(above.refs));
-                    return expect("holders of a node above", expected, found);
-                }
             } else {
                 cached += node.blocks;
                 candidates += u64::from(node.blocks > 0 && self.leaving != Some(slot));
                 let useless = node.blocks == 0 && node.is_leaf();
                 expect("idle leaves without a block", 0, u64::from(useless))?;
             }
+        }
+        for slot in self.tree.slots() {
+            // Whoever holds a node holds all above it.
+            let below = holders_below.get(&slot).copied().unwrap_or(0);
+            let here = u64::from(self.tree[slot].refs);
+            expect("holders of a node and below", here.max(below), here)?;
         }
         expect("shared blocks", shared, self.shared)?;
         expect("cached blocks", cached, self.cached)?;
