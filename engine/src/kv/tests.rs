@@ -404,6 +404,40 @@ fn a_shared_beginning_outlives_its_ends() {
 }
 
 #[test]
+fn what_follows_a_victim_leaves_before_it() {
+    let mut kv = KvCache::new(&KvLayout {
+        eviction: EvictionKind::Fifo,
+        ..layout(6, 4)
+    });
+    let question = [e(1, 8), e(2, 8)];
+    for prompt in [&question[..1], &question, &[e(3, 8)]] {
+        let (mut h, cached) = kv.acquire(prompt, 16);
+        let tokens: u32 = prompt.iter().map(|e| e.tokens).sum();
+        let need = u64::from((tokens - cached) / 4);
+        kv.take(need).expect("room");
+        assert_eq!(kv.publish(&mut h, prompt, tokens), need);
+        kv.release(h, 0);
+    }
+    // Stream 1 came first, so it must go; but without it the question could not be found.
+    kv.take(1).expect("one of six");
+    assert_eq!(
+        kv.lookup(&question, 16),
+        12,
+        "the question's end goes first"
+    );
+    // Somebody asks for stream 1 again before its turn has come: it returns as a newcomer, and
+    // the rest of the question is next, then what came after it.
+    let (h, cached) = kv.acquire(&question[..1], 8);
+    assert_eq!(cached, 8);
+    kv.release(h, 0);
+    kv.give_back(1);
+    kv.take(2).expect("an empty one and another");
+    assert_eq!(kv.lookup(&question, 16), 8);
+    kv.take(2).expect("two more");
+    assert_eq!((kv.lookup(&[e(3, 8)], 8), kv.lookup(&question, 16)), (0, 8));
+}
+
+#[test]
 fn without_prefix_cache_blocks_are_only_counted() {
     let mut kv = KvCache::new(&KvLayout {
         prefix_cache: false,
