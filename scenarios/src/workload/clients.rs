@@ -3,9 +3,9 @@
 use super::TrafficError;
 use super::arrivals::Arrivals;
 use super::lengths::{Length, MAX_TOKENS, Time};
-use super::names::NameTable;
 use super::predictor::predict;
 use super::prefixes::Prefixes;
+use crate::names::{DEFAULT, Names};
 use crate::schema::Scenario;
 use crate::schema::traffic::{ArrivalSpec, ClientSpec, PrefixSpec, SessionSpec};
 use windtunnel_base::content::namespace;
@@ -118,7 +118,7 @@ impl ClientPlan {
         spec: &ClientSpec,
         index: usize,
         rate: f64,
-        names: &NameTable,
+        names: &Names,
     ) -> Result<Self, TrafficError> {
         let traffic = &scenario.traffic;
         let at = |field: &str| client_key(scenario, index, field);
@@ -133,11 +133,8 @@ impl ClientPlan {
             Some(spec) => Length::new(spec).map_err(bad(field)),
             None => Ok(Length::Fixed(default)),
         };
-        let class = spec.class.as_deref().unwrap_or("default");
-        let class = names
-            .class(class)
-            .ok_or_else(|| names.no_class(at("class"), class))?;
-        let tenant = names.tenant(spec.tenant.as_deref().unwrap_or("default"));
+        let class = class_id(names, spec.class.as_deref(), at("class"))?;
+        let tenant = names.tenant(spec.tenant.as_deref().unwrap_or(DEFAULT));
         let limit = spec.max_output_tokens.or(traffic.max_output_tokens);
         let prefix = spec.prefix.as_ref().or(traffic.prefix.as_ref());
         if let Some(prefix) = prefix {
@@ -159,9 +156,9 @@ impl ClientPlan {
             rate,
             arrivals,
             labels: Labels {
-                tenant,
+                tenant: tenant.unwrap_or_default(),
                 class,
-                patience: names.patience(class),
+                patience: patience(names, class),
                 max_output_tokens: limit,
             },
             input: length("input", &spec.input, &traffic.input, DEFAULT_INPUT)?,
@@ -247,4 +244,31 @@ fn client_key(scenario: &Scenario, index: usize, field: &str) -> String {
         Some(client) => format!("traffic.clients.{}.{field}", client.name),
         None => format!("traffic.{field}"),
     }
+}
+
+/// The id of a class that `key` names; `default` if it names none.
+pub(crate) fn class_id(
+    names: &Names,
+    class: Option<&str>,
+    key: String,
+) -> Result<ClassId, TrafficError> {
+    let class = class.unwrap_or(DEFAULT);
+    names.class(class).ok_or_else(|| {
+        let known: Vec<_> = names
+            .classes
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        TrafficError::scenario(
+            key,
+            format!("there is no class `{class}`"),
+            format!("name one of {}", known.join(", ")),
+        )
+    })
+}
+
+/// How long clients of a class wait.
+pub(crate) fn patience(names: &Names, class: ClassId) -> Option<SimDuration> {
+    let (_, spec) = names.classes.get(class.index())?;
+    spec.deadline.map(|d| d.0)
 }

@@ -171,18 +171,6 @@ impl Empirical {
         let index = self.cumulative.partition_point(|&c| c <= at);
         self.tokens[index.min(last)]
     }
-
-    /// Mean token count.
-    #[cfg(test)]
-    pub(crate) fn mean(&self) -> f64 {
-        let mut before = 0.0;
-        let mut sum = 0.0;
-        for (&t, &c) in self.tokens.iter().zip(&self.cumulative) {
-            sum += f64::from(t) * (c - before);
-            before = c;
-        }
-        sum / before
-    }
 }
 
 /// A time, ready to be drawn. All in seconds but what is fixed.

@@ -6,8 +6,6 @@
 mod error;
 /// What is known of the traffic before it is played.
 mod facts;
-/// Ids of classes and tenants.
-mod names;
 /// The draws that workloads are made of.
 mod sample;
 /// Lengths in tokens and service times.
@@ -28,17 +26,37 @@ mod sessions;
 mod synthetic;
 /// When clients stop, and how many requests they have under way.
 mod limits;
+/// Files of traces: found, unpacked, read by lines.
+mod input;
+/// CSV as traces use it.
+mod table;
+/// Readers, one per format.
+mod formats;
+/// What is done to a trace before it is played.
+mod transform;
+/// Traces with stamps.
+mod replay;
+/// Requests drawn from a ServeGen pool.
+mod pool;
+/// Agent sessions.
+mod agents;
 
 pub use error::TrafficError;
 pub use facts::{Facts, FileFact};
 
+use crate::names::Names;
 use crate::schema::Scenario;
+use crate::schema::traffic::{TraceFormat, TraceSpec};
+use agents::AgentPlan;
+use input::Source;
 use limits::{Limited, Limits};
-use names::NameTable;
+use pool::PoolPlan;
+use replay::ReplayPlan;
 use std::path::Path;
 use synthetic::SyntheticPlan;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ClassId, RequestId, TenantId};
+use windtunnel_base::quantity::Span;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::request::Truth;
 
@@ -92,12 +110,15 @@ pub struct Traffic {
     plan: Plan,
     limits: Limits,
     facts: Facts,
-    names: NameTable,
+    names: Names,
 }
 
 #[derive(Clone, Debug)]
 enum Plan {
     Synthetic(SyntheticPlan),
+    Replay(ReplayPlan),
+    Pool(PoolPlan),
+    Agents(AgentPlan),
 }
 
 /// Reads what the traffic of a scenario needs and compiles it.
@@ -115,18 +136,16 @@ pub fn prepare(
     traces: Option<&Path>,
     skip_bad_rows: bool,
 ) -> Result<Traffic, TrafficError> {
-    let _ = (dir, traces, skip_bad_rows);
-    let names = NameTable::new(scenario);
+    let source = Source {
+        dir,
+        traces,
+        skip_bad_rows,
+    };
+    let mut names = Names::of(scenario);
     let mut facts = Facts::default();
     let plan = match &scenario.traffic.trace {
         None => Plan::Synthetic(SyntheticPlan::new(scenario, &names, &mut facts)?),
-        Some(_) => {
-            return Err(TrafficError::scenario(
-                "traffic.trace",
-                "traces cannot be read yet",
-                "use synthetic traffic",
-            ));
-        }
+        Some(trace) => read(scenario, trace, &source, &mut names, &mut facts)?,
     };
     let traffic = &scenario.traffic;
     let limits = Limits {
@@ -149,12 +168,59 @@ pub fn prepare(
     })
 }
 
+/// Reads a trace and compiles it.
+fn read(
+    scenario: &Scenario,
+    trace: &TraceSpec,
+    source: &Source<'_>,
+    names: &mut Names,
+    facts: &mut Facts,
+) -> Result<Plan, TrafficError> {
+    if !scenario.traffic.clients.is_empty() {
+        return Err(TrafficError::scenario(
+            "traffic.clients",
+            "with a trace, requests come from its file",
+            "leave out either `clients` or `trace`",
+        ));
+    }
+    let file = trace.file.as_str();
+    let rows = match trace.format {
+        TraceFormat::Mooncake => formats::mooncake::read(file, source, facts)?,
+        TraceFormat::Azure => formats::azure::read(file, source, facts)?,
+        TraceFormat::Burstgpt => formats::burstgpt::read(file, source, facts)?,
+        TraceFormat::Vtc => formats::vtc::read(file, source, facts)?,
+        TraceFormat::Native => formats::native::read(file, source, facts)?,
+        TraceFormat::Servegen => {
+            let Some(tokens) = &trace.tokens_file else {
+                return Err(TrafficError::scenario(
+                    "traffic.trace.tokens_file",
+                    "the format `servegen` keeps token distributions in a second file",
+                    "name it here",
+                ));
+            };
+            let seconds = |span: Option<Span>, absent| span.map_or(absent, |s| s.0.as_secs_f64());
+            let from = seconds(trace.slice.from, 0.0);
+            let to = seconds(trace.slice.to, f64::INFINITY);
+            let pool = formats::servegen::read(file, tokens, (from, to), source, facts)?;
+            return PoolPlan::new(scenario, trace, pool, names, facts).map(Plan::Pool);
+        }
+        TraceFormat::AgenticCoding => {
+            let sessions = formats::agentic::read(file, source, facts)?;
+            return AgentPlan::new(scenario, trace, sessions, names, facts).map(Plan::Agents);
+        }
+    };
+    ReplayPlan::new(scenario, trace, rows, names, facts).map(Plan::Replay)
+}
+
 impl Traffic {
     /// The requests of one seed, from the beginning. Equal seeds give equal requests, whatever
     /// policies do, as far as clients do not wait for answers.
     pub fn workload(&self, seed: u64) -> Box<dyn Workload + Send> {
         match &self.plan {
             Plan::Synthetic(plan) => Box::new(Limited::new(plan.start(seed), self.limits)),
+            Plan::Replay(plan) => Box::new(Limited::new(plan.start(seed), self.limits)),
+            Plan::Pool(plan) => Box::new(Limited::new(plan.start(seed), self.limits)),
+            Plan::Agents(plan) => Box::new(Limited::new(plan.start(seed), self.limits)),
         }
     }
 
@@ -163,8 +229,8 @@ impl Traffic {
         &self.facts
     }
 
-    /// Names of all tenants by id: the scenario's, then those that the trace brings.
-    pub fn tenants(&self) -> &[String] {
-        self.names.tenants()
+    /// Classes and tenants by id: the scenario's, then those that the trace brings.
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 }

@@ -48,6 +48,11 @@ impl Open {
         }
     }
 
+    /// The conversation's id among those of all clients.
+    pub(crate) fn id(&self) -> u64 {
+        u64::from(self.client) << SESSION_BITS | self.number
+    }
+
     /// The entity that names this turn's streams.
     pub(crate) fn turn_entity(&self) -> u64 {
         mix64(self.number) ^ u64::from(self.turn)
@@ -94,56 +99,66 @@ impl Open {
     }
 }
 
-/// All open conversations: those whose next turn has a time, and those that wait for an answer.
-#[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    open: Vec<Open>,
+/// What goes on after an answer: those whose next step has a time, and those that wait.
+#[derive(Debug)]
+pub(crate) struct ClosedLoop<T> {
+    open: Vec<T>,
     free: Vec<u32>,
-    /// Next turns by time, then by conversation.
+    /// Next steps by time, then by the order given.
     due: BinaryHeap<Reverse<(SimTime, u64, u32)>>,
     waiting: FxHashMap<RequestId, u32>,
 }
 
-impl Sessions {
-    /// When the next turn is due.
+impl<T> Default for ClosedLoop<T> {
+    fn default() -> Self {
+        Self {
+            open: Vec::new(),
+            free: Vec::new(),
+            due: BinaryHeap::new(),
+            waiting: FxHashMap::default(),
+        }
+    }
+}
+
+impl<T: Copy> ClosedLoop<T> {
+    /// When the next step is due.
     #[inline]
     pub(crate) fn next_at(&self) -> Option<SimTime> {
         self.due.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Takes the conversation whose turn is due.
-    pub(crate) fn pop(&mut self) -> Option<Open> {
-        let Reverse((_, _, slot)) = self.due.pop()?;
+    /// Takes the one whose step is due.
+    pub(crate) fn pop(&mut self) -> Option<(SimTime, T)> {
+        let Reverse((at, _, slot)) = self.due.pop()?;
         self.free.push(slot);
-        Some(self.open[slot as usize])
+        Some((at, self.open[slot as usize]))
     }
 
-    /// Keeps a conversation until the answer to `request` comes.
-    pub(crate) fn wait(&mut self, request: RequestId, session: Open) {
-        let slot = self.keep(session);
+    /// Keeps one until the answer to `request` comes.
+    pub(crate) fn wait(&mut self, request: RequestId, one: T) {
+        let slot = self.keep(one);
         self.waiting.insert(request, slot);
     }
 
-    /// The conversation that waited for this answer, if one did; it is let go.
-    pub(crate) fn answered(&mut self, request: RequestId) -> Option<Open> {
+    /// The one that waited for this answer, if any; it is let go.
+    pub(crate) fn answered(&mut self, request: RequestId) -> Option<T> {
         let slot = self.waiting.remove(&request)?;
         self.free.push(slot);
         Some(self.open[slot as usize])
     }
 
-    /// Plans the next turn of a conversation.
-    pub(crate) fn plan(&mut self, at: SimTime, session: Open) {
-        let order = u64::from(session.client) << SESSION_BITS | session.number;
-        let slot = self.keep(session);
+    /// Plans the next step of one; steps of one time go by `order`.
+    pub(crate) fn plan(&mut self, at: SimTime, order: u64, one: T) {
+        let slot = self.keep(one);
         self.due.push(Reverse((at, order, slot)));
     }
 
-    fn keep(&mut self, session: Open) -> u32 {
+    fn keep(&mut self, one: T) -> u32 {
         if let Some(slot) = self.free.pop() {
-            self.open[slot as usize] = session;
+            self.open[slot as usize] = one;
             slot
         } else {
-            self.open.push(session);
+            self.open.push(one);
             self.open.len() as u32 - 1
         }
     }

@@ -4,11 +4,11 @@
 use super::arrivals::Arrivals;
 use super::clients::{ClientPlan, Draws};
 use super::facts::Facts;
-use super::names::NameTable;
 use super::prefixes::Prefixes;
 use super::rate::Curve;
-use super::sessions::{Open, SESSION_BITS, Sessions};
+use super::sessions::{ClosedLoop, Open, SESSION_BITS};
 use super::{Arrival, TrafficError, Workload};
+use crate::names::Names;
 use crate::schema::Scenario;
 use crate::schema::traffic::{ArrivalSpec, ClientSpec};
 use std::cmp::Reverse;
@@ -32,7 +32,7 @@ impl SyntheticPlan {
     /// Compiles `[traffic]` without a trace.
     pub(crate) fn new(
         scenario: &Scenario,
-        names: &NameTable,
+        names: &Names,
         facts: &mut Facts,
     ) -> Result<Self, TrafficError> {
         let traffic = &scenario.traffic;
@@ -136,7 +136,7 @@ impl SyntheticPlan {
             plans: Arc::clone(&self.clients),
             clients: Vec::with_capacity(self.clients.len()),
             fresh: BinaryHeap::with_capacity(self.clients.len()),
-            sessions: Sessions::default(),
+            sessions: ClosedLoop::default(),
             at_once: self.at_once,
             taken: 0,
         };
@@ -180,7 +180,7 @@ pub(crate) struct Synthetic {
     clients: Vec<Client>,
     /// Next requests (or first turns) of clients, by time.
     fresh: BinaryHeap<Reverse<(SimTime, u32)>>,
-    sessions: Sessions,
+    sessions: ClosedLoop<Open>,
     at_once: bool,
     taken: u32,
 }
@@ -277,7 +277,7 @@ impl Synthetic {
             at,
             tenant: plan.labels.tenant,
             class: plan.labels.class,
-            session: u64::from(open.client) << SESSION_BITS | open.number,
+            session: open.id(),
             turn,
             prompt_tokens,
             max_output_tokens: plan.labels.max_output_tokens,
@@ -306,10 +306,8 @@ impl Workload for Synthetic {
         let arrival = if fresh_first {
             self.take_fresh(prefix)
         } else {
-            turn.and_then(|at| {
-                let open = self.sessions.pop()?;
-                Some(self.take_turn(at, open, prefix))
-            })
+            let turn = self.sessions.pop();
+            turn.map(|(at, open)| self.take_turn(at, open, prefix))
         };
         self.taken += 1;
         let Some(arrival) = arrival else {
@@ -327,7 +325,8 @@ impl Workload for Synthetic {
         if let (true, Some(plan)) = (finished, plan) {
             let mut rng = client.per_turn.stream("think", open.turn_entity());
             let think = plan.think_time.draw(&mut rng);
-            self.sessions.plan(at.saturating_add(think), open);
+            self.sessions
+                .plan(at.saturating_add(think), open.id(), open);
         }
     }
 }
