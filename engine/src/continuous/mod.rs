@@ -57,8 +57,6 @@ struct Plan {
     swap_bytes: u64,
     /// Somebody was preempted.
     preempted: bool,
-    /// Admission ended because the head of the waiting room did not fit, for the budget then left.
-    blocked: bool,
 }
 
 /// An LLM engine with continuous batching and paged KV.
@@ -78,8 +76,6 @@ pub struct ContinuousBatching {
     /// Those left out of the step in progress.
     paused: Vec<u32>,
     decoding: DecodeSet,
-    /// No decoding request has a later place in the batch.
-    last_decoder: u64,
     plan: Plan,
     run: Run,
     /// End of the latest step.
@@ -115,7 +111,6 @@ impl ContinuousBatching {
             running: Vec::new(),
             prefilling: Vec::new(),
             paused: Vec::new(),
-            last_decoder: 0,
             plan: Plan::default(),
             run: Run::default(),
             last_end: None,
@@ -142,36 +137,22 @@ impl ContinuousBatching {
         self.memory.check(thorough)
     }
 
-    /// Fills a step that begins at `now`: its shape, blocks for decoding requests, and whether the
-    /// waiting room was closed.
-    fn fill(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> (BatchShape, u64, bool) {
+    /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
+    fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
         // What happened at the very instant the last step ended comes too late for this one.
         let follows = self.last_end == Some(now) && !self.running.is_empty();
         let closed = follows && self.head_left == Some(now);
         self.waiting.let_in(now, !follows, &mut self.sequences);
-        self.plan.chunks.clear();
-        self.plan.preempted = false;
-        self.plan.blocked = false;
-        self.resume_paused();
-        let mut budget = self.rules.step_budget();
-        let first_growth = self.schedule_running(&mut budget, outcomes);
-        if !self.plan.preempted && !closed {
-            self.admit(&mut budget, outcomes);
-        }
-        (self.shape(), first_growth, closed)
-    }
-
-    /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
-    fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
         self.plan.swap_bytes = 0;
-        // Under priorities a request in front may be the one to go, and then nobody behind it gets
-        // anything (as in vLLM, where such an empty step takes no time): plan again without it.
-        let (mut shape, mut first_growth, mut closed) = self.fill(now, outcomes);
-        while shape.seqs() == 0 && self.plan.preempted {
-            (shape, first_growth, closed) = self.fill(now, outcomes);
+        let mut first_growth = self.plan_step(closed, outcomes);
+        let mut shape = self.shape();
+        while shape.seqs() == 0 {
+            // The first in the batch had the worst priority and gave up its own place, which
+            // ends the walk (vLLM then runs an empty step). It cannot go on: the batch gets smaller.
+            first_growth = self.plan_step(closed, outcomes);
+            shape = self.shape();
         }
         self.memory.date_events(now);
-        assert!(shape.seqs() > 0, "a step must make progress");
         let cost = self.cost.step(&shape);
         self.run.start = now;
         self.run.shape = shape;
@@ -190,6 +171,20 @@ impl ContinuousBatching {
         {
             self.fast_forward();
         }
+    }
+
+    /// Plans one step and takes its blocks; returns how many of those are for decoding requests.
+    fn plan_step(&mut self, closed: bool, outcomes: &mut Vec<EngineOutcome>) -> u64 {
+        self.plan.chunks.clear();
+        self.plan.preempted = false;
+        self.resume_paused();
+        let mut budget = self.rules.step_budget();
+        let growth = self.schedule_running(&mut budget, outcomes);
+        // Who was thrown out must not come back in the same step.
+        if !self.plan.preempted && (!closed || self.running.is_empty()) {
+            self.admit(&mut budget, outcomes);
+        }
+        growth
     }
 
     /// Adds the steps that follow, up to the next finish or shortage of free blocks.

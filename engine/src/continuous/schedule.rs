@@ -20,8 +20,6 @@ impl ContinuousBatching {
     /// A running request starts (again) to decode.
     pub(super) fn join(&mut self, slot: u32, last_step_end: super::SimTime) {
         self.decoding.join(slot, &mut self.sequences, last_step_end);
-        let admission = self.sequences[slot].admission;
-        self.last_decoder = self.last_decoder.max(admission);
     }
 
     /// Plans the running requests and takes their blocks; returns how many of those are for
@@ -61,9 +59,11 @@ impl ContinuousBatching {
             let slot = self.prefilling[i];
             let s = &self.sequences[slot];
             let wanted = s.prefill_left().min(self.rules.prefill_cap);
-            if u64::from(wanted) > left && s.admission < self.last_decoder {
-                return None; // it may take tokens that decoding requests behind it want
-            }
+            // Nobody is admitted behind a prompt that the budget cuts short, and nobody wants more
+            // than he had; so only the last of the batch can be cut, and the order is kept.
+            debug_assert!(
+                u64::from(wanted) <= left || self.running.last().is_some_and(|r| r.1 == slot)
+            );
             let tokens = u64::from(wanted).min(left) as u32;
             if tokens == 0 {
                 break;

@@ -1,0 +1,245 @@
+//! Fast-forward and stepping one by one cannot be told apart; nor can their results from those of
+//! a plain engine that moves one token at a time.
+
+use crate::harness::{Call, Job, Log, drive};
+use crate::naive::{Limits, Naive};
+use proptest::prelude::*;
+use windtunnel_base::quantity::{Bandwidth, Bytes, Span};
+use windtunnel_base::time::SimDuration;
+use windtunnel_engine::config::{
+    ContinuousSpec, CostSpec, EngineSpec, EvictionKind, KvSpec, LinearSpec, PreemptionKind,
+    PrefixVisibility, SchedulerKind, SchedulerSpec,
+};
+use windtunnel_engine::cost::linear::Linear;
+use windtunnel_engine::cost::{CostFn, StepModel};
+use windtunnel_engine::engine::{Engine, Outcome};
+use windtunnel_engine::replica::Replica;
+
+fn kinds() -> impl Strategy<Value = SchedulerKind> {
+    prop_oneof![
+        1 => Just(SchedulerKind::Static),
+        1 => Just(SchedulerKind::Fcfs),
+        3 => Just(SchedulerKind::Chunked),
+        2 => Just(SchedulerKind::Priority),
+        1 => Just(SchedulerKind::Shortest),
+    ]
+}
+
+fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
+    (kinds(), 0_u32..20, 1_u32..7, prop::option::of(1_u32..9)).prop_map(
+        |(kind, spare, max_num_seqs, long_prefill_threshold)| SchedulerSpec {
+            kind,
+            token_budget: max_num_seqs + spare,
+            max_num_seqs,
+            long_prefill_threshold,
+        },
+    )
+}
+
+fn memories() -> impl Strategy<Value = KvSpec> {
+    let visibility = prop_oneof![
+        Just(PrefixVisibility::OnSchedule),
+        Just(PrefixVisibility::OnComputed),
+        Just(PrefixVisibility::OnFinish),
+    ];
+    let eviction = prop_oneof![
+        Just(EvictionKind::Lru),
+        Just(EvictionKind::Fifo),
+        Just(EvictionKind::Lfu),
+        Just(EvictionKind::Sieve),
+        Just(EvictionKind::S3fifo),
+    ];
+    (
+        (1_u32..6, 4_u64..40, 0.0..0.3_f64),
+        (any::<bool>(), any::<bool>(), any::<bool>(), 0_u64..12),
+        (visibility, eviction),
+    )
+        .prop_map(|(sizes, flags, kinds)| KvSpec {
+            block_size: sizes.0,
+            blocks: Some(sizes.1),
+            watermark: sizes.2,
+            reserve_full_prompt: flags.0,
+            prefix_cache: flags.1,
+            visibility: kinds.0,
+            eviction: kinds.1,
+            preemption: if flags.2 {
+                PreemptionKind::Swap
+            } else {
+                PreemptionKind::Recompute
+            },
+            swap_space: Bytes(flags.3 * u64::from(sizes.0) * 131_072),
+            swap_bandwidth: Bandwidth(1e12),
+            ..KvSpec::default()
+        })
+}
+
+/// Coarse times, so that calls and step ends often coincide.
+fn costs() -> impl Strategy<Value = LinearSpec> {
+    let span = |n: u64| Some(Span(SimDuration::from_nanos(n)));
+    (1_u64..5, 0_u64..3, 0_u64..3, any::<bool>()).prop_map(move |(base, seq, token, kilo)| {
+        LinearSpec {
+            base: span(base * 1000),
+            per_seq: span(seq * 500),
+            per_prefill_token: span(token * 500),
+            per_kilo_context: span(u64::from(kilo) * 100_000),
+            max_seqs: Some(3),
+            ..LinearSpec::default()
+        }
+    })
+}
+
+fn jobs() -> impl Strategy<Value = Vec<Job>> {
+    let prefix = prop::collection::vec((0_u64..3, 1_u32..10), 0..3);
+    let job = (
+        (1_u32..30, 1_u32..40, prop::option::of(1_u32..50)),
+        (0_u32..3, -1_i32..2, prop::option::of(1_u32..40)),
+        (prefix, any::<bool>()),
+    )
+        .prop_map(
+            |((prompt, output, max_output), (class, priority, predicted), (p, continues))| {
+                // Streams differ by place, as the contract of extents asks.
+                let places = p.iter().enumerate();
+                let prefix: Vec<_> = places.map(|(i, &(k, t))| (k + 10 * i as u64, t)).collect();
+                let covered: u32 = prefix.iter().map(|e| e.1).sum();
+                let prompt = if continues {
+                    covered.max(1)
+                } else {
+                    prompt.max(covered)
+                };
+                Job {
+                    max_output,
+                    predicted,
+                    class,
+                    continues,
+                    ..Job::new(prompt, output).sharing(&prefix).priority(priority)
+                }
+            },
+        );
+    prop::collection::vec(job, 1..14)
+}
+
+/// Each job is submitted once, some are cancelled, and somebody looks now and then.
+fn calls() -> impl Strategy<Value = Vec<(u64, u8, u32)>> {
+    prop::collection::vec((0_u64..60, 0_u8..10, 0_u32..14), 0..40)
+}
+
+fn script(jobs: &[Job], calls: &[(u64, u8, u32)], gap: u64) -> Vec<(u64, Call)> {
+    let mut times: Vec<u64> = calls.iter().map(|c| c.0 * gap).collect();
+    times.sort_unstable();
+    let mut script = Vec::new();
+    let mut submitted = 0;
+    for (&at, &(_, what, whom)) in times.iter().zip(calls) {
+        match what {
+            0..=4 if (submitted as usize) < jobs.len() => {
+                script.push((at, Call::Submit(submitted)));
+                submitted += 1;
+            }
+            5 | 6 => script.push((at, Call::Cancel(whom))),
+            _ => script.push((at, Call::Look)),
+        }
+    }
+    let last = times.last().copied().unwrap_or_default();
+    for id in submitted..jobs.len() as u32 {
+        script.push((last + gap, Call::Submit(id)));
+    }
+    script
+}
+
+fn spec(scheduler: SchedulerSpec, kv: KvSpec, cost: LinearSpec, fast_forward: bool) -> EngineSpec {
+    EngineSpec::Continuous(Box::new(ContinuousSpec {
+        scheduler,
+        kv,
+        cost: CostSpec::Linear(cost),
+        fast_forward,
+        ..ContinuousSpec::default()
+    }))
+}
+
+/// Everybody who was let in leaves, once, and leaves nothing behind.
+fn check_ends(log: &Log, jobs: &[Job], engine: &Replica) {
+    for id in 0..jobs.len() as u32 {
+        let ends = log.times(id, |o| {
+            matches!(o, Outcome::Finished | Outcome::Cancelled { .. })
+        });
+        let refused = log.refused.iter().any(|r| r.0 == id);
+        assert_eq!(ends.len(), usize::from(!refused), "request {id} ends once");
+    }
+    let stats = engine.stats(windtunnel_base::time::SimTime::MAX);
+    assert_eq!((stats.running, stats.waiting), (0, 0));
+    assert_eq!((stats.pending_prompt_tokens, stats.kv_held), (0, 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn fast_forward_shows_nowhere(
+        scheduler in schedulers(),
+        kv in memories(),
+        cost in costs(),
+        jobs in jobs(),
+        calls in calls(),
+        gap in prop_oneof![Just(500_u64), Just(1000), Just(1500), Just(7300)],
+        calls_first in any::<bool>(),
+        record in any::<bool>(),
+    ) {
+        let script = script(&jobs, &calls, gap);
+        let [fast, slow] = [true, false].map(|fast_forward| {
+            let spec = spec(scheduler.clone(), kv.clone(), cost.clone(), fast_forward);
+            let mut engine = Replica::build(&spec).unwrap();
+            engine.record_cache_events(record);
+            let log = drive(&mut engine, &jobs, &script, calls_first);
+            check_ends(&log, &jobs, &engine);
+            log
+        });
+        prop_assert_eq!(&fast.outcomes, &slow.outcomes);
+        prop_assert_eq!(&fast.steps, &slow.steps);
+        prop_assert_eq!(&fast.looks, &slow.looks);
+        prop_assert_eq!(&fast.cache, &slow.cache);
+        prop_assert_eq!(fast, slow);
+    }
+
+    #[test]
+    fn a_plain_engine_agrees(
+        scheduler in schedulers(),
+        kv in memories(),
+        cost in costs(),
+        jobs in jobs(),
+        calls in calls(),
+        gap in prop_oneof![Just(500_u64), Just(1000), Just(7300)],
+    ) {
+        let kv = KvSpec { prefix_cache: false, preemption: PreemptionKind::Recompute, ..kv };
+        let script = script(&jobs, &calls, gap);
+        let mut engine = Replica::build(&spec(scheduler.clone(), kv.clone(), cost.clone(), true)).unwrap();
+        let log = drive(&mut engine, &jobs, &script, true);
+        let blocks = kv.blocks.unwrap_or_default();
+        let limits = Limits {
+            kind: scheduler.kind,
+            budget: scheduler.token_budget,
+            seqs: scheduler.max_num_seqs as usize,
+            cap: scheduler.long_prefill_threshold.unwrap_or(u32::MAX),
+            blocks: blocks as u32,
+            block_size: kv.block_size,
+            watermark: (kv.watermark * blocks as f64) as u32,
+            whole_prompt: kv.reserve_full_prompt,
+        };
+        let seconds = |s: Option<Span>| s.map_or(0.0, |s| s.0.as_secs_f64());
+        let cost = CostFn {
+            model: StepModel::Linear(Linear {
+                base: seconds(cost.base),
+                per_seq: seconds(cost.per_seq),
+                per_context: seconds(cost.per_kilo_context) / 1e3,
+                per_prefill_token: seconds(cost.per_prefill_token),
+                per_pair: 0.0,
+                max_seqs: 3,
+            }),
+            swap_bandwidth: 1.0,
+        };
+        let (times, gaps) = Naive::new(limits, &cost, jobs.len()).run(&jobs, &script);
+        for (id, &(first, last)) in times.iter().enumerate() {
+            let id = id as u32;
+            prop_assert_eq!((log.first_token(id), log.finished(id)), (first, last), "request {}", id);
+        }
+        prop_assert_eq!(log.gaps, gaps);
+    }
+}

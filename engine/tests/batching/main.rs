@@ -1,0 +1,16 @@
+//! Tests of replicas through their public contract.
+
+/// Drives a replica through a list of calls and writes down all that can be observed.
+mod harness;
+/// A plain engine that moves one token at a time, to compare with.
+mod naive;
+/// Fast-forward and stepping one by one cannot be told apart; nor from the plain engine.
+mod equivalence;
+/// Stories of a few requests, step by step.
+mod stories;
+/// Throughput and latency against closed forms.
+mod closed_forms;
+/// Stations against queueing theory.
+mod station;
+/// Building replicas from what scenarios say.
+mod building;
