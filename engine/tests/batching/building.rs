@@ -1,1 +1,254 @@
-//! x
+//! Building replicas from what scenarios say.
+
+use windtunnel_base::quantity::{Bandwidth, HourlyPrice, Power};
+use windtunnel_base::units::NanoUsd;
+use windtunnel_engine::batch::BatchShape;
+use windtunnel_engine::config::{
+    ContinuousSpec, CostSpec, DecodePoint, EnergySpec, EngineSpec, LinearSpec, PrefillPoint,
+    StationSpec, TableSpec,
+};
+use windtunnel_engine::cost::interconnect::AllReduce;
+use windtunnel_engine::cost::linear::STEP_FITS;
+use windtunnel_engine::cost::roofline::{Roofline, RooflineSettings};
+use windtunnel_engine::cost::table::Table;
+use windtunnel_engine::hardware::{GPUS, MODELS, find_gpu, find_model};
+use windtunnel_engine::replica::Replica;
+
+fn build(change: impl Fn(&mut ContinuousSpec)) -> Result<Replica, String> {
+    let mut spec = ContinuousSpec::default();
+    change(&mut spec);
+    Replica::build(&EngineSpec::Continuous(Box::new(spec))).map_err(|e| e.to_string())
+}
+
+#[test]
+fn errors_name_the_field_and_the_remedy() {
+    type Change = fn(&mut ContinuousSpec);
+    let cases: [(&str, &str, Change); 14] = [
+        ("`gpu`", "h100-sxm", |s| s.gpu = "h1000".into()),
+        ("`model`", "qwen3-32b", |s| s.model = "gpt".into()),
+        ("`tensor_parallel`", "divisor", |s| s.tensor_parallel = 3),
+        ("`model`", "raise `tensor_parallel`", |s| {
+            s.model = "llama-3.1-70b".into()
+        }),
+        ("`max_model_len`", "131072", |s| {
+            s.max_model_len = Some(1 << 20)
+        }),
+        ("`kv.blocks`", "1 or more", |s| s.kv.blocks = Some(0)),
+        ("`kv.block_size`", "16", |s| s.kv.block_size = 0),
+        ("`kv.memory_utilization`", "over 0", |s| {
+            s.kv.memory_utilization = 0.0
+        }),
+        ("`kv.swap_bandwidth`", "25GB/s", |s| {
+            s.kv.swap_bandwidth = Bandwidth(0.0)
+        }),
+        ("`scheduler.token_budget`", "max_num_seqs", |s| {
+            s.scheduler.token_budget = 64
+        }),
+        ("`scheduler.max_num_seqs`", "1 or more", |s| {
+            s.scheduler.max_num_seqs = 0
+        }),
+        ("`cost.preset`", "h100-qwen3-8b", |s| {
+            s.cost = CostSpec::Linear(LinearSpec {
+                preset: Some("b200".into()),
+                ..LinearSpec::default()
+            });
+        }),
+        ("`cost`", "`base`", |s| {
+            s.cost = CostSpec::Linear(LinearSpec::default())
+        }),
+        ("`energy.idle`", "swap", |s| {
+            let (idle, peak) = (Power(700.0), Power(100.0));
+            s.energy = Some(EnergySpec::Power { idle, peak });
+        }),
+    ];
+    for (field, remedy, change) in cases {
+        let text = build(change).unwrap_err();
+        assert!(text.contains(field) && text.contains(remedy), "{text}");
+    }
+    let none = StationSpec {
+        servers: 0,
+        ..StationSpec::default()
+    };
+    assert!(Replica::build(&EngineSpec::Station(none)).is_err());
+}
+
+#[test]
+fn facts_follow_from_the_catalogue() {
+    let replica = build(|s| {
+        s.gpu = "h100-sxm".into();
+        s.model = "qwen3-32b".into();
+        s.tensor_parallel = 2;
+    })
+    .unwrap();
+    assert_eq!(replica.gpus(), 2);
+    assert_eq!(replica.price(), HourlyPrice(NanoUsd(6_000_000_000)));
+    assert_eq!(replica.idle_power_watts(), 240.0);
+    assert_eq!(replica.max_tokens_per_request(), Some(40_960));
+    // llm-d reports 307,328 tokens for this deployment.
+    let tokens = replica.kv_layout().unwrap().total_blocks * 16;
+    assert!((tokens as f64 / 307_328.0 - 1.0).abs() < 0.1, "{tokens}");
+}
+
+#[test]
+fn every_model_fits_somewhere() {
+    for model in &MODELS {
+        let fits = GPUS.iter().any(|gpu| {
+            [1, 2, 4].into_iter().any(|tp| {
+                build(|s| {
+                    s.gpu = gpu.name.into();
+                    s.model = model.name.into();
+                    s.tensor_parallel = tp;
+                })
+                .is_ok()
+            })
+        });
+        assert!(fits, "{}", model.name);
+    }
+}
+
+fn decode(seqs: u32, context: u32) -> BatchShape {
+    BatchShape {
+        decode_seqs: seqs,
+        decode_context: u64::from(seqs) * u64::from(context),
+        sampled: seqs,
+        ..BatchShape::default()
+    }
+}
+
+fn ideal() -> RooflineSettings {
+    RooflineSettings {
+        tensor_parallel: 1,
+        compute_efficiency: 1.0,
+        bandwidth_efficiency: 1.0,
+        overhead: 0.0,
+        kv_bytes_per_element: 2.0,
+    }
+}
+
+#[test]
+fn a_roofline_has_two_roofs() {
+    let (gpu, model) = (
+        find_gpu("h100-sxm").unwrap(),
+        find_model("llama-3.1-8b").unwrap(),
+    );
+    let roofline = Roofline::new(gpu, model, &ideal());
+    // One request without context: all weights but the embedding are read once.
+    let read = (model.layer_parameters() + model.head_parameters()) as f64 * 2.0 + 131_072.0;
+    let seconds = roofline.seconds(&decode(1, 0));
+    assert!(
+        (seconds * gpu.bandwidth / read - 1.0).abs() < 1e-12,
+        "{seconds}"
+    );
+    // So the model's share of the peak is below 5 % (catalogue row E02).
+    let operations = 2.0 * (model.layer_parameters() + model.head_parameters()) as f64;
+    assert!(operations / seconds / gpu.compute < 0.05);
+    // Each thousand tokens of context add 131,072,000 bytes.
+    let more = roofline.seconds(&decode(1, 1000)) - seconds;
+    assert!(
+        (more * gpu.bandwidth / 131_072_000.0 - 1.0).abs() < 1e-9,
+        "{more}"
+    );
+    // A large prefill is bound by compute: 2 operations per weight and token, 4 per pair, layer
+    // and query number; the head computes one row, which reading its weights outlasts.
+    let t = 8192_u64;
+    let prefill = BatchShape {
+        prefill_seqs: 1,
+        prefill_tokens: t,
+        prefill_pairs: t * (t + 1) / 2,
+        sampled: 1,
+        ..BatchShape::default()
+    };
+    let layers = 2.0 * model.layer_parameters() as f64 * t as f64;
+    let attention = 4.0 * 32.0 * 4096.0 * prefill.prefill_pairs as f64;
+    let head = model.head_parameters() as f64 * 2.0 / gpu.bandwidth;
+    let expected = (layers + attention) / gpu.compute + head;
+    assert!((roofline.seconds(&prefill) / expected - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn all_reduces_cost_latency_and_bytes() {
+    assert_eq!(
+        AllReduce::new(1, 80, 16_384.0, 450e9, 1e-5).seconds(100),
+        0.0
+    );
+    let four = AllReduce::new(4, 80, 16_384.0, 450e9, 1e-5);
+    let expected = 160.0 * (1e-5 + 1.5 * 100.0 * 16_384.0 / 450e9);
+    assert!((four.seconds(100) / expected - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn fits_reproduce_the_throughput_they_were_made_from() {
+    // Measured tokens per second at a mean batch (ML.ENERGY).
+    let measured = [
+        (
+            "h100-llama-3.1-8b",
+            &[(8, 1070.0), (32, 3391.0), (128, 7037.0), (256, 9010.0)][..],
+        ),
+        ("h100-qwen3-8b", &[(8, 962.0), (128, 5930.0)][..]),
+        (
+            "2xh100-qwen3-32b",
+            &[(8, 522.0), (128, 3905.0), (256, 5155.0)][..],
+        ),
+        (
+            "4xh100-llama-3.1-70b",
+            &[(8, 470.0), (32, 1487.0), (128, 3876.0)][..],
+        ),
+        (
+            "8xh100-llama-3.1-405b-fp8",
+            &[(8, 233.0), (128, 1896.0)][..],
+        ),
+    ];
+    assert_eq!(measured.len(), STEP_FITS.len());
+    for (name, points) in measured {
+        let fit = STEP_FITS.iter().find(|f| f.name == name).unwrap();
+        for &(batch, throughput) in points {
+            let batch = f64::from(batch);
+            let ours = batch / (fit.base_ms + fit.per_seq_ms * batch) * 1e3;
+            let error: f64 = ours / throughput - 1.0;
+            // Catalogue row H12.
+            assert!(error.abs() < 0.05, "{name} at {batch}: {error}");
+        }
+    }
+}
+
+#[test]
+fn tables_interpolate_and_say_when_they_guess() {
+    let decode_point = |(seqs, context, ms)| DecodePoint { seqs, context, ms };
+    let spec = TableSpec {
+        decode: [(1, 0, 10.0), (1, 1000, 12.0), (9, 0, 18.0), (9, 1000, 36.0)]
+            .map(decode_point)
+            .to_vec(),
+        prefill: vec![PrefillPoint {
+            tokens: 512,
+            context: 0,
+            ms: 40.0,
+        }],
+    };
+    let table = Table::new(&spec).unwrap();
+    let at = |seqs, context| {
+        let (seconds, outside) = table.seconds(&decode(seqs, context));
+        ((seconds * 1e6).round() / 1e3, outside)
+    };
+    assert_eq!(at(1, 0), (10.0, false));
+    assert_eq!(
+        at(5, 500),
+        (19.0, false),
+        "the middle of a cell is the mean of its corners"
+    );
+    assert_eq!(at(9, 2000), (54.0, true), "18 ms more per thousand tokens");
+    let prefill = BatchShape {
+        prefill_seqs: 1,
+        prefill_tokens: 100,
+        ..BatchShape::default()
+    };
+    assert_eq!(
+        table.seconds(&prefill),
+        (0.040, true),
+        "one point says the same everywhere"
+    );
+    let mut gap = spec;
+    gap.decode.pop();
+    let error = Table::new(&gap).unwrap_err();
+    assert_eq!(error.0, "decode");
+    assert!(error.1.to_string().contains("(9, 1000)"), "{}", error.1);
+}

@@ -7,9 +7,11 @@ use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_base::units::MicroJoules;
 use windtunnel_engine::batch::BatchShape;
+use windtunnel_engine::config::EngineSpec;
 use windtunnel_engine::engine::{
     CacheEvent, Engine, EngineOutcome, EngineStats, Outcome, StepObserver,
 };
+use windtunnel_engine::replica::Replica;
 use windtunnel_engine::request::{RequestView, Submission, Truth};
 
 /// A request of a test.
@@ -61,6 +63,11 @@ impl Job {
             ..Self::new(1, 1)
         }
     }
+}
+
+/// The replica of a specification that is meant to be fine.
+pub(crate) fn built(spec: &EngineSpec) -> Replica {
+    Replica::build(spec).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// What the caller does at some time.
