@@ -14,6 +14,10 @@ pub mod threshold;
 /// `summary.json`: the figures of one or several seeds of one scenario.
 pub mod summary;
 
+/// Two runs of the same traffic, paired.
+pub mod compare;
+/// Where a request's time went, and what makes the slow ones slow.
+pub mod explain;
 /// Documents.
 pub mod render;
 

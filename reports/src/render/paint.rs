@@ -2,6 +2,7 @@
 
 use super::number::{digits, figure};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -85,17 +86,33 @@ where
     Ok(())
 }
 
-/// Distribution functions over a logarithmic axis of ms.
+/// A range wider than this gets a logarithmic axis.
+const WIDE: f64 = 20.0;
+
+/// Distribution functions over an axis of ms, logarithmic if they reach far.
 pub(super) fn cdf(canvas: &Canvas<'_>, lines: &[Line]) -> Drawn {
     let xs = || lines.iter().flat_map(|l| &l.points).map(|p| p.0.max(1e-6));
     let least = xs().fold(f64::INFINITY, f64::min);
     let most = xs().fold(0.0, f64::max).max(least * 1.01);
     let below = legend(canvas, lines)?;
-    let mut chart = ChartBuilder::on(&below)
+    if most / least > WIDE {
+        cdf_over(&below, (least * 0.98..most * 1.02).log_scale(), lines)
+    } else {
+        let margin = (most - least) * 0.02;
+        cdf_over(&below, least - margin..most + margin, lines)
+    }
+}
+
+fn cdf_over<X>(canvas: &Canvas<'_>, xs: X, lines: &[Line]) -> Drawn
+where
+    X: AsRangedCoord<Value = f64>,
+    X::CoordDescType: ValueFormatter<f64>,
+{
+    let mut chart = ChartBuilder::on(canvas)
         .margin_right(16)
         .x_label_area_size(28)
         .y_label_area_size(56)
-        .build_cartesian_2d((least * 0.98..most * 1.02).log_scale(), 0.0..1.0)?;
+        .build_cartesian_2d(xs, 0.0..1.0)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)

@@ -211,8 +211,11 @@ fn over_time(run: &RunResult, warm_up: f64) -> Result<Vec<Plot>, PlotError> {
     Ok(plots)
 }
 
+/// Makes a line of a figure of samples.
+type MakeLine<'a> = dyn Fn(&str, &dyn Fn(&Sample) -> f64) -> Line + 'a;
+
 /// KV blocks held by running requests over all, by replica or their spread.
-fn occupancy(run: &RunResult, line: &dyn Fn(&str, &dyn Fn(&Sample) -> f64) -> Line) -> Vec<Line> {
+fn occupancy(run: &RunResult, line: &MakeLine<'_>) -> Vec<Line> {
     let share = |r: &ReplicaSample| r.kv_held as f64 / (r.kv_total.max(1)) as f64;
     if run.replicas.len() <= MANY {
         return (0..run.replicas.len())

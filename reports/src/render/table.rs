@@ -6,6 +6,7 @@ use super::number::{count, difference, digits, figure};
 use crate::estimate::Estimate;
 use crate::summary::{Figures, Summary, WarningKind};
 use crate::threshold::{Outcome, Verdict};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Families of times and what people call them.
@@ -21,7 +22,7 @@ const STATISTICS: [&str; 4] = ["mean", "p50", "p90", "p99"];
 /// The widest line.
 const WIDTH: usize = 100;
 const LABEL: usize = 9;
-const CELL: usize = 11;
+const CELL: usize = 10;
 
 /// Renders a summary as text.
 pub fn render(summary: &Summary) -> String {
@@ -45,6 +46,8 @@ pub fn render(summary: &Summary) -> String {
     cache(summary, &mut lines);
     notes(summary, &mut lines);
     lines.push(in_words(summary));
+    // Blocks that had nothing to say leave no gap.
+    lines.dedup_by(|next, line| next.is_empty() && line.is_empty());
     let mut text = String::new();
     for line in lines {
         text.push_str(line.trim_end());
@@ -169,12 +172,23 @@ fn goodput(summary: &Summary, lines: &mut Vec<String>, shown: &mut Vec<usize>) {
 
 fn write_target(line: &mut String, target: &Outcome) {
     let limit = figure(target.limit, &target.unit);
+    let _ = write!(line, "{limit:>CELL$}");
+    write_verdict(line, target);
+}
+
+/// Whether it is met and by how much; the interval is left out where it does not fit.
+fn write_verdict(line: &mut String, target: &Outcome) {
     let met = match target.verdict {
         Verdict::Pass => "yes",
         Verdict::Fail => "no",
         Verdict::Undecided => "?",
     };
-    let _ = write!(line, "{limit:>CELL$}{met:>6}   {}", margin(target));
+    let _ = write!(line, "{met:>6}   ");
+    let mut margin = margin(target);
+    if line.chars().count() + margin.chars().count() > WIDTH {
+        margin.truncate(margin.find(" ± ").unwrap_or(margin.len()));
+    }
+    line.push_str(&margin);
 }
 
 /// `p99 over by 12 ms ± 4`.
@@ -309,21 +323,15 @@ fn targets(summary: &Summary, lines: &mut Vec<String>, shown: &[usize]) {
         return;
     }
     lines.push(String::new());
-    lines.push(format!("{:48}{:>12}{:>6}", "target", "is", "met"));
+    lines.push(format!("{:46}{:>12}{:>6}", "target", "is", "met"));
     for target in rest {
-        let condition: String = target.condition.chars().take(47).collect();
+        let condition: String = target.condition.chars().take(45).collect();
         let value = target
             .value
             .map_or(String::new(), |v| figure(v, &target.unit));
-        let met = match target.verdict {
-            Verdict::Pass => "yes",
-            Verdict::Fail => "no",
-            Verdict::Undecided => "?",
-        };
-        lines.push(format!(
-            "{condition:48}{value:>12}{met:>6}   {}",
-            margin(target)
-        ));
+        let mut line = format!("{condition:46}{value:>12}");
+        write_verdict(&mut line, target);
+        lines.push(line);
     }
 }
 
@@ -334,30 +342,28 @@ fn costs(summary: &Summary, lines: &mut Vec<String>) {
     parts.extend(shown_figure(m, "energy_per_verified_output"));
     parts
         .extend(shown_figure(m, "toten_per_verified_output").map(|f| f.replace("tokens", "TOTEN")));
-    if !parts.is_empty() {
-        lines.push(String::new());
-        lines.push(format!("per verified output   {}", parts.join(" · ")));
-    }
     let pooled = |name: &str| m.get(name).map(|e| e.n);
-    if let (Some(useful), Some(accepted)) = (
-        pooled("verified_useful_outputs"),
-        pooled("accepted_outputs"),
-    ) {
-        let finished = pooled("finished").unwrap_or(0);
-        let tax = shown_figure(m, "verifier_tax")
-            .map_or(String::new(), |tax| format!(" · verifier tax {tax}"));
-        let undetected = accepted.saturating_sub(useful);
+    let verified = pooled("verified_useful_outputs").zip(pooled("accepted_outputs"));
+    lines.push(String::new());
+    if !parts.is_empty() {
         lines.push(format!(
-            "verified              {} of {} accepted · {} useful · {} late or bad{tax}",
-            count(accepted),
-            count(finished),
-            count(useful),
-            count(undetected),
+            "{:LABEL$}{} per verified output",
+            "cost",
+            parts.join(" · ")
         ));
     } else if let Some(total) = shown_figure(m, "cost_total") {
         let energy = shown_figure(m, "energy_total").map_or(String::new(), |e| format!(" · {e}"));
-        lines.push(String::new());
-        lines.push(format!("spent per seed        {total}{energy}"));
+        lines.push(format!("{:LABEL$}{total}{energy} per seed", "cost"));
+    }
+    if let Some((useful, accepted)) = verified {
+        let finished = pooled("finished").unwrap_or(0);
+        let mut parts = vec![
+            format!("{} of {} accepted", count(accepted), count(finished)),
+            format!("{} useful", count(useful)),
+            format!("{} late or bad", count(accepted.saturating_sub(useful))),
+        ];
+        parts.extend(shown_figure(m, "verifier_tax").map(|tax| format!("verifier tax {tax}")));
+        joined(lines, "verified", &parts);
     }
 }
 
@@ -401,19 +407,17 @@ fn notes(summary: &Summary, lines: &mut Vec<String>) {
             notes.push(warning.text.clone());
         }
     }
-    let mut reasons: Vec<_> = summary
-        .metrics
-        .iter()
-        .filter_map(|(name, e)| Some(format!("{name} left out: {}", e.reason.as_ref()?)))
-        .collect();
-    if reasons.len() > 3 {
-        let more = reasons.len() - 2;
-        reasons.truncate(2);
-        reasons.push(format!(
-            "{more} more figures left out for the same kind of reason"
-        ));
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, estimate) in &summary.metrics {
+        if let Some(reason) = &estimate.reason {
+            reasons.entry(reason).or_default().push(name);
+        }
     }
-    notes.extend(reasons);
+    notes.extend(
+        reasons
+            .iter()
+            .map(|(reason, names)| format!("{} left out: {reason}", names.join(", "))),
+    );
     for target in &summary.thresholds {
         if let (Verdict::Undecided, Some(reason)) = (target.verdict, &target.reason) {
             notes.push(format!("{} is undecided: {reason}", target.condition));

@@ -1,0 +1,401 @@
+//! Every metric is its formula on a hand-made ledger of ten requests: the numbers here were worked
+//! out with pen and paper.
+
+use std::collections::BTreeMap;
+use windtunnel_base::ids::ClassId;
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_ledger::account::Account;
+use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
+use windtunnel_ledger::rows::{End, Row};
+use windtunnel_reports::Summary;
+use windtunnel_reports::metric::METRICS;
+use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
+
+const MS: u64 = 1_000_000;
+
+/// Sent half a second after the one before, started 50 ms later.
+fn row(request: u32, end: End) -> Row {
+    let sent_ns = u64::from(request) * 500 * MS;
+    Row {
+        request,
+        session: u64::from(request),
+        turn: 0,
+        tenant: 0,
+        class: 0,
+        replica: Some(0),
+        end,
+        measured: false,
+        sent_ns,
+        dispatched_ns: Some(sent_ns),
+        accepted_ns: Some(sent_ns),
+        started_ns: Some(sent_ns + 50 * MS),
+        first_token_ns: None,
+        generated_ns: None,
+        ended_ns: sent_ns + 900 * MS,
+        prompt_tokens: 100,
+        cached_tokens: 0,
+        output_tokens: 0,
+        preemptions: 0,
+        accepted_by_verifier: None,
+        good: true,
+        met_objectives: false,
+    }
+}
+
+/// A finished one: time to first token and end-to-end latency in ms.
+fn finished(request: u32, ttft: u64, e2e: u64, output_tokens: u32) -> Row {
+    let row = row(request, End::Finished);
+    Row {
+        first_token_ns: Some(row.sent_ns + ttft * MS),
+        generated_ns: Some(row.sent_ns + e2e * MS),
+        ended_ns: row.sent_ns + e2e * MS,
+        output_tokens,
+        accepted_by_verifier: Some(true),
+        met_objectives: true,
+        ..row
+    }
+}
+
+fn ten() -> [(Row, bool); 10] {
+    let turned_away = |request, reason| Row {
+        class: 1,
+        replica: None,
+        started_ns: None,
+        ..row(request, End::Refused(reason))
+    };
+    [
+        (finished(0, 100, 1000, 10), true),
+        (
+            Row {
+                prompt_tokens: 200,
+                cached_tokens: 100,
+                ..finished(1, 200, 1100, 10)
+            },
+            true,
+        ),
+        (
+            Row {
+                cached_tokens: 50,
+                accepted_by_verifier: Some(false),
+                ..finished(2, 300, 1300, 11)
+            },
+            false,
+        ),
+        // One token: no TPOT. Bad, and the verifier did not see it.
+        (
+            Row {
+                good: false,
+                ..finished(3, 400, 400, 1)
+            },
+            false,
+        ),
+        // Too late for its objectives.
+        (
+            Row {
+                prompt_tokens: 300,
+                cached_tokens: 150,
+                met_objectives: false,
+                ..finished(4, 500, 2500, 21)
+            },
+            false,
+        ),
+        (
+            Row {
+                class: 1,
+                ..finished(5, 600, 1600, 6)
+            },
+            true,
+        ),
+        (turned_away(6, Refusal::QueueFull), false),
+        (turned_away(7, Refusal::RateLimited), false),
+        (
+            Row {
+                cached_tokens: 100,
+                preemptions: 2,
+                ..row(8, End::Abandoned)
+            },
+            false,
+        ),
+        (
+            Row {
+                class: 1,
+                prompt_tokens: 1000,
+                preemptions: 1,
+                ..row(9, End::Unfinished)
+            },
+            false,
+        ),
+    ]
+}
+
+/// Ten seconds with the ten requests in the first five.
+fn run(warm_up_ns: u64) -> RunResult {
+    let mut collector = Collector::new(2, SimDuration::from_secs(1), true);
+    for (row, useful) in ten() {
+        collector.row(row, useful);
+    }
+    let late = SimTime::from_nanos(9_900 * MS);
+    collector.gap(late, ClassId(0), SimDuration::from_millis(100), 3);
+    collector.gap(late, ClassId(1), SimDuration::from_millis(200), 1);
+    let segment = collector.segment(late);
+    let books = &mut segment.books;
+    for (account, usd) in [
+        (Account::Decode, 6),
+        (Account::Idle, 3),
+        (Account::Verification, 1),
+    ] {
+        books
+            .money
+            .post(Account::Source, account, usd * 1_000_000_000);
+    }
+    books
+        .energy
+        .post(Account::Source, Account::Decode, 36_000_000_000);
+    books.prompt_tokens_computed = 1500;
+    books.prompt_tokens_cached = 500;
+    books.output_tokens_generated = 100;
+    (
+        segment.steps,
+        segment.extrapolated_steps,
+        segment.decode_seqs,
+    ) = (10, 1, 40);
+    let (segments, segment_ns, rows) = collector.finish();
+    let replica = |kv_held| ReplicaSample {
+        kv_held,
+        kv_total: 50,
+        ..ReplicaSample::default()
+    };
+    let sample = |at_ns, in_system, held: [u64; 2]| Sample {
+        at_ns,
+        in_system,
+        replicas: held.map(replica).to_vec(),
+        ..Sample::default()
+    };
+    let totals = |prompt_tokens, output_tokens| ReplicaTotals {
+        requests: 4,
+        prompt_tokens,
+        output_tokens,
+        busy_ns: 0,
+    };
+    RunResult {
+        seed: 1,
+        digest: "d".into(),
+        end_ns: 10_000 * MS,
+        class_names: vec!["chat".into(), "batch".into()],
+        tenant_names: vec!["default".into()],
+        segment_ns,
+        segments,
+        fixed_warm_up_ns: Some(warm_up_ns),
+        samples: vec![
+            sample(3_000 * MS, 2, [10, 20]),
+            sample(6_000 * MS, 4, [50, 0]),
+        ],
+        replicas: vec![totals(200, 100), totals(60, 40)],
+        rows,
+        ..RunResult::default()
+    }
+}
+
+fn scenario() -> Scenario {
+    let objective = ClassSpec {
+        ttft: Some("1s".parse().unwrap()),
+        ..ClassSpec::default()
+    };
+    Scenario {
+        classes: [
+            ("chat".to_owned(), objective.clone()),
+            ("batch".to_owned(), objective),
+        ]
+        .into(),
+        verification: Some(VerificationSpec::default()),
+        ..Scenario::default()
+    }
+}
+
+fn summary(warm_up_ns: u64) -> Summary {
+    Summary::from_runs(&scenario(), "ten", "hash", &[run(warm_up_ns)])
+}
+
+#[test]
+fn every_metric_is_its_formula() {
+    let expected: BTreeMap<&str, (f64, u64)> = [
+        ("ttft_mean", (2100.0 / 6.0, 6)),
+        ("tpot_mean", ((4.0 * 100.0 + 200.0) / 5.0, 5)),
+        ("itl_mean", ((3.0 * 100.0 + 200.0) / 4.0, 4)),
+        ("e2e_mean", (7900.0 / 6.0, 6)),
+        ("queue_mean", (50.0, 8)),
+        // Requests 0, 1, 2, 3 and 5 met their objectives; all ten count.
+        ("goodput", (0.5, 10)),
+        ("goodput_rate", (5.0 / 10.0, 5)),
+        ("offered_rate", (10.0 / 5.0, 10)),
+        ("request_throughput", (6.0 / 10.0, 6)),
+        ("output_token_throughput", (59.0 / 10.0, 6)),
+        // Request 3 finished with a bad answer.
+        ("availability", (0.5, 10)),
+        ("sent", (10.0, 10)),
+        ("finished", (6.0, 6)),
+        ("refused", (2.0, 2)),
+        ("abandoned", (1.0, 1)),
+        ("unfinished", (1.0, 1)),
+        ("preemptions", (3.0, 3)),
+        ("prefix_hit_rate", (400.0 / 2000.0, 8)),
+        ("verification_pass_rate", (5.0 / 6.0, 6)),
+        ("accepted_outputs", (5.0, 5)),
+        ("verified_useful_outputs", (3.0, 3)),
+        ("cost_total", (10.0, 10)),
+        ("cost_per_verified_output", (10.0 / 3.0, 3)),
+        ("cost_per_accepted_output", (10.0 / 5.0, 5)),
+        ("energy_total", (10.0, 10)),
+        ("energy_per_verified_output", (10.0 / 3.0, 3)),
+        // 100 + 0.2 * 1500 + 0.02 * 500 = 410.
+        ("toten_per_verified_output", (410.0 / 3.0, 3)),
+        ("toten_raw_per_verified_output", (2100.0 / 3.0, 3)),
+        ("verifier_tax", (0.1, 6)),
+        ("load_imbalance", (300.0 / 200.0, 8)),
+        ("batch_mean", (4.0, 10)),
+        ("in_system_mean", (3.0, 2)),
+        // 30 of 100 blocks, then 50 of 100.
+        ("kv_usage_mean", (0.4, 2)),
+        ("extrapolated_share", (0.1, 10)),
+    ]
+    .into();
+    let summary = summary(0);
+    for metric in METRICS {
+        let estimate = &summary.metrics[metric.name];
+        assert_eq!(estimate.unit, metric.unit);
+        if let Some(&(value, n)) = expected.get(metric.name) {
+            let read = estimate.value.unwrap();
+            assert!(
+                (read - value).abs() < 1e-9,
+                "{} {read} {value}",
+                metric.name
+            );
+            assert_eq!(estimate.n, n, "{}", metric.name);
+        } else {
+            // Ten requests cannot support a quantile: p50 needs ten that finished.
+            assert!(metric.name.contains("_p"), "{} is not tested", metric.name);
+            assert_eq!(estimate.value, None, "{}", metric.name);
+            let reason = estimate.reason.as_deref().unwrap();
+            assert!(reason.contains("values per run, there are"), "{reason}");
+        }
+    }
+    let refused: Vec<_> = summary.refused_by_reason.into_iter().collect();
+    assert_eq!(
+        refused,
+        [("queue_full".to_owned(), 1), ("rate_limited".to_owned(), 1)]
+    );
+}
+
+#[test]
+fn classes_divide_the_requests() {
+    let summary = summary(0);
+    let of = |class: &str, name: &str| summary.by_class[class][name].value.unwrap();
+    assert_eq!((of("chat", "sent"), of("batch", "sent")), (6.0, 4.0));
+    assert_eq!(of("chat", "ttft_mean"), 1500.0 / 5.0);
+    assert_eq!(
+        (of("batch", "ttft_mean"), of("batch", "tpot_mean")),
+        (600.0, 200.0)
+    );
+    assert_eq!(
+        (of("chat", "goodput"), of("batch", "goodput")),
+        (4.0 / 6.0, 0.25)
+    );
+    // Nobody keeps books by class.
+    assert!(!summary.by_class["chat"].contains_key("cost_total"));
+}
+
+#[test]
+fn a_fixed_warm_up_drops_whole_segments() {
+    // 1.5 s reaches into the second segment, so both go: requests 0 to 3.
+    let summary = summary(1_500 * MS);
+    assert_eq!(summary.runs[0].steady.window.from_ns, 2_000 * MS);
+    assert_eq!(summary.metrics["sent"].value, Some(6.0));
+    assert_eq!(summary.metrics["ttft_mean"].value, Some(1100.0 / 2.0));
+    assert_eq!(summary.metrics["request_throughput"].value, Some(2.0 / 8.0));
+    // Postings of the kept segments stay, whoever they were made for.
+    assert_eq!(summary.metrics["cost_total"].value, Some(10.0));
+    let mut rows = run(0).rows;
+    summary.runs[0].steady.window.mark(&mut rows);
+    let measured: Vec<u32> = rows
+        .iter()
+        .filter(|r| r.measured)
+        .map(|r| r.request)
+        .collect();
+    assert_eq!(measured, [4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn what_a_scenario_cannot_have_is_absent() {
+    let bare = Scenario::default();
+    let mut run = run(0);
+    run.replicas.truncate(1);
+    run.samples.clear();
+    for segment in &mut run.segments {
+        segment.books = Default::default();
+    }
+    let summary = Summary::from_runs(&bare, "bare", "hash", &[run]);
+    for name in [
+        "goodput",
+        "goodput_rate",
+        "verified_useful_outputs",
+        "accepted_outputs",
+        "cost_total",
+        "cost_per_verified_output",
+        "energy_total",
+        "toten_per_verified_output",
+        "verifier_tax",
+        "load_imbalance",
+        "in_system_mean",
+        "kv_usage_mean",
+    ] {
+        assert!(!summary.metrics.contains_key(name), "{name}");
+    }
+    assert!(summary.metrics.contains_key("availability"));
+}
+
+#[test]
+fn no_useful_output_is_a_reason_not_a_number() {
+    let mut run = run(0);
+    for segment in &mut run.segments {
+        segment.all.verified_useful = 0;
+    }
+    let summary = Summary::from_runs(&scenario(), "ten", "hash", &[run]);
+    let cost = &summary.metrics["cost_per_verified_output"];
+    assert_eq!((cost.value, cost.n), (None, 0));
+    let json = serde_json::to_value(cost).unwrap();
+    assert_eq!(json["value"], serde_json::Value::Null);
+    assert_eq!(json["reason"], "no answer was accepted in time and good");
+}
+
+#[test]
+fn quantiles_are_those_of_sorting() {
+    let mut run = run(0);
+    let all = &mut run.segments[0].all;
+    *all = Default::default();
+    (1..=1000).for_each(|i| all.ttft.record(i * MS, 1));
+    (1..=499).for_each(|i| all.e2e.record(i * MS, 1));
+    for segment in &mut run.segments[1..] {
+        segment.all = Default::default();
+    }
+    let summary = Summary::from_runs(&scenario(), "ten", "hash", &[run]);
+    for (name, exact) in [
+        ("ttft_p50", 500.0),
+        ("ttft_p90", 900.0),
+        ("ttft_p99", 990.0),
+    ] {
+        let value = summary.metrics[name].value.unwrap();
+        assert!(
+            (exact..=exact * (1.0 + 1.0 / 1024.0)).contains(&value),
+            "{name} {value}"
+        );
+    }
+    // Four and a bit beyond the 99th percentile of 499 values are too few.
+    assert_eq!(summary.metrics["e2e_p99"].value, None);
+    let reason = summary.metrics["e2e_p99"].reason.clone().unwrap();
+    assert_eq!(
+        reason,
+        "p99 needs at least 500 values per run, there are 499"
+    );
+    assert!(summary.metrics["e2e_p90"].value.is_some());
+}
