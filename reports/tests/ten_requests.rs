@@ -199,7 +199,7 @@ fn run(warm_up_ns: u64) -> RunResult {
 
 fn scenario() -> Scenario {
     let objective = ClassSpec {
-        ttft: Some("1s".parse().unwrap()),
+        ttft: "1s".parse().ok(),
         ..ClassSpec::default()
     };
     Scenario {

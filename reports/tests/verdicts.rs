@@ -231,11 +231,14 @@ fn comparisons_pair_by_seed() {
             .unwrap()
     };
     let e2e = of("e2e_mean");
-    // Mean of 10 to 14 ms; s / sqrt(5) = 0.7071, t(4) = 2.776. The levels of the seeds differ by far
+    // Mean of 10 to 14 ms; variance 2.5, t(4) = 2.776. The levels of the seeds differ by far
     // more, so unpaired intervals would overlap.
     assert!((e2e.difference - 12.0).abs() < 1e-3, "{e2e:?}");
     let [low, high] = e2e.ci95.unwrap();
-    assert!((high - low - 2.0 * 2.776 * 0.7071).abs() < 1e-2, "{e2e:?}");
+    assert!(
+        (high - low - 2.0 * 2.776 * (2.5_f64 / 5.0).sqrt()).abs() < 1e-2,
+        "{e2e:?}"
+    );
     assert_eq!((e2e.change, e2e.pairs), (Change::Worse, 5));
     assert_eq!(of("ttft_mean").change, Change::Same);
     let text = compared.table(0.0, false);

@@ -30,7 +30,7 @@ impl Lcg {
 
 /// The scenario of [`run`].
 pub(crate) fn scenario() -> Scenario {
-    let span = |text: &str| Some(text.parse().unwrap());
+    let span = |text: &str| text.parse().ok();
     let mut scenario = Scenario {
         name: "support-kernels".into(),
         purpose: "Two classes share four replicas <during> a working day".into(),
@@ -75,7 +75,7 @@ pub(crate) fn run(seed: u64, rate: f64) -> RunResult {
         let prompt = 50 + chance.exponential(600.0) as u32;
         let slot = (0..SLOTS)
             .min_by(|&a, &b| free[replica][a].total_cmp(&free[replica][b]))
-            .unwrap();
+            .unwrap_or(0);
         let started = free[replica][slot].max(now + 0.002);
         let gap = 0.018 + 0.01 * chance.unit();
         let first = started + 0.03 + f64::from(prompt) * 5e-5;
