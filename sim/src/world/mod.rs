@@ -148,6 +148,7 @@ impl<'a, M: Machine> World<'a, M> {
             if self.fleet.is_unsettled() && next.is_none_or(|(at, _)| at > self.now) {
                 self.settle();
                 self.tidy();
+                self.recorder.verdict()?;
                 continue;
             }
             let Some((at, source)) = next else {

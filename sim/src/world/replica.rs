@@ -3,6 +3,7 @@
 //! that begins then is the replica's to say, and does not depend on what was told first.
 
 use super::World;
+use super::requests::NOT_YET;
 use crate::event::Hop;
 use crate::fleet::machine::Machine;
 use crate::laws::{Law, Violation, memory::Memory, progress::Progress};
@@ -132,6 +133,15 @@ impl<M: Machine> World<'_, M> {
         };
         let now = self.now;
         let flight = self.requests.get_mut(slot);
+        if flight.generated != NOT_YET {
+            let twice = Violation::new(
+                Law::Causality,
+                now,
+                "nothing of a replica after its last token",
+                format!("{outcome:?}"),
+            );
+            return self.recorder.judge(Err(twice.of(request)));
+        }
         match outcome {
             Outcome::Started { cached_tokens } => {
                 if flight.started > now {
