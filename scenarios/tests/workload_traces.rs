@@ -149,7 +149,7 @@ fn agents_call_in_closed_loop_beside_their_sub_agents() {
     let traffic = trace("agentic_coding", AGENTS, text);
     let mut workload = traffic.workload(1);
     let sent = play_with(&mut *workload, 99, SimDuration::from_secs(1), |_| false);
-    // Both sessions begin at 0. Answers take 1 s. The sub-agent began 3 s after its parent's
+    // Both sessions begin at 0; at equal times the parent goes first. Answers take 1 s. The sub-agent began 3 s after its parent's
     // answer, so at 4; its second call thinks for 3 s after the answer at 5. The parent's second
     // call thinks for 7 s after the answer at 1.
     let times: Vec<_> = sent
@@ -158,7 +158,7 @@ fn agents_call_in_closed_loop_beside_their_sub_agents() {
         .collect();
     assert_eq!(
         times,
-        [(0.0, 300), (0.0, 200), (4.0, 130), (8.0, 200), (8.0, 400)]
+        [(0.0, 300), (0.0, 200), (4.0, 130), (8.0, 400), (8.0, 200)]
     );
     let by = |tokens: u32, turn: u32| -> &Vec<Extent> {
         let found = sent
@@ -634,7 +634,7 @@ fn keys_that_do_not_go_with_a_format_are_refused() {
             "slice",
         ),
         ("vtc", VTC, "slice = { from = \"2h\" }", "slice"),
-        ("vtc", VTC, "class = \"gold\"\n[classes.silver]\n", ""),
+        ("vtc", VTC, "class = \"gold\"\n[classes.silver]\n", "gold"),
     ];
     for (format, content, more, key) in cases {
         match try_trace(format, content.as_bytes(), more, false) {

@@ -1,9 +1,10 @@
 //! When requests come: every arrival process as a stream of times.
 
 use super::rate::Curve;
-use super::sample::{exponential, gamma};
+use super::sample::exponential;
 use crate::schema::traffic::ArrivalSpec;
 use windtunnel_base::rng::Rng;
+use windtunnel_base::sample::{Gamma, SampleError, Weibull};
 use windtunnel_base::time::{SimDuration, SimTime};
 
 /// A stream of arrival times. Kept in seconds, because rounding every gap up to a nanosecond
@@ -18,22 +19,10 @@ pub(crate) struct Arrivals {
 
 #[derive(Clone, Debug)]
 enum Process {
-    Poisson {
-        mean_gap: f64,
-    },
-    Constant {
-        rate: f64,
-        sent: u64,
-    },
-    Gamma {
-        shape: f64,
-        scale: f64,
-    },
-    /// `exp(log_scale + log(E) / shape)` with `E` exponential.
-    Weibull {
-        inverse_shape: f64,
-        log_scale: f64,
-    },
+    Poisson { mean_gap: f64 },
+    Constant { rate: f64, sent: u64 },
+    Gamma(Gamma),
+    Weibull(Weibull),
     OnOff(OnOff),
     Varying(Curve),
 }
@@ -68,15 +57,12 @@ impl Arrivals {
                 mean_gap: 1.0 / rate,
             },
             ArrivalSpec::Constant => Process::Constant { rate, sent: 0 },
-            ArrivalSpec::Gamma { burstiness } => Process::Gamma {
-                shape: burstiness,
-                scale: 1.0 / (rate * burstiness),
-            },
-            ArrivalSpec::Weibull { shape } => Process::Weibull {
-                inverse_shape: 1.0 / shape,
-                // The mean of a Weibull is scale * Gamma(1 + 1/shape).
-                log_scale: -libm::log(rate) - libm::lgamma(1.0 + 1.0 / shape),
-            },
+            ArrivalSpec::Gamma { burstiness } => {
+                Process::Gamma(Gamma::with_mean(burstiness, 1.0 / rate).map_err(text)?)
+            }
+            ArrivalSpec::Weibull { shape } => {
+                Process::Weibull(Weibull::with_mean(shape, 1.0 / rate).map_err(text)?)
+            }
             ArrivalSpec::OnOff { on, off } => {
                 let (mean_on, mean_off) = (on.0.as_secs_f64(), off.0.as_secs_f64());
                 let mut phases = phases;
@@ -114,14 +100,8 @@ impl Arrivals {
                 *sent += 1;
                 self.now = *sent as f64 / *rate;
             }
-            Process::Gamma { shape, scale } => self.now += *scale * gamma(&mut self.gaps, *shape),
-            Process::Weibull {
-                inverse_shape,
-                log_scale,
-            } => {
-                let log_e = libm::log(exponential(&mut self.gaps));
-                self.now += libm::exp(*log_scale + log_e * *inverse_shape);
-            }
+            Process::Gamma(law) => self.now += law.sample(&mut self.gaps),
+            Process::Weibull(law) => self.now += law.sample(&mut self.gaps),
             Process::OnOff(on_off) => self.now = on_off.next(self.now, &mut self.gaps),
             Process::Varying(curve) => {
                 self.now = curve.reach(self.now, exponential(&mut self.gaps))?;
@@ -166,7 +146,10 @@ pub(crate) fn validate(spec: &ArrivalSpec) -> Result<(), String> {
     match *spec {
         ArrivalSpec::Poisson | ArrivalSpec::Constant => Ok(()),
         ArrivalSpec::Gamma { burstiness } => positive("burstiness", burstiness),
-        ArrivalSpec::Weibull { shape } => positive("shape", shape),
+        ArrivalSpec::Weibull { shape } => {
+            let law = Weibull::with_mean(shape, 1.0);
+            law.map(drop).map_err(text)
+        }
         ArrivalSpec::OnOff { on, .. } => positive("on", on.0.as_secs_f64()),
         ArrivalSpec::Diurnal {
             amplitude, period, ..
@@ -188,4 +171,9 @@ pub(crate) fn validate(spec: &ArrivalSpec) -> Result<(), String> {
             factor_ok(factor)
         }
     }
+}
+
+/// Why there is no such law, in words.
+fn text(error: SampleError) -> String {
+    error.to_string()
 }

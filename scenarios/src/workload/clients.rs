@@ -11,6 +11,7 @@ use crate::schema::traffic::{ArrivalSpec, ClientSpec, PrefixSpec, SessionSpec};
 use windtunnel_base::content::namespace;
 use windtunnel_base::ids::{ClassId, TenantId};
 use windtunnel_base::rng::{Rng, Streams};
+use windtunnel_base::sample::Normal;
 use windtunnel_base::time::SimDuration;
 use windtunnel_engine::request::Truth;
 
@@ -46,7 +47,7 @@ pub(crate) struct OutcomePlan {
     pub(crate) limit: Option<u32>,
     pub(crate) service: Option<Time>,
     pub(crate) error_rate: f64,
-    pub(crate) predictor: Option<f64>,
+    pub(crate) predictor: Option<Normal>,
 }
 
 /// Conversations, compiled.
@@ -106,6 +107,7 @@ impl OutcomePlan {
         };
         let predicted = self
             .predictor
+            .as_ref()
             .map(|error| predict(output_tokens, error, &mut draws.predictor));
         (truth, predicted)
     }
@@ -202,13 +204,7 @@ impl OutcomePlan {
         predictor: Option<&crate::schema::traffic::PredictorSpec>,
         service: Option<&crate::schema::traffic::TimeSpec>,
     ) -> Result<Self, (&'static str, String)> {
-        let error = predictor.map(|p| p.error);
-        if let Some(error) = error.filter(|e| !(e.is_finite() && *e >= 0.0)) {
-            return Err((
-                "predictor",
-                format!("its `error` {error} must be zero or more"),
-            ));
-        }
+        let predictor = predictor.map(|p| Normal::new(0.0, p.error)).transpose();
         if limit == Some(0) {
             let reason = "an answer has at least one token".to_owned();
             return Err(("max_output_tokens", reason));
@@ -219,7 +215,7 @@ impl OutcomePlan {
             limit,
             service: service.map_err(|e| ("service", e))?,
             error_rate: scenario.verification.as_ref().map_or(0.0, |v| v.error_rate),
-            predictor: error,
+            predictor: predictor.map_err(|e| ("predictor", e.to_string()))?,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! Lengths in tokens and service times: specifications compiled once, then drawn.
 
-use super::sample::{exponential, gamma, normal};
 use crate::schema::traffic::{LengthSpec, TimeSpec};
 use windtunnel_base::rng::Rng;
+use windtunnel_base::sample::{Exponential, Gamma, Hyperexponential, Lognormal, SampleError};
 use windtunnel_base::time::SimDuration;
 
 /// Longest prompt, output or prefix in tokens: far beyond any model, and four of them still fit
@@ -19,13 +19,12 @@ pub(crate) enum Length {
         count: u64,
     },
     Exponential {
-        mean: f64,
+        law: Exponential,
         min: u32,
         max: u32,
     },
     Lognormal {
-        mu: f64,
-        sigma: f64,
+        law: Lognormal,
         min: u32,
         max: u32,
     },
@@ -59,10 +58,9 @@ impl Length {
                 count: u64::from(max - min) + 1,
             }),
             LengthSpec::Exponential { mean, min, max } => {
-                positive("mean", *mean)?;
                 let (min, max) = limits(min, max)?;
                 Ok(Self::Exponential {
-                    mean: *mean,
+                    law: Exponential::new(*mean).map_err(text)?,
                     min,
                     max,
                 })
@@ -73,13 +71,9 @@ impl Length {
                 min,
                 max,
             } => {
-                positive("mean", *mean)?;
-                not_negative("sigma", *sigma)?;
                 let (min, max) = limits(min, max)?;
-                // E[exp(N(mu, sigma^2))] = exp(mu + sigma^2 / 2).
                 Ok(Self::Lognormal {
-                    mu: libm::log(*mean) - sigma * sigma / 2.0,
-                    sigma: *sigma,
+                    law: Lognormal::new(*mean, *sigma).map_err(text)?,
                     min,
                     max,
                 })
@@ -99,25 +93,19 @@ impl Length {
         match self {
             Self::Fixed(tokens) => *tokens,
             Self::Uniform { min, count } => min + rng.below(*count) as u32,
-            Self::Exponential { mean, min, max } => {
-                ((mean * exponential(rng)).ceil() as u32).clamp(*min, *max)
+            Self::Exponential { law, min, max } => {
+                (law.sample(rng).ceil() as u32).clamp(*min, *max)
             }
-            Self::Lognormal {
-                mu,
-                sigma,
-                min,
-                max,
-            } => {
-                // To the nearest: rounding up would add half a token to the mean.
-                let tokens = libm::exp(mu + sigma * normal(rng)) + 0.5;
-                (tokens as u32).clamp(*min, *max)
-            }
+            // To the nearest: rounding up would add half a token to the mean.
+            Self::Lognormal { law, min, max } => ((law.sample(rng) + 0.5) as u32).clamp(*min, *max),
             Self::Empirical(empirical) => empirical.draw(rng),
         }
     }
 }
 
-/// Token counts with weights, drawn by inversion: one uniform per draw.
+/// Token counts with weights, drawn by inversion: one uniform per draw, so that a distribution
+/// with longer lengths makes every length longer or leaves it. Pools hold millions of entries,
+/// so an entry is no more than its count and its cumulative weight.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Empirical {
     tokens: Box<[u32]>,
@@ -173,27 +161,14 @@ impl Empirical {
     }
 }
 
-/// A time, ready to be drawn. All in seconds but what is fixed.
+/// A time, ready to be drawn.
 #[derive(Clone, Debug)]
 pub(crate) enum Time {
     Fixed(SimDuration),
-    Exponential {
-        mean: f64,
-    },
-    Lognormal {
-        mu: f64,
-        sigma: f64,
-    },
-    Gamma {
-        shape: f64,
-        scale: f64,
-    },
-    /// With probability `p` exponential of mean `first`, else of mean `second`.
-    Hyperexponential {
-        p: f64,
-        first: f64,
-        second: f64,
-    },
+    Exponential(Exponential),
+    Lognormal(Lognormal),
+    Gamma(Gamma),
+    Hyperexponential(Hyperexponential),
     TwoPoint {
         low: SimDuration,
         high: SimDuration,
@@ -204,52 +179,36 @@ pub(crate) enum Time {
 impl Time {
     /// Compiles a specification, or says what is wrong with it.
     pub(crate) fn new(spec: &TimeSpec) -> Result<Self, String> {
-        Ok(match spec {
-            TimeSpec::Fixed { value } => Self::Fixed(value.0),
-            TimeSpec::Exponential { mean } => Self::Exponential {
-                mean: mean.0.as_secs_f64(),
-            },
-            TimeSpec::Lognormal { mean, sigma } => {
-                not_negative("sigma", *sigma)?;
-                if mean.0.is_zero() {
-                    return Ok(Self::Fixed(SimDuration::ZERO));
-                }
-                Self::Lognormal {
-                    mu: libm::log(mean.0.as_secs_f64()) - sigma * sigma / 2.0,
-                    sigma: *sigma,
-                }
-            }
-            TimeSpec::Gamma { mean, cv2 } => {
-                positive("cv2", *cv2)?;
-                Self::Gamma {
-                    shape: 1.0 / cv2,
-                    scale: mean.0.as_secs_f64() * cv2,
-                }
-            }
-            TimeSpec::Hyperexponential { mean, cv2 } => {
-                if !(cv2.is_finite() && *cv2 >= 1.0) {
-                    return Err(format!("its `cv2` {cv2} must be 1 or more"));
-                }
-                // Balanced means: p / rate1 = (1 - p) / rate2 (Whitt 1982).
-                let p = 0.5 * (1.0 + ((cv2 - 1.0) / (cv2 + 1.0)).sqrt());
-                let mean = mean.0.as_secs_f64();
-                Self::Hyperexponential {
-                    p,
-                    first: mean / (2.0 * p),
-                    second: mean / (2.0 * (1.0 - p)),
-                }
-            }
+        let mean = match spec {
+            TimeSpec::Fixed { value } => return Ok(Self::Fixed(value.0)),
             TimeSpec::TwoPoint { low, high, p_high } => {
                 if !(0.0..=1.0).contains(p_high) {
                     return Err(format!("its `p_high` {p_high} must lie between 0 and 1"));
                 }
-                Self::TwoPoint {
+                return Ok(Self::TwoPoint {
                     low: low.0,
                     high: high.0,
                     p_high: *p_high,
-                }
+                });
             }
-        })
+            TimeSpec::Exponential { mean }
+            | TimeSpec::Lognormal { mean, .. }
+            | TimeSpec::Gamma { mean, .. }
+            | TimeSpec::Hyperexponential { mean, .. } => mean.0,
+        };
+        if mean.is_zero() {
+            return Ok(Self::Fixed(SimDuration::ZERO));
+        }
+        let mean = mean.as_secs_f64();
+        match spec {
+            TimeSpec::Lognormal { sigma, .. } => Lognormal::new(mean, *sigma).map(Self::Lognormal),
+            TimeSpec::Gamma { cv2, .. } => Gamma::with_mean(1.0 / cv2, mean).map(Self::Gamma),
+            TimeSpec::Hyperexponential { cv2, .. } => {
+                Hyperexponential::new(mean, *cv2).map(Self::Hyperexponential)
+            }
+            _ => Exponential::new(mean).map(Self::Exponential),
+        }
+        .map_err(text)
     }
 
     /// One time.
@@ -260,30 +219,16 @@ impl Time {
             Self::TwoPoint { low, high, p_high } => {
                 return if rng.chance(*p_high) { *high } else { *low };
             }
-            Self::Exponential { mean } => mean * exponential(rng),
-            Self::Lognormal { mu, sigma } => libm::exp(mu + sigma * normal(rng)),
-            Self::Gamma { shape, scale } => scale * gamma(rng, *shape),
-            Self::Hyperexponential { p, first, second } => {
-                let mean = if rng.chance(*p) { first } else { second };
-                mean * exponential(rng)
-            }
+            Self::Exponential(law) => law.sample(rng),
+            Self::Lognormal(law) => law.sample(rng),
+            Self::Gamma(law) => law.sample(rng),
+            Self::Hyperexponential(law) => law.sample(rng),
         };
         SimDuration::from_secs_f64_saturating(seconds)
     }
 }
 
-fn positive(what: &str, value: f64) -> Result<(), String> {
-    if value.is_finite() && value > 0.0 {
-        Ok(())
-    } else {
-        Err(format!("its `{what}` {value} must be more than zero"))
-    }
-}
-
-fn not_negative(what: &str, value: f64) -> Result<(), String> {
-    if value.is_finite() && value >= 0.0 {
-        Ok(())
-    } else {
-        Err(format!("its `{what}` {value} must be zero or more"))
-    }
+/// Why there is no such law, in words.
+fn text(error: SampleError) -> String {
+    error.to_string()
 }

@@ -7,7 +7,7 @@ use super::clients::{Draws, Labels, OutcomePlan};
 use super::formats::servegen::{GapLaw, Pool, PoolClient, RateWindow, TokenWindow};
 use super::lengths::Empirical;
 use super::replay::trace_labels;
-use super::sample::{exponential, gamma};
+use super::sample::exponential;
 use super::sessions::SESSION_BITS;
 use super::transform::{Transform, entity_of, refuse};
 use super::{Arrival, Facts, TrafficError, Workload};
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{RequestId, TenantId};
 use windtunnel_base::rng::{Rng, Streams};
+use windtunnel_base::sample::Gamma;
 use windtunnel_base::time::{SimDuration, SimTime};
 
 /// A pool, seed apart.
@@ -341,6 +342,11 @@ fn residual_gap(law: GapLaw, rate: f64, rng: &mut Rng) -> f64 {
             part * weibull(power, shape) / rate
         }
     }
+}
+
+/// Gamma with scale 1; shapes were checked when the pool was read.
+fn gamma(rng: &mut Rng, shape: f64) -> f64 {
+    Gamma::new(shape, 1.0).map_or(0.0, |law| law.sample(rng))
 }
 
 /// A Weibull of mean 1 from the exponential it is a power of.

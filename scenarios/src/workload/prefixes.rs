@@ -1,10 +1,10 @@
 //! Prefixes that many requests share: a system prompt, then one of many groups, popular as Zipf.
 
 use super::lengths::Length;
-use super::sample::Zipf;
 use crate::schema::traffic::PrefixSpec;
 use windtunnel_base::content::{Extent, namespace, stream_key};
 use windtunnel_base::rng::{Rng, Streams};
+use windtunnel_base::sample::Zipf;
 
 /// The shared prefixes of one client.
 #[derive(Clone, Debug)]
@@ -23,13 +23,12 @@ impl Prefixes {
     /// The prefixes of the client named by `entity`.
     pub(crate) fn new(spec: &PrefixSpec, streams: Streams, entity: u64) -> Result<Self, String> {
         let zipf = spec.zipf.unwrap_or(0.0);
-        if !(zipf.is_finite() && zipf >= 0.0) {
-            return Err(format!("its `zipf` {zipf} must be zero or more"));
-        }
+        let popularity = Zipf::new(u64::from(spec.groups.max(1)), zipf);
+        let popularity = popularity.map_err(|e| format!("`zipf`: {e}"))?;
         let tokens = Length::new(&spec.tokens).map_err(|e| format!("`tokens`: {e}"))?;
         let lengths = Streams::new(streams.stream("prefix lengths", entity).next_u64());
         Ok(Self {
-            popularity: (zipf > 0.0 && spec.groups > 1).then(|| Zipf::new(spec.groups, zipf)),
+            popularity: (zipf > 0.0 && spec.groups > 1).then_some(popularity),
             groups: spec.groups,
             tokens,
             lengths,
@@ -44,7 +43,7 @@ impl Prefixes {
     /// Which group a request belongs to.
     pub(crate) fn draw(&self, rng: &mut Rng) -> u32 {
         match &self.popularity {
-            Some(zipf) => zipf.draw(rng),
+            Some(zipf) => zipf.sample(rng) as u32,
             None if self.groups > 1 => rng.below(u64::from(self.groups)) as u32,
             None => 0,
         }
