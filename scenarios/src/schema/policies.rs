@@ -47,7 +47,8 @@ pub enum RoutingSpec {
         #[serde(default)]
         load: LoadSignal,
     },
-    /// Each conversation stays on the replica that its first request was sent to.
+    /// Each conversation stays on the replica that its first request was sent to: the one with
+    /// the fewest requests in flight, then the fewest conversations.
     Session {
         /// A conversation is forgotten after so long without a request.
         #[serde(default = "four_hours")]
@@ -82,7 +83,7 @@ pub enum RoutingSpec {
         /// Share of the prompt that must match for the match to decide.
         #[serde(default = "half")]
         cache_threshold: f64,
-        /// Loads are uneven when they differ by more than this …
+        /// Loads (see `load`, in its unit) are uneven when they differ by more than this …
         #[serde(default = "n32u")]
         balance_abs_threshold: u32,
         /// … and by more than this factor.
@@ -207,7 +208,8 @@ pub enum FilterSpec {
     },
     /// All but those with the fewest waiting requests.
     LeastWaiting,
-    /// All but those within this many tokens of the longest cached prefix.
+    /// All but those within this many tokens of the longest cached prefix: by the replicas' cache
+    /// events if `precise_prefix_cache` is scored, else by what was routed.
     LongestPrefix {
         /// Tokens short of the longest that still count.
         within_tokens: u32,

@@ -123,3 +123,5 @@ fn note(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod properties;
