@@ -79,7 +79,9 @@ fn summary_json() {
 fn rounded(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Number(n) if n.is_f64() => {
-            let short: f64 = format!("{:.8e}", n.as_f64().unwrap()).parse().unwrap();
+            let short: f64 = format!("{:.8e}", n.as_f64().unwrap_or(0.0))
+                .parse()
+                .unwrap_or(0.0);
             *value = short.into();
         }
         serde_json::Value::Array(items) => items.iter_mut().for_each(rounded),
@@ -105,7 +107,7 @@ fn page(summary: &Summary, runs: &[windtunnel_ledger::result::RunResult]) -> Str
         scenario_toml: "[fleet]\nname = \"<script>alert(1)</script>\"\n",
         command: "windtunnel run a.toml --set \"x=<b>\"",
     })
-    .unwrap()
+    .expect("it draws")
 }
 
 #[test]
@@ -186,7 +188,7 @@ fn plots_stand_alone() {
 /// The text must equal the file; `UPDATE_GOLDEN=1` writes it.
 fn same_as_file(path: &Path, text: &str) {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        fs::write(path, text).unwrap();
+        fs::write(path, text).expect("the repository can be written");
     }
     let file = fs::read_to_string(path).unwrap_or_default();
     assert!(
