@@ -252,8 +252,27 @@ fn growth(
     let (growth, t) = stats::slope(points)?;
     let grows = t > GROWTH_T && growth > GROWTH_SHARE * rate && growth * seconds > 5.0;
     grows.then(|| {
+        let arrivals = match rising_arrivals(run, series, window) {
+            Some(share) => format!(", {:.0} % more at the end than at the begin", share * 100.0),
+            None => String::new(),
+        };
         format!(
-            "requests in the system grow by {growth:.3} per second while {rate:.3} per second arrive"
+            "requests in the system grow by {growth:.3} per second while {rate:.3} per second arrive{arrivals}"
         )
     })
+}
+
+/// By what share more arrive at the end of the window than at its begin, if their number rises along
+/// a line: then the load grows, whether or not the system keeps up.
+fn rising_arrivals(run: &RunResult, series: &Series, window: &Window) -> Option<f64> {
+    let points: Vec<(f64, f64)> = run.segments[..series.sending]
+        .iter()
+        .enumerate()
+        .skip(window.first_segment)
+        .map(|(i, s)| (i as f64, s.all.sent as f64))
+        .collect();
+    let (rise, t) = stats::slope(&points)?;
+    let mean = stats::mean(&points.iter().map(|p| p.1).collect::<Vec<_>>())?;
+    let half = rise * (points.len() - 1) as f64 / 2.0;
+    (t > GROWTH_T && half < mean).then(|| 2.0 * half / (mean - half))
 }

@@ -93,6 +93,25 @@ fn what_piles_up_is_overloaded() {
 }
 
 #[test]
+fn a_growing_load_is_told_from_a_slow_system() {
+    let mut run = leveled(&(0..20).map(|i| 10 + 5 * i).collect::<Vec<_>>());
+    assert!(!steady::assess(&run).evidence.contains("more at the end"));
+    // From 110 per segment at the tenth (warm-up takes half) to 119 at the last but one.
+    for (segment, sent) in run.segments.iter_mut().zip(101..) {
+        segment.all.sent = sent;
+    }
+    let found = steady::assess(&run);
+    assert_eq!(found.verdict, Stationarity::Growing);
+    assert!(
+        found
+            .evidence
+            .ends_with(", 8 % more at the end than at the begin"),
+        "{}",
+        found.evidence
+    );
+}
+
+#[test]
 fn growth_shows_with_a_fixed_warm_up_too() {
     let mut run = leveled(&(0..20).map(|i| 10 + 5 * i).collect::<Vec<_>>());
     run.fixed_warm_up_ns = Some(3 * SECOND);
@@ -347,6 +366,12 @@ fn a_life_is_cut_into_its_parts() {
     assert_eq!(life.total_ns, 1_100);
     assert!((life.share(Part::Decode) - 700.0 / 1_100.0).abs() < 1e-12);
     assert_eq!(life.decisions.len(), 1);
+    let text = windtunnel_reports::render::story::life(&life);
+    assert!(
+        text.contains("decode             700 ns   63.6 %"),
+        "{text}"
+    );
+    assert!(text.lines().all(|l| l.chars().count() <= 100), "{text}");
     // Watched: out of memory from 1500 to 1600, within decode.
     run.watched = vec![
         entry(1_500, Fact::Preempted { generated: 2 }),
@@ -409,6 +434,11 @@ fn the_dominant_part_of_a_quantile_is_named() {
         let found = explain::quantile(&run, 0, metric, 0.99, &NETWORK).unwrap();
         assert_eq!(found.dominant, Part::Queue);
         assert!(found.dominant_share > 0.999, "{found:?}");
+        let text = windtunnel_reports::render::story::quantile(&found);
+        assert!(
+            text.contains("queue explains 100 % of the distance from the median"),
+            "{text}"
+        );
         let sum: f64 = found.parts.iter().map(|p| p.at_quantile_ms).sum();
         assert!(
             (sum - found.value_ms).abs() < 1e-5,

@@ -10,6 +10,8 @@ pub mod json;
 pub mod points;
 /// Markdown, for pull requests and job summaries.
 pub mod markdown;
+/// Where time went, as text.
+pub mod story;
 /// Plots as SVG.
 pub mod plots;
 /// The kinds of drawings.
