@@ -155,8 +155,15 @@ pub trait Engine {
     /// What telemetry would read at `now`.
     fn stats(&self, now: SimTime) -> EngineStats;
 
+    /// Says that somebody will read the prefix cache between two events
+    /// ([`Self::cached_prefix_tokens`]), so that it must be exact at every instant. Unwatched, a
+    /// run of steps forgets what it evicts only when it ends, and so may be longer.
+    /// [`Self::record_cache_events`] watches too.
+    fn watch_cache(&mut self, on: bool);
+
     /// Prompt tokens of such a prefix that would be found in cache now, in whole blocks; zero
-    /// where there is no prefix cache.
+    /// where there is no prefix cache. Exact only while the cache is watched
+    /// ([`Self::watch_cache`]).
     fn cached_prefix_tokens(&self, prefix: &[Extent], prompt_tokens: u32) -> u32;
 
     /// Records changes of the prefix cache from now on, for [`Self::take_cache_events`].

@@ -510,6 +510,13 @@ impl Engine for Replica {
         }
     }
 
+    fn watch_cache(&mut self, on: bool) {
+        match self {
+            Self::Continuous(engine) => engine.watch_cache(on),
+            Self::Station(station) => station.watch_cache(on),
+        }
+    }
+
     fn cached_prefix_tokens(&self, prefix: &[Extent], prompt_tokens: u32) -> u32 {
         match self {
             Self::Continuous(engine) => engine.cached_prefix_tokens(prefix, prompt_tokens),

@@ -323,6 +323,8 @@ impl Engine for Station {
         }
     }
 
+    fn watch_cache(&mut self, _on: bool) {}
+
     fn cached_prefix_tokens(&self, _prefix: &[Extent], _prompt_tokens: u32) -> u32 {
         0
     }

@@ -142,6 +142,10 @@ impl Memory {
         self.events = on.then(Vec::new);
     }
 
+    pub(crate) fn records_events(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// What changed since the last call changed at `now`.
     pub(crate) fn date_events(&mut self, now: SimTime) {
         if let Some(events) = &mut self.events {

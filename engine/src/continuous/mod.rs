@@ -86,6 +86,8 @@ pub struct ContinuousBatching {
     cancels: Vec<(RequestId, SimTime)>,
     /// Outcomes for the next call of `next_event`.
     told_next: Vec<EngineOutcome>,
+    /// Somebody reads the prefix cache between two events.
+    watched: bool,
     ended: Vec<(u64, EngineOutcome)>,
     pending_prompt_tokens: u64,
     admissions: u64,
@@ -117,6 +119,7 @@ impl ContinuousBatching {
             head_left: None,
             cancels: Vec::new(),
             told_next: Vec::new(),
+            watched: false,
             ended: Vec::new(),
             pending_prompt_tokens: 0,
             admissions: 0,
@@ -193,7 +196,14 @@ impl ContinuousBatching {
         let until_finish = finish.map_or(1, |f| f - self.decoding.steps());
         let steps = (self.run.limit() as u64).min(until_finish);
         let mut shape = self.run.shape;
-        let mut free = self.memory.empty();
+        // Later steps take their blocks when the run is committed. That must not be too late for
+        // those who watch what the cache forgets.
+        let watched = self.watched || self.memory.records_events();
+        let mut free = if watched {
+            self.memory.empty()
+        } else {
+            self.memory.available()
+        };
         let Some(mut end) = self.run.end() else {
             return;
         };
@@ -341,19 +351,26 @@ impl Engine for ContinuousBatching {
 
     fn stats(&self, now: SimTime) -> EngineStats {
         let begun = self.run.begun(now);
-        let mut held = self.memory.held();
+        let (mut held, mut cached) = (self.memory.held(), self.memory.cached());
         if begun == 0 && self.run.end().is_some() {
             held -= self.run.first_growth;
+            cached += self.run.first_evicted;
         }
-        held += self.decoding.growth(1, begun as u64);
+        let growth = self.decoding.growth(1, begun as u64);
+        held += growth;
+        cached -= growth.saturating_sub(self.memory.empty());
         EngineStats {
             running: self.running.len() as u32,
             waiting: self.waiting.len(),
             pending_prompt_tokens: self.pending_prompt_tokens,
             kv_held: held,
-            kv_cached: self.memory.cached(),
+            kv_cached: cached,
             kv_total: self.memory.total(),
         }
+    }
+
+    fn watch_cache(&mut self, on: bool) {
+        self.watched = on;
     }
 
     fn cached_prefix_tokens(&self, prefix: &[Extent], prompt_tokens: u32) -> u32 {

@@ -23,6 +23,8 @@ pub(crate) struct Run {
     pub(crate) shape: BatchShape,
     /// Blocks the decoding requests took for the first step.
     pub(crate) first_growth: u64,
+    /// Blocks of cached content that went for those.
+    pub(crate) first_evicted: u64,
     pub(crate) ends: Vec<StepEnd>,
     /// Steps the next run may compute ahead. It doubles when a run is used up and shrinks to
     /// twice what was used when one is cut, so that the steps thrown away are never more than
@@ -36,6 +38,7 @@ impl Default for Run {
             start: SimTime::ZERO,
             shape: BatchShape::default(),
             first_growth: 0,
+            first_evicted: 0,
             ends: Vec::new(),
             limit: SHORTEST,
         }

@@ -32,13 +32,16 @@ impl ContinuousBatching {
         match self.plan_together(*budget) {
             Some((tokens, prompt_blocks)) => {
                 let decode_blocks = self.decoding.blocks_needed(0);
-                self.memory.take(prompt_blocks + decode_blocks);
+                self.memory.take(prompt_blocks);
+                self.run.first_evicted = decode_blocks.saturating_sub(self.memory.empty());
+                self.memory.take(decode_blocks);
                 *budget = budget.saturating_sub(tokens);
                 self.publish_plan();
                 decode_blocks
             }
             None => {
                 self.plan.chunks.clear();
+                self.run.first_evicted = 0;
                 let decode_blocks = self.plan_in_order(budget, outcomes);
                 self.publish_plan();
                 decode_blocks

@@ -123,7 +123,7 @@ fn calls() -> impl Strategy<Value = Vec<(u64, u8, u32)>> {
     prop::collection::vec((0_u64..60, 0_u8..10, 0_u32..14), 0..40)
 }
 
-fn script(jobs: &[Job], calls: &[(u64, u8, u32)], gap: u64) -> Vec<(u64, Call)> {
+fn script(jobs: &[Job], calls: &[(u64, u8, u32)], gap: u64, peek: bool) -> Vec<(u64, Call)> {
     let mut times: Vec<u64> = calls.iter().map(|c| c.0 * gap).collect();
     times.sort_unstable();
     let mut script = Vec::new();
@@ -134,6 +134,7 @@ fn script(jobs: &[Job], calls: &[(u64, u8, u32)], gap: u64) -> Vec<(u64, Call)> 
                 script.push((at, Call::Submit(submitted)));
                 submitted += 1;
             }
+            7 if peek => script.push((at, Call::Peek)),
             5 | 6 => script.push((at, Call::Cancel(whom))),
             _ => script.push((at, Call::Look)),
         }
@@ -167,6 +168,7 @@ fn check_ends(log: &Log, jobs: &[Job], engine: &Replica) {
     let stats = engine.stats(windtunnel_base::time::SimTime::MAX);
     assert_eq!((stats.running, stats.waiting), (0, 0));
     assert_eq!((stats.pending_prompt_tokens, stats.kv_held), (0, 0));
+    assert_eq!(engine.check_memory(true), Ok(()));
 }
 
 proptest! {
@@ -182,12 +184,14 @@ proptest! {
         gap in prop_oneof![Just(500_u64), Just(1000), Just(1500), Just(7300)],
         calls_first in any::<bool>(),
         record in any::<bool>(),
+        watch in any::<bool>(),
     ) {
-        let script = script(&jobs, &calls, gap);
+        let script = script(&jobs, &calls, gap, record || watch);
         let [fast, slow] = [true, false].map(|fast_forward| {
             let spec = spec(scheduler.clone(), kv.clone(), cost.clone(), fast_forward);
             let mut engine = Replica::build(&spec).unwrap();
             engine.record_cache_events(record);
+            engine.watch_cache(watch);
             let log = drive(&mut engine, &jobs, &script, calls_first);
             check_ends(&log, &jobs, &engine);
             log
@@ -195,6 +199,7 @@ proptest! {
         prop_assert_eq!(&fast.outcomes, &slow.outcomes);
         prop_assert_eq!(&fast.steps, &slow.steps);
         prop_assert_eq!(&fast.looks, &slow.looks);
+        prop_assert_eq!(&fast.peeks, &slow.peeks);
         prop_assert_eq!(&fast.cache, &slow.cache);
         prop_assert_eq!(fast, slow);
     }
@@ -209,7 +214,7 @@ proptest! {
         gap in prop_oneof![Just(500_u64), Just(1000), Just(7300)],
     ) {
         let kv = KvSpec { prefix_cache: false, preemption: PreemptionKind::Recompute, ..kv };
-        let script = script(&jobs, &calls, gap);
+        let script = script(&jobs, &calls, gap, false);
         let mut engine = Replica::build(&spec(scheduler.clone(), kv.clone(), cost.clone(), true)).unwrap();
         let log = drive(&mut engine, &jobs, &script, true);
         let blocks = kv.blocks.unwrap_or_default();

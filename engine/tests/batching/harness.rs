@@ -77,6 +77,8 @@ pub(crate) enum Call {
     Submit(u32),
     Cancel(u32),
     Look,
+    /// Reads the prefix cache, which must be watched.
+    Peek,
 }
 
 /// All that can be observed.
@@ -85,7 +87,8 @@ pub(crate) struct Log {
     pub(crate) outcomes: Vec<(u64, u32, Outcome)>,
     pub(crate) refused: Vec<(u32, Refusal)>,
     pub(crate) cancelled: Vec<(u32, bool)>,
-    pub(crate) looks: Vec<(u64, EngineStats, u32)>,
+    pub(crate) looks: Vec<(u64, EngineStats)>,
+    pub(crate) peeks: Vec<(u64, u32)>,
     pub(crate) steps: Vec<(u64, u64, BatchShape, u64, bool)>,
     /// (class, gap) and how many.
     pub(crate) gaps: BTreeMap<(u32, u64), u64>,
@@ -173,10 +176,12 @@ fn perform<E: Engine>(engine: &mut E, jobs: &[Job], call: &Call, now: SimTime, l
             let was_here = engine.cancel(now, RequestId(id), log);
             log.cancelled.push((id, was_here));
         }
-        Call::Look => {
-            let job = &jobs[0];
-            let cached = engine.cached_prefix_tokens(&job.prefix, job.prompt);
-            log.looks.push((now.as_nanos(), engine.stats(now), cached));
+        Call::Look => log.looks.push((now.as_nanos(), engine.stats(now))),
+        Call::Peek => {
+            for job in jobs {
+                let cached = engine.cached_prefix_tokens(&job.prefix, job.prompt);
+                log.peeks.push((now.as_nanos(), cached));
+            }
         }
     }
 }

@@ -163,7 +163,7 @@ impl<'a> Naive<'a> {
                     r.cancelled_at.get_or_insert(*time);
                 }
             }
-            Call::Look => {}
+            Call::Look | Call::Peek => {}
         }
     }
 

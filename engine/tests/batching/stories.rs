@@ -339,12 +339,12 @@ fn a_prompt_in_cache_computes_its_last_token_still() {
     ];
     let calls = [
         (0, Call::Submit(0)),
-        (5000, Call::Look),
+        (5000, Call::Peek),
         (5000, Call::Submit(1)),
     ];
     let log = drive(&mut engine, &jobs, &calls, true);
     // Both blocks are there, but 7 of 8 tokens may come from them: one whole block.
-    assert_eq!(log.looks[0].2, 4);
+    assert_eq!(log.peeks[0], (5000, 4));
     assert_eq!(work(&log), [(8, 0), (4, 0)]);
 }
 

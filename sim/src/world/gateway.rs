@@ -116,7 +116,10 @@ impl Gateway {
         };
         let cache = match (signals.cache, delay.is_zero()) {
             (false, _) => Cache::Blind,
-            (true, true) => Cache::Live,
+            (true, true) => {
+                machines.iter_mut().for_each(|m| m.watch_cache(true));
+                Cache::Live
+            }
             (true, false) => {
                 machines
                     .iter_mut()
