@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
+pub(crate) mod slices;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
