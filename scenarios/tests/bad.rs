@@ -1,6 +1,8 @@
 //! Scenarios that are wrong, each with the text that its author gets to see. `UPDATE_GOLDEN=1`
 //! writes the texts anew; read the difference before committing it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::path::{Path, PathBuf};
 use windtunnel_scenarios::{LoadEnv, Source, load};
 

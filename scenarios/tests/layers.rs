@@ -1,5 +1,7 @@
 //! Overrides, `extends`, policy files, origins, and what is shown of them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use proptest::prelude::*;
 use std::path::Path;
 use windtunnel_scenarios::diagnostic::Code;
@@ -75,7 +77,7 @@ fn overrides_are_typed_by_the_format() {
 
 #[test]
 fn a_new_kind_drops_what_belonged_to_the_old_one_in_any_order() {
-    // chat-burst routes by `cache_aware`, agents set its threshold.
+    // Mooncake routes by `cache_aware` with a threshold of its own.
     for overrides in [
         [
             "gateway.routing.kind=prefix_hash",
@@ -86,7 +88,7 @@ fn a_new_kind_drops_what_belonged_to_the_old_one_in_any_order() {
             "gateway.routing.kind=prefix_hash",
         ],
     ] {
-        let s = good("agents-closed-loop", &overrides).scenario;
+        let s = good("mooncake-conversation", &overrides).scenario;
         assert_eq!(
             s.gateway.routing,
             RoutingSpec::PrefixHash {
@@ -96,8 +98,11 @@ fn a_new_kind_drops_what_belonged_to_the_old_one_in_any_order() {
         );
     }
     // The same kind again keeps its keys.
-    let s = good("agents-closed-loop", &["gateway.routing.kind=cache_aware"]);
-    let plain = good("agents-closed-loop", &[]);
+    let s = good(
+        "mooncake-conversation",
+        &["gateway.routing.kind=cache_aware"],
+    );
+    let plain = good("mooncake-conversation", &[]);
     assert_eq!(s.content_hash, plain.content_hash);
     // The scheduler's limits are shared by all its kinds, so they stay.
     let s = good("long-prompts", &["fleet.engine.scheduler.kind=fcfs"]);
