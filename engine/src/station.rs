@@ -8,7 +8,7 @@ use crate::replica::ReplicaFacts;
 use crate::request::Submission;
 use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::refusal::Refusal;
@@ -36,6 +36,42 @@ enum State {
     Gone,
 }
 
+/// Those who wait, by the rule of who goes next: age and slot. Entries of those who were cancelled
+/// stay behind.
+#[derive(Clone, Debug)]
+enum Line {
+    Fifo(VecDeque<(u64, u32)>),
+    Lifo(Vec<(u64, u32)>),
+    /// Smallest priority, then age.
+    Ranked(BinaryHeap<Reverse<(i32, u64, u32)>>),
+}
+
+impl Line {
+    fn new(order: StationOrder) -> Self {
+        match order {
+            StationOrder::Fcfs | StationOrder::Sharing => Self::Fifo(VecDeque::new()),
+            StationOrder::Lifo => Self::Lifo(Vec::new()),
+            StationOrder::Priority => Self::Ranked(BinaryHeap::new()),
+        }
+    }
+
+    fn push(&mut self, priority: i32, age: u64, slot: u32) {
+        match self {
+            Self::Fifo(line) => line.push_back((age, slot)),
+            Self::Lifo(line) => line.push((age, slot)),
+            Self::Ranked(line) => line.push(Reverse((priority, age, slot))),
+        }
+    }
+
+    fn pop(&mut self) -> Option<(u64, u32)> {
+        match self {
+            Self::Fifo(line) => line.pop_front(),
+            Self::Lifo(line) => line.pop(),
+            Self::Ranked(line) => line.pop().map(|Reverse((_, age, slot))| (age, slot)),
+        }
+    }
+}
+
 /// A service station. One of [`Replica`](crate::replica::Replica)'s kinds.
 #[derive(Clone, Debug)]
 pub struct Station {
@@ -47,8 +83,7 @@ pub struct Station {
     jobs: Vec<Job>,
     free: Vec<u32>,
     by_request: FxHashMap<RequestId, u32>,
-    /// (rank, age, slot); the smallest goes next.
-    waiting: BinaryHeap<Reverse<(i64, u64, u32)>>,
+    waiting: Line,
     /// (end, age, slot); under sharing the end is in shared time.
     served: BinaryHeap<Reverse<(u128, u64, u32)>>,
     waiting_count: u32,
@@ -59,6 +94,8 @@ pub struct Station {
     shared: u128,
     shared_at: SimTime,
     told_next: Vec<EngineOutcome>,
+    /// The latest answer of `next_event`.
+    promised: Option<SimTime>,
 }
 
 impl Station {
@@ -80,7 +117,7 @@ impl Station {
             jobs: Vec::new(),
             free: Vec::new(),
             by_request: FxHashMap::default(),
-            waiting: BinaryHeap::new(),
+            waiting: Line::new(spec.order),
             served: BinaryHeap::new(),
             waiting_count: 0,
             served_count: 0,
@@ -88,6 +125,7 @@ impl Station {
             shared: 0,
             shared_at: SimTime::ZERO,
             told_next: Vec::new(),
+            promised: None,
         }
     }
 
@@ -131,7 +169,7 @@ impl Station {
     /// Begins the service of waiting requests on free servers.
     fn serve(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
         while self.waiting_count > 0 && (self.shares() || self.served_count < self.servers) {
-            let Some(Reverse((_, age, slot))) = self.waiting.pop() else {
+            let Some((age, slot)) = self.waiting.pop() else {
                 return;
             };
             let job = self.jobs[slot as usize];
@@ -238,12 +276,7 @@ impl Engine for Station {
             (self.jobs.len() - 1) as u32
         };
         self.by_request.insert(job.request, slot);
-        let rank = match self.order {
-            StationOrder::Fcfs | StationOrder::Sharing => 0,
-            StationOrder::Priority => i64::from(submission.request.priority),
-            StationOrder::Lifo => -(age as i64),
-        };
-        self.waiting.push(Reverse((rank, age, slot)));
+        self.waiting.push(submission.request.priority, age, slot);
         self.waiting_count += 1;
         Ok(())
     }
@@ -278,7 +311,8 @@ impl Engine for Station {
     fn next_event(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> Option<SimTime> {
         outcomes.append(&mut self.told_next);
         self.serve(now, outcomes);
-        self.next_end()
+        self.promised = self.next_end();
+        self.promised
     }
 
     fn advance<O: StepObserver>(
@@ -288,9 +322,9 @@ impl Engine for Station {
         observer: &mut O,
     ) {
         assert!(
-            self.next_end() == Some(now),
+            self.promised == Some(now),
             "no service ends at {now:?} but at {:?}",
-            self.next_end()
+            self.promised
         );
         if self.shares() {
             self.share_until(now);
