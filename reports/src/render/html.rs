@@ -152,7 +152,8 @@ impl Page {
             let Some(estimate) = summary.metrics.get(name) else {
                 continue;
             };
-            let Some(value) = estimate.value else {
+            // Nothing cached is no news where nothing can be.
+            let Some(value) = estimate.value.filter(|&v| v > 0.0 || name == "goodput") else {
                 continue;
             };
             let interval = estimate.half_width().map_or(String::new(), |half| {
