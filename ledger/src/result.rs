@@ -333,3 +333,60 @@ impl Collector {
         (self.segments, self.segment_ns, self.rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::BLANK;
+    use proptest::prelude::*;
+
+    fn row(request: u32, sent_ns: u64, class: u32) -> Row {
+        Row {
+            request,
+            class,
+            sent_ns,
+            end: End::Finished,
+            first_token_ns: Some(sent_ns + 3),
+            ended_ns: sent_ns + 10,
+            output_tokens: 2,
+            ..BLANK
+        }
+    }
+
+    proptest! {
+        /// However often segments are merged, each request is in the segment of its sending, classes
+        /// add up, and nothing is lost.
+        #[test]
+        fn segments_hold_what_was_sent_in_them(
+            sent in prop::collection::vec((0..100_000_u64, 0..3_u32), 0..200),
+            first in 1..5_000_u64,
+        ) {
+            let mut collector = Collector::new(3, SimDuration::from_nanos(first), true);
+            for (request, &(at, class)) in sent.iter().enumerate() {
+                collector.row(row(request as u32, at, class), false);
+            }
+            let (segments, segment_ns, rows) = collector.finish();
+            prop_assert!(segments.len() <= MAX_SEGMENTS);
+            prop_assert!(segment_ns % first == 0 && (segment_ns / first).is_power_of_two());
+            prop_assert_eq!(rows.len(), sent.len());
+            for (i, segment) in segments.iter().enumerate() {
+                let inside = |&&(at, _): &&(u64, u32)| at / segment_ns == i as u64;
+                prop_assert_eq!(segment.all.sent as usize, sent.iter().filter(inside).count());
+                let mut classes = Population::default();
+                segment.classes.iter().for_each(|c| classes.merge(c));
+                prop_assert_eq!(&classes, &segment.all);
+            }
+            let counted: u64 = segments.iter().map(|s| s.all.ttft.count()).sum();
+            prop_assert_eq!(counted as usize, sent.len());
+        }
+    }
+
+    #[test]
+    fn one_class_is_not_kept_twice() {
+        let mut collector = Collector::new(1, SimDuration::from_secs(1), false);
+        collector.row(row(0, 0, 0), false);
+        let (segments, _, rows) = collector.finish();
+        assert!(segments[0].classes.is_empty() && rows.is_empty());
+        assert_eq!(segments[0].all.sent, 1);
+    }
+}

@@ -82,25 +82,32 @@ pub struct Row {
     pub met_objectives: bool,
 }
 
+// Rows also come from files, so times out of order give no figure instead of a panic.
 impl Row {
+    fn finished(&self) -> Option<()> {
+        (self.end == End::Finished).then_some(())
+    }
+
     /// Time to first token at the client, in ns.
     pub fn ttft_ns(&self) -> Option<u64> {
-        (self.end == End::Finished).then_some(self.first_token_ns? - self.sent_ns)
+        self.finished()?;
+        self.first_token_ns?.checked_sub(self.sent_ns)
     }
 
     /// End-to-end latency at the client, in ns.
     pub fn e2e_ns(&self) -> Option<u64> {
-        (self.end == End::Finished).then_some(self.ended_ns - self.sent_ns)
+        self.finished()?;
+        self.ended_ns.checked_sub(self.sent_ns)
     }
 
     /// Time per output token after the first, in ns; `None` for outputs of one token.
     pub fn tpot_ns(&self) -> Option<f64> {
-        let decode = self.e2e_ns()? - self.ttft_ns()?;
+        let decode = self.e2e_ns()?.checked_sub(self.ttft_ns()?)?;
         (self.output_tokens > 1).then(|| decode as f64 / f64::from(self.output_tokens - 1))
     }
 
     /// Time in queues before it first joined a batch, in ns.
     pub fn queue_ns(&self) -> Option<u64> {
-        Some(self.started_ns? - self.sent_ns)
+        self.started_ns?.checked_sub(self.sent_ns)
     }
 }

@@ -121,7 +121,7 @@ pub fn request(run: &RunResult, request: u32, network: &Network) -> Option<Life>
     let parts = parts(&row, &entries, network);
     Some(Life {
         row,
-        total_ns: row.ended_ns - row.sent_ns,
+        total_ns: row.ended_ns.saturating_sub(row.sent_ns),
         parts: Part::ALL
             .into_iter()
             .zip(parts)
@@ -142,8 +142,9 @@ pub fn request(run: &RunResult, request: u32, network: &Network) -> Option<Life>
 fn parts(row: &Row, entries: &[&Entry], network: &Network) -> [u64; 7] {
     let mut parts = [0; 7];
     let mut at = row.sent_ns;
+    let end = row.ended_ns.max(at);
     let mut upto = |part: Part, until: u64| {
-        let until = until.clamp(at, row.ended_ns);
+        let until = until.clamp(at, end);
         parts[part as usize] += until - at;
         at = until;
     };
@@ -184,7 +185,8 @@ fn preempted(row: &Row, entries: &[&Entry], first: Option<u64>) -> Vec<(bool, u6
             Fact::Preempted { .. } => since = Some(at),
             Fact::Started { .. } => {
                 if let Some(begin) = since.take() {
-                    stretches.push((first.is_some_and(|f| f <= begin), at - begin));
+                    let ns = at.saturating_sub(begin);
+                    stretches.push((first.is_some_and(|f| f <= begin), ns));
                 }
             }
             _ => {}

@@ -406,6 +406,29 @@ fn a_life_that_ended_early_stops_where_it_was() {
 }
 
 #[test]
+fn a_damaged_row_gives_no_figure() {
+    let damaged = Row {
+        ended_ns: 5,
+        first_token_ns: Some(2),
+        started_ns: Some(1),
+        ..story(0)
+    };
+    let figures = (
+        damaged.ttft_ns(),
+        damaged.e2e_ns(),
+        damaged.tpot_ns(),
+        damaged.queue_ns(),
+    );
+    assert_eq!(figures, (None, None, None, None));
+    let run = RunResult {
+        rows: vec![damaged],
+        ..RunResult::default()
+    };
+    let life = explain::request(&run, 0, &NETWORK).unwrap();
+    assert_eq!((life.total_ns, life.parts), (0, vec![]));
+}
+
+#[test]
 fn the_dominant_part_of_a_quantile_is_named() {
     // A thousand equal requests, of which the slowest twenty queued a thousand times longer.
     let rows: Vec<Row> = (0..1000)

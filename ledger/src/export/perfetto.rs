@@ -198,7 +198,7 @@ impl<W: Write> Trace<W> {
 
     /// The time at the gateway; an arrow leads from it to the replica.
     fn at_gateway(&mut self, row: &Row, lanes: &mut Lanes) -> Result<(), FormatError> {
-        let end = row.dispatched_ns.unwrap_or(row.ended_ns);
+        let end = row.dispatched_ns.unwrap_or(row.ended_ns).max(row.sent_ns);
         let (lane, new) = lanes.take(0, row.sent_ns, end);
         if new {
             self.lane(0, lane)?;
