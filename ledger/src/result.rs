@@ -240,6 +240,8 @@ pub struct RunResult {
     pub decisions: Vec<Decision>,
     /// Every entry of the watched request, if any.
     pub watched: Vec<Entry>,
+    /// Integral of the number of requests in the system over time, in request-nanoseconds.
+    pub in_system_ns: u128,
     /// Events handled: arrivals, ends of steps (or of runs of steps), messages, timers. Not part of
     /// the digest, because fast-forward makes fewer of them.
     pub events: u64,

@@ -51,6 +51,14 @@ impl ClassRules {
 }
 
 impl<M: Machine> World<'_, M> {
+    /// One more request in the system, or one less.
+    fn count_in_system(&mut self, change: i32) {
+        let held = self.now.since(self.in_system_since).as_nanos();
+        self.in_system_ns += u128::from(self.in_system) * u128::from(held);
+        self.in_system_since = self.now;
+        self.in_system = self.in_system.wrapping_add_signed(change);
+    }
+
     /// A client sends the request that is due now.
     pub(super) fn arrive(&mut self) {
         let (slot, prefix) = self.requests.reserve();
@@ -74,7 +82,7 @@ impl<M: Machine> World<'_, M> {
         }
         self.requests
             .occupy(slot, id, arrival, deadline, rules.priority);
-        self.in_system += 1;
+        self.count_in_system(1);
         self.fact(slot, Fact::Sent);
         if let Some(deadline) = deadline {
             let event = Event::Timeout { slot };
@@ -122,7 +130,7 @@ impl<M: Machine> World<'_, M> {
         // The verdict came before the answer, and the answer before the client gave up.
         let useful = end == End::Finished && verdict == Some(true) && good;
         self.recorder.collector.row(row, useful);
-        self.in_system -= 1;
+        self.count_in_system(-1);
         self.leaving.push(slot);
         if end != End::Unfinished {
             self.workload.departed(id, self.now, end == End::Finished);

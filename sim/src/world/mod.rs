@@ -61,6 +61,9 @@ pub(crate) struct World<'a, M> {
     sent: u32,
     /// Sent and not yet ended.
     in_system: u32,
+    /// Integral of that over time, in request-nanoseconds, up to `in_system_since`.
+    in_system_ns: u128,
+    in_system_since: SimTime,
     events: u64,
     /// Slots that may have become free in this instant.
     leaving: Vec<u32>,
@@ -123,6 +126,8 @@ impl<'a, M: Machine> World<'a, M> {
             sampler: Sampler::new(options.samples),
             sent: 0,
             in_system: 0,
+            in_system_ns: 0,
+            in_system_since: SimTime::ZERO,
             events: 0,
             leaving: Vec::new(),
             outcomes: Vec::new(),
@@ -332,6 +337,7 @@ impl<'a, M: Machine> World<'a, M> {
             gateway: self.gateway.totals,
             decisions: self.gateway.decisions,
             watched: record.watched,
+            in_system_ns: self.in_system_ns,
             events: self.events,
         })
     }
