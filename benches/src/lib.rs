@@ -1,1 +1,7 @@
-//! stub
+//! Many runs: run points on worker threads, and the catalogue of cases that the simulator is
+//! checked against.
+
+/// Run points to worker threads; results in point order.
+pub mod execute;
+/// Cases with a known answer, run through the simulator's own components.
+pub mod catalogue;

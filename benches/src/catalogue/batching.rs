@@ -1,0 +1,446 @@
+//! Batching and KV memory, V-C1 to V-C6: LLM engines behind the gateway.
+
+use super::lab::Lab;
+use super::theory;
+use super::{Case, CaseError, Check, Param, Point};
+
+/// The cases of this file.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "V-C1",
+        title: "continuous over static batching, exponential output lengths: gain in throughput",
+        source: "mean of the largest of B exponentials",
+        params: &[Param {
+            name: "batch",
+            default: "8",
+            doc: "requests per batch",
+        }],
+        points: &[
+            &[("batch", "4")],
+            &[("batch", "8")],
+            &[("batch", "16")],
+            &[("batch", "32")],
+            &[("batch", "64")],
+        ],
+        run: exponential_gain,
+    },
+    Case {
+        id: "V-C2",
+        title: "the same with lognormal output lengths",
+        source: "mean of the largest of B lognormals, integrated numerically",
+        params: &[
+            Param {
+                name: "batch",
+                default: "8",
+                doc: "requests per batch",
+            },
+            Param {
+                name: "sigma",
+                default: "1",
+                doc: "standard deviation of the logarithm of the length",
+            },
+        ],
+        points: &[
+            &[("sigma", "0.5"), ("batch", "8")],
+            &[("sigma", "0.5"), ("batch", "32")],
+            &[("sigma", "0.5"), ("batch", "64")],
+            &[("sigma", "1"), ("batch", "8")],
+            &[("sigma", "1"), ("batch", "32")],
+            &[("sigma", "1"), ("batch", "64")],
+        ],
+        run: lognormal_gain,
+    },
+    Case {
+        id: "V-C3",
+        title: "decode-only engine, step = a + b B: mean batch, gap between tokens and latency",
+        source: "mean field: B = x a / (1 - x b) with x tokens per ms",
+        params: &[
+            Param {
+                name: "base_us",
+                default: "6781",
+                doc: "a, microseconds",
+            },
+            Param {
+                name: "per_seq_ns",
+                default: "86600",
+                doc: "b, nanoseconds per running request",
+            },
+            Param {
+                name: "rate",
+                default: "10",
+                doc: "requests per second",
+            },
+            Param {
+                name: "tokens",
+                default: "400",
+                doc: "output tokens of each",
+            },
+        ],
+        points: &[
+            &[
+                ("base_us", "6781"),
+                ("per_seq_ns", "86600"),
+                ("rate", "10"),
+                ("tokens", "400"),
+            ],
+            &[
+                ("base_us", "6781"),
+                ("per_seq_ns", "86600"),
+                ("rate", "20"),
+                ("tokens", "400"),
+            ],
+            &[
+                ("base_us", "16289"),
+                ("per_seq_ns", "138300"),
+                ("rate", "4"),
+                ("tokens", "350"),
+            ],
+        ],
+        run: mean_field,
+    },
+    Case {
+        id: "V-C4",
+        title: "throughput at batch B over batch 1",
+        source: "B (a + b) / (a + b B) with measured a and b",
+        params: &[
+            Param {
+                name: "preset",
+                default: "4xh100-llama-3.1-70b",
+                doc: "a fit of the catalogue of linear cost models",
+            },
+            Param {
+                name: "batch",
+                default: "30",
+                doc: "requests running",
+            },
+        ],
+        points: &[
+            &[("preset", "4xh100-llama-3.1-70b"), ("batch", "8")],
+            &[("preset", "4xh100-llama-3.1-70b"), ("batch", "30")],
+            &[("preset", "h100-llama-3.1-8b"), ("batch", "34")],
+        ],
+        run: throughput_ratio,
+    },
+    Case {
+        id: "V-C5",
+        title: "paged KV: share of held memory without a token in it",
+        source: "(b - 1) / 2 over mean length plus that",
+        params: &[
+            Param {
+                name: "block",
+                default: "16",
+                doc: "tokens per block",
+            },
+            Param {
+                name: "mean",
+                default: "512",
+                doc: "mean tokens of a request",
+            },
+        ],
+        points: &[
+            &[("block", "16"), ("mean", "200")],
+            &[("block", "16"), ("mean", "338")],
+            &[("block", "16"), ("mean", "512")],
+            &[("block", "128"), ("mean", "512")],
+        ],
+        run: paging_waste,
+    },
+    Case {
+        id: "V-C6",
+        title: "KV bytes per token and tokens per instance",
+        source: "2 * KV heads * head size * layers * bytes; llm-d's published 307,328 tokens",
+        params: &[
+            Param {
+                name: "model",
+                default: "qwen3-32b",
+                doc: "a model of the catalogue",
+            },
+            Param {
+                name: "gpu",
+                default: "h100-sxm",
+                doc: "a GPU of the catalogue",
+            },
+            Param {
+                name: "gpus",
+                default: "2",
+                doc: "GPUs per replica",
+            },
+        ],
+        points: &[
+            &[("model", "llama-3.1-8b"), ("gpus", "1")],
+            &[("model", "llama-3.1-70b"), ("gpus", "4")],
+            &[("model", "qwen3-32b"), ("gpus", "2")],
+        ],
+        run: kv_capacity,
+    },
+];
+
+/// A saturated engine whose steps all take 1 ms, whatever runs.
+fn saturated(scheduler: &str, batch: u64, requests: u64, output: &str) -> String {
+    format!(
+        r#"
+        version = 1
+        fleet.replicas = 1
+        gateway.routing.kind = "round_robin"
+        [fleet.engine]
+        kind = "continuous"
+        scheduler = {{ kind = "{scheduler}", max_num_seqs = {batch}, token_budget = 1000000 }}
+        kv = {{ blocks = 100000000, prefix_cache = false, watermark = 0.0 }}
+        max_model_len = 1000000
+        cost = {{ kind = "linear", base = "1ms" }}
+        [traffic]
+        request_rate = "inf"
+        num_prompts = {requests}
+        input = {{ kind = "fixed", tokens = 1 }}
+        output = {output}
+        "#
+    )
+}
+
+/// Ratio of the times that both kinds of batching need for the same requests.
+fn gain(point: &Point<'_>, batch: u64, output: &str) -> Result<super::Sampled, CaseError> {
+    // The last requests of a continuous run leave slots empty; with 2,000 rounds that is below a
+    // tenth of a percent. Each replication has the same requests under both schedulers.
+    let requests = batch * point.length(2_000.0);
+    let time = |scheduler: &str| -> Result<Vec<f64>, CaseError> {
+        let runs = Lab::whole(&saturated(scheduler, batch, requests, output), point)?.run()?;
+        Ok(runs.values(|r| r.end_ns() as f64))
+    };
+    let (all, rolling) = (time("static")?, time("chunked")?);
+    Ok(super::Sampled::of(
+        &all.iter()
+            .zip(&rolling)
+            .map(|(s, c)| s / c)
+            .collect::<Vec<_>>(),
+    ))
+}
+
+fn exponential_gain(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let batch = point.count("batch", 1..=512)?;
+    let measured = gain(point, batch, r#"{ kind = "exponential", mean = 1000.0 }"#)?;
+    Ok(vec![Check::sampled(
+        "gain",
+        theory::harmonic(batch as u32),
+        &measured,
+        0.02,
+    )])
+}
+
+fn lognormal_gain(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let batch = point.count("batch", 1..=512)?;
+    let sigma = point.number("sigma", 0.01..=2.0)?;
+    let output = format!(r#"{{ kind = "lognormal", mean = 1000.0, sigma = {sigma:?} }}"#);
+    let measured = gain(point, batch, &output)?;
+    Ok(vec![Check::sampled(
+        "gain",
+        theory::largest_lognormal(batch as u32, sigma),
+        &measured,
+        0.02,
+    )])
+}
+
+fn mean_field(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let a = point.number("base_us", 1.0..=1e6)? / 1e3;
+    let b = point.number("per_seq_ns", 1.0..=1e9)? / 1e6;
+    let rate = point.number("rate", 0.001..=1e5)?;
+    let tokens = point.count("tokens", 2..=100_000)?;
+    let x = rate * tokens as f64 / 1e3;
+    if x * b >= 0.95 {
+        return Err(point.refuse(
+            "rate",
+            format!(
+                "unstable or nearly so: the limit is {:.0} tokens per second",
+                1e3 / b
+            ),
+        ));
+    }
+    let text = format!(
+        r#"
+        version = 1
+        fleet.replicas = 1
+        gateway.routing.kind = "round_robin"
+        [fleet.engine]
+        kind = "continuous"
+        scheduler = {{ kind = "chunked", max_num_seqs = 100000, token_budget = 10000000 }}
+        kv = {{ blocks = 100000000, prefix_cache = false, watermark = 0.0 }}
+        max_model_len = 1000000
+        cost = {{ kind = "linear", base = "{}us", per_seq = "{}ns" }}
+        [traffic]
+        request_rate = "{rate} req/s"
+        input = {{ kind = "fixed", tokens = 1 }}
+        output = {{ kind = "fixed", tokens = {tokens} }}
+        "#,
+        point.text("base_us"),
+        point.text("per_seq_ns"),
+    );
+    let runs = Lab::new(&text, point, 40_000.0)?.run()?;
+    let batch = x * a / (1.0 - x * b);
+    let gap = a + b * batch;
+    Ok(vec![
+        Check::sampled(
+            "mean batch",
+            batch,
+            &runs.each(|r| r.mean_in_system()),
+            0.04,
+        ),
+        Check::sampled(
+            "mean gap between tokens (ms)",
+            gap,
+            &runs.each(|r| r.mean_seconds(|p| &p.itl) * 1e3),
+            0.04,
+        ),
+        Check::sampled(
+            "mean latency (s)",
+            gap * tokens as f64 / 1e3,
+            &runs.each(|r| r.mean_seconds(|p| &p.e2e)),
+            0.04,
+        ),
+    ])
+}
+
+fn throughput_ratio(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let batch = point.count("batch", 1..=256)?;
+    let preset = point.text("preset");
+    // Long outputs, so that the single prefill steps weigh nothing.
+    let time = |seqs: u64| -> Result<f64, CaseError> {
+        let text = saturated(
+            "chunked",
+            seqs,
+            batch * 4,
+            r#"{ kind = "fixed", tokens = 20000 }"#,
+        )
+        .replace(
+            r#"base = "1ms""#,
+            &format!(r#"preset = "{preset}", per_prefill_token = "0ns""#),
+        );
+        Ok(Lab::whole(&text, point)?.once()?.end_ns() as f64)
+    };
+    let measured = time(1)? / time(batch)?;
+    let fits = &windtunnel_engine::cost::linear::STEP_FITS;
+    let fit = fits.iter().find(|f| f.name == preset);
+    let fit = fit.ok_or_else(|| point.refuse("preset", "no such fit in the catalogue"))?;
+    let (a, b) = (fit.base_ms, fit.per_seq_ms);
+    let n = batch as f64;
+    Ok(vec![
+        Check::relative(
+            "throughput over that of batch 1",
+            n * (a + b) / (a + b * n),
+            measured,
+            0.01,
+        ),
+        Check::at_most("and its limit at an endless batch", 1.0 + a / b, measured),
+    ])
+}
+
+fn paging_waste(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    use windtunnel_base::rng::Streams;
+    use windtunnel_engine::kv::{KvCache, KvLayout};
+    let block = point.count("block", 1..=4096)?;
+    let mean = point.count("mean", 1..=1_000_000)?;
+    let requests = point.length(200_000.0);
+    let mut cache = KvCache::new(&KvLayout {
+        total_blocks: u64::MAX >> 8,
+        block_size: block as u32,
+        prefix_cache: false,
+        eviction: windtunnel_engine::config::EvictionKind::Lru,
+    });
+    let mut rng = Streams::new(point.seed).stream("paging waste", 0);
+    let mut tokens = 0;
+    for _ in 0..requests {
+        // Any length between half and one and a half times the mean.
+        let length = mean / 2 + 1 + rng.below(mean.max(2));
+        tokens += length;
+        cache
+            .take(length.div_ceil(block))
+            .map_err(|s| CaseError::Run(format!("{} blocks missing", s.missing)))?;
+    }
+    let held = cache.held_blocks() * block;
+    let waste = (held - tokens) as f64 / held as f64;
+    let tail = (block - 1) as f64 / 2.0;
+    let length = tokens as f64 / requests as f64;
+    Ok(vec![Check::within(
+        "share wasted",
+        tail / (length + tail),
+        waste,
+        0.003,
+    )])
+}
+
+fn kv_capacity(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    use windtunnel_engine::hardware;
+    let (model, gpu) = (point.text("model"), point.text("gpu"));
+    let gpus = point.count("gpus", 1..=64)?;
+    let spec =
+        hardware::find_model(model).ok_or_else(|| point.refuse("model", "not in the catalogue"))?;
+    let text = format!(
+        r#"
+        version = 1
+        fleet.engine = {{ kind = "continuous", gpu = "{gpu}", model = "{model}", tensor_parallel = {gpus} }}
+        traffic = {{ request_rate = "1 req/s", num_prompts = 1, input = {{ kind = "fixed", tokens = 10 }}, output = {{ kind = "fixed", tokens = 10 }} }}
+        "#
+    );
+    let result = Lab::whole(&text, point)?.once()?;
+    let tokens = result.kv_blocks() * 16;
+    let published = match model {
+        "llama-3.1-8b" => Some(131_072.0),
+        "llama-3.1-70b" => Some(327_680.0),
+        "qwen3-32b" => Some(262_144.0),
+        _ => None,
+    };
+    let formula =
+        2.0 * f64::from(spec.kv_heads) * f64::from(spec.head_dim) * f64::from(spec.layers) * 2.0;
+    let mut checks = vec![Check::exact(
+        "KV bytes per token",
+        published.unwrap_or(formula),
+        spec.kv_bytes_per_token(2.0),
+    )];
+    if (model, gpu, gpus) == ("qwen3-32b", "h100-sxm", 2) {
+        checks.push(Check::relative(
+            "KV tokens per instance, as llm-d reports",
+            307_328.0,
+            tokens as f64,
+            0.10,
+        ));
+    }
+    Ok(checks)
+}
+
+/// V-P8: what fits when every shard gets the same memory, over what fits when memory follows need.
+pub(super) fn unequal_shards(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let text = point.text("shards");
+    let shards: Result<Vec<f64>, _> = text.split(',').map(|s| s.trim().parse::<f64>()).collect();
+    let shards = shards.map_err(|_| point.refuse("shards", "numbers separated by commas"))?;
+    if shards.is_empty() || shards.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
+        return Err(point.refuse("shards", "every shard needs more than zero"));
+    }
+    let blocks = |split: &str| -> Result<f64, CaseError> {
+        let text = format!(
+            r#"
+            version = 1
+            [fleet.engine]
+            kind = "continuous"
+            gpu = "h100-sxm"
+            model = "llama-3.1-70b"
+            tensor_parallel = 4
+            kv.block_size = 1
+            kv.shards = {{ weights = {shards:?}, split = "{split}" }}
+            [traffic]
+            request_rate = "1 req/s"
+            num_prompts = 1
+            input = {{ kind = "fixed", tokens = 10 }}
+            output = {{ kind = "fixed", tokens = 10 }}
+            "#
+        );
+        Ok(Lab::whole(&text, point)?.once()?.kv_blocks() as f64)
+    };
+    let mean = shards.iter().sum::<f64>() / shards.len() as f64;
+    let largest = shards.iter().copied().fold(0.0, f64::max);
+    let ratio = blocks("equal")? / blocks("proportional")?;
+    // Capacity is a whole number of blocks; with a hundred thousand of them that is 1e-5.
+    Ok(vec![Check::relative(
+        "tokens that fit, equal over proportional split",
+        mean / largest,
+        ratio,
+        2e-5,
+    )])
+}
