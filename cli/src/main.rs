@@ -1,1 +1,58 @@
-fn main() {}
+//! The `windtunnel` binary: parse, dispatch to a verb, end with its exit code.
+
+/// The arguments as typed.
+mod args;
+/// The exit codes, in one enum.
+mod exit;
+/// Bars on a terminal, lines elsewhere, always stderr.
+mod progress;
+/// The result folder.
+mod folder;
+/// What verbs share: loading scenarios, printing, result folders.
+mod common;
+/// One file per verb.
+mod command;
+
+use args::{Cli, Command};
+use clap::Parser;
+use exit::{Exit, Stop};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // clap prints help and usage errors itself, the latter with exit code 2.
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => report(&error).into(),
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Validate(args) => command::validate::validate(&args),
+        Command::Scenario(command) => command::scenario::scenario(command),
+        Command::Run(args) => command::run::run(&args),
+        Command::Report(args) => command::report::report(&args),
+        Command::Export(args) => command::export::export(&args),
+        Command::Compare(_) | Command::Explain(_) => Err(Stop::usage("not built yet")),
+        Command::Completions { shell } => command::completions::completions(shell),
+    }
+}
+
+/// Prints an error and chooses its exit code. A closed pipe on stdout is no error: whoever read the
+/// result has read enough.
+fn report(error: &anyhow::Error) -> Exit {
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        eprintln!("{stop}");
+        return stop.exit;
+    }
+    let broken_pipe = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe);
+    if broken_pipe {
+        return Exit::Done;
+    }
+    eprintln!("error: {error:#}");
+    Exit::Failure
+}

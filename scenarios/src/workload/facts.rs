@@ -4,7 +4,7 @@ use serde::Serialize;
 use windtunnel_base::time::SimDuration;
 
 /// What is known of the traffic before it is played.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, serde::Deserialize)]
 pub struct Facts {
     /// How many requests to expect: exact for a trace played as it is and for `num_prompts`
     /// of an endless source, a mean where requests are drawn, absent where answers decide.
@@ -24,7 +24,7 @@ pub struct Facts {
 }
 
 /// A file that was read.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, serde::Deserialize)]
 pub struct FileFact {
     /// Its path as the scenario names it.
     pub file: String,

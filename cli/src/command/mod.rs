@@ -1,0 +1,14 @@
+//! The verbs, one file each.
+
+/// The catalogue of cases with a known answer.
+pub(crate) mod validate;
+/// Shell completions.
+pub(crate) mod completions;
+/// One scenario, some seeds, a table and a folder.
+pub(crate) mod run;
+/// List, new, check, show, diff, schema.
+pub(crate) mod scenario;
+/// A result folder to documents.
+pub(crate) mod report;
+/// A result folder to another format.
+pub(crate) mod export;

@@ -1,0 +1,124 @@
+//! `run`: one scenario, some seeds, a table and a folder.
+
+use crate::args::{Format, RowsFormat, RunArgs};
+use crate::common::{self, Ready, print, ready};
+use crate::exit::Exit;
+use crate::folder::{self, Manifest, Results};
+use std::fmt::Write as _;
+use std::path::Path;
+use windtunnel_ledger::result::RunResult;
+use windtunnel_reports::render::{json, markdown, points, table};
+use windtunnel_reports::summary::Summary;
+
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    let ready = ready(&args.scenario, &args.load, &[], args.talk)?;
+    let scenario = &ready.loaded.scenario;
+    let seeds = common::seeds(&args.seeds, scenario.run.seed)?;
+    let dir = folder::path(&args.out, &ready.loaded);
+    if args.dry_run {
+        print(&preview(&ready, &seeds, &dir))?;
+        return Ok(Exit::Done);
+    }
+    let rows = scenario.run.rows && args.rows != RowsFormat::None;
+    let laws = scenario.run.laws && !args.no_laws;
+    let runs = common::run_points(
+        &args.scenario,
+        &common::points(&ready, &seeds, rows, laws, false),
+        args.seeds.jobs,
+        args.talk,
+    )?;
+    let summary = Summary::from_runs(
+        scenario,
+        &ready.loaded.name,
+        &ready.loaded.content_hash,
+        &runs,
+    );
+    let results = Results {
+        loaded: &ready.loaded,
+        summary: &summary,
+        runs: &runs,
+        manifest: manifest(&ready, &runs),
+    };
+    folder::write_all(&dir, &results, args.rows)?;
+    if args.perfetto {
+        for run in &runs {
+            let file = dir.join(format!("runs/seed-{}/trace.perfetto-trace", run.seed));
+            super::export::write_perfetto(run, scenario, None, &file)?;
+        }
+    }
+    show(args, &summary, &dir)?;
+    Ok(verdict(&summary, args.exit_zero))
+}
+
+/// What is known of how a run came about.
+fn manifest(ready: &Ready, runs: &[RunResult]) -> Manifest {
+    let facts = ready.traffic.facts();
+    Manifest {
+        schema_version: 1,
+        program: format!("windtunnel {}", env!("CARGO_PKG_VERSION")),
+        platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        generator: windtunnel_base::rng::GENERATOR.to_owned(),
+        scenario: ready.loaded.name.clone(),
+        scenario_hash: ready.loaded.content_hash.clone(),
+        seeds: runs.iter().map(|r| r.seed).collect(),
+        digests: runs.iter().map(|r| r.digest.clone()).collect(),
+        inputs: facts.files.clone(),
+        transformations: facts.transformations.clone(),
+        notes: facts.notes.clone(),
+        command: folder::command_line(),
+    }
+}
+
+fn preview(ready: &Ready, seeds: &[u64], dir: &Path) -> String {
+    let facts = ready.traffic.facts();
+    let mut out = format!(
+        "{} · {}\n",
+        ready.loaded.name, ready.loaded.scenario.purpose
+    );
+    let expected = facts
+        .requests
+        .map_or("an unknown number of".to_owned(), |n| n.to_string());
+    let _ = writeln!(
+        out,
+        "{} seeds from {}, {expected} requests each",
+        seeds.len(),
+        seeds.first().copied().unwrap_or(0)
+    );
+    for file in &facts.files {
+        let _ = writeln!(
+            out,
+            "reads {} ({} rows, {} bytes, xxh3 {})",
+            file.file, file.rows, file.bytes, file.xxh3
+        );
+    }
+    for line in facts.transformations.iter().chain(&facts.notes) {
+        let _ = writeln!(out, "  {line}");
+    }
+    let _ = writeln!(out, "would write {}\nnothing was run", dir.display());
+    out
+}
+
+fn show(args: &RunArgs, summary: &Summary, dir: &Path) -> anyhow::Result<()> {
+    match args.format {
+        Format::Table => {
+            print(&table::render(summary))?;
+            if !args.talk.quiet {
+                eprintln!("written to {}", dir.display());
+            }
+        }
+        Format::Json => print(&json::render(summary)?)?,
+        Format::Csv => print(&points::render(&[summary]))?,
+        Format::Markdown => print(&markdown::render(summary))?,
+    }
+    Ok(())
+}
+
+/// 3 if a condition failed, 4 if one is undecided.
+pub(crate) fn verdict(summary: &Summary, exit_zero: bool) -> Exit {
+    match (summary.ci.failed, summary.ci.undecided) {
+        _ if exit_zero => Exit::Done,
+        (0, 0) => Exit::Done,
+        (0, _) => Exit::Undecided,
+        _ => Exit::Failed,
+    }
+}
