@@ -1,23 +1,19 @@
 //! A replica of either kind, built from what a scenario says.
 
-use crate::config::{ContinuousSpec, CostSpec, EnergySpec, EngineSpec, LinearSpec, SchedulerKind};
-use crate::continuous::{ContinuousBatching, Memory, Rules};
-use crate::cost::linear::{Linear, STEP_FITS};
-use crate::cost::roofline::{Roofline, RooflineSettings};
-use crate::cost::table::Table;
-use crate::cost::{CostFn, StepModel};
-use crate::energy::{ENERGY_FITS, EnergyFn, Intensity};
+/// Checks of specifications, and what follows from the catalogue.
+mod build;
+
+use crate::config::EngineSpec;
+use crate::continuous::ContinuousBatching;
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, StepObserver};
-use crate::hardware::{self, Gpu, Model};
 use crate::kv::{Imbalance, KvLayout};
 use crate::request::Submission;
 use crate::station::Station;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::RequestId;
-use windtunnel_base::quantity::{HourlyPrice, Span};
+use windtunnel_base::quantity::HourlyPrice;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
-use windtunnel_base::units::NanoUsd;
 
 /// Why a replica cannot be built. `field` is the path within the engine's table of the scenario.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,14 +25,6 @@ pub struct EngineConfigError {
     pub reason: String,
     /// What to do.
     pub remedy: String,
-}
-
-fn error(field: &str, reason: impl Into<String>, remedy: impl Into<String>) -> EngineConfigError {
-    EngineConfigError {
-        field: field.into(),
-        reason: reason.into(),
-        remedy: remedy.into(),
-    }
 }
 
 /// What a replica is, whatever it does.
@@ -71,9 +59,9 @@ impl Replica {
     pub fn build(spec: &EngineSpec) -> Result<Self, EngineConfigError> {
         match spec {
             EngineSpec::Continuous(spec) => {
-                build_continuous(spec).map(|engine| Self::Continuous(Box::new(engine)))
+                build::continuous(spec).map(|engine| Self::Continuous(Box::new(engine)))
             }
-            EngineSpec::Station(spec) if spec.servers == 0 => Err(error(
+            EngineSpec::Station(spec) if spec.servers == 0 => Err(build::error(
                 "servers",
                 "a station needs a server",
                 "set it to 1 or more",
@@ -125,332 +113,6 @@ impl Replica {
     /// Longest prompt plus output; no limit at a station.
     pub fn max_tokens_per_request(&self) -> Option<u32> {
         self.facts().max_tokens_per_request
-    }
-}
-
-fn build_continuous(spec: &ContinuousSpec) -> Result<ContinuousBatching, EngineConfigError> {
-    let gpu = hardware::find_gpu(&spec.gpu)
-        .ok_or_else(|| unknown("gpu", &spec.gpu, hardware::GPUS.iter().map(|g| g.name)))?;
-    let model = hardware::find_model(&spec.model).ok_or_else(|| {
-        unknown(
-            "model",
-            &spec.model,
-            hardware::MODELS.iter().map(|m| m.name),
-        )
-    })?;
-    let tp = spec.tensor_parallel;
-    if tp == 0 || !model.heads.is_multiple_of(tp) {
-        return Err(error(
-            "tensor_parallel",
-            format!(
-                "{tp} GPUs cannot share the {} heads of {}",
-                model.heads, model.name
-            ),
-            "use a divisor of that number",
-        ));
-    }
-    check_scheduler(spec)?;
-    check_kv(spec)?;
-    let blocks = kv_blocks(spec, gpu, model)?;
-    let max_len = spec.max_model_len.unwrap_or(model.max_len);
-    if max_len < 2 || max_len > model.max_len {
-        return Err(error(
-            "max_model_len",
-            format!(
-                "{} takes 2 to {} tokens, not {max_len}",
-                model.name, model.max_len
-            ),
-            "leave it out for the longest",
-        ));
-    }
-    let block_size = spec.kv.block_size;
-    let pool = blocks.saturating_mul(u64::from(block_size));
-    let max_tokens = u64::from(max_len).min(pool) as u32;
-    let layout = KvLayout {
-        total_blocks: blocks,
-        block_size,
-        prefix_cache: spec.kv.prefix_cache,
-        eviction: spec.kv.eviction,
-    };
-    let block_bytes = model.kv_bytes_per_token(spec.kv.bytes_per_element) * f64::from(block_size);
-    let rules = Rules {
-        kind: spec.scheduler.kind,
-        token_budget: spec.scheduler.token_budget,
-        max_num_seqs: spec.scheduler.max_num_seqs,
-        prefill_cap: spec.scheduler.long_prefill_threshold.unwrap_or(u32::MAX),
-        queue_limit: spec.queue_limit.unwrap_or(u32::MAX),
-        max_tokens,
-        watermark: (spec.kv.watermark * blocks as f64) as u64,
-        reserve_full_prompt: spec.kv.reserve_full_prompt,
-        visibility: spec.kv.visibility,
-        preemption: spec.kv.preemption,
-        block_bytes: block_bytes.ceil() as u64,
-        fast_forward: spec.fast_forward,
-    };
-    let energy = energy(spec, gpu, model)?;
-    let price = spec
-        .gpu_price
-        .map_or(NanoUsd::from_f64(gpu.price * 1e9), |p| p.0);
-    let facts = ReplicaFacts {
-        price: HourlyPrice(NanoUsd(price.0 * u64::from(tp))),
-        idle_watts: energy.idle_watts(),
-        gpus: tp,
-        kv: Some(layout),
-        max_tokens_per_request: Some(max_tokens),
-    };
-    let host_blocks = spec.kv.swap_space.0 / rules.block_bytes.max(1);
-    let memory = Memory::new(&layout, host_blocks);
-    let cost = cost(spec, gpu, model)?;
-    Ok(ContinuousBatching::new(rules, cost, energy, memory, facts))
-}
-
-fn unknown(
-    field: &str,
-    name: &str,
-    known: impl Iterator<Item = &'static str>,
-) -> EngineConfigError {
-    let known: Vec<_> = known.collect();
-    error(
-        field,
-        format!("`{name}` is not in the catalogue"),
-        format!("known are {}", known.join(", ")),
-    )
-}
-
-fn check_scheduler(spec: &ContinuousSpec) -> Result<(), EngineConfigError> {
-    let s = &spec.scheduler;
-    let positive = [
-        ("scheduler.token_budget", s.token_budget),
-        ("scheduler.max_num_seqs", s.max_num_seqs),
-        (
-            "scheduler.long_prefill_threshold",
-            s.long_prefill_threshold.unwrap_or(1),
-        ),
-    ];
-    for (field, value) in positive {
-        if value == 0 {
-            return Err(error(
-                field,
-                "nothing could ever run",
-                "set it to 1 or more",
-            ));
-        }
-    }
-    let chunks = !matches!(s.kind, SchedulerKind::Static | SchedulerKind::Fcfs);
-    if chunks && s.token_budget < s.max_num_seqs {
-        return Err(error(
-            "scheduler.token_budget",
-            format!(
-                "{} tokens per step do not reach for {} decoding requests",
-                s.token_budget, s.max_num_seqs
-            ),
-            "raise it to `max_num_seqs` at least",
-        ));
-    }
-    Ok(())
-}
-
-fn check_kv(spec: &ContinuousSpec) -> Result<(), EngineConfigError> {
-    let kv = &spec.kv;
-    let share = |field: &str, value: f64, open: bool| {
-        let fine = (0.0..=1.0).contains(&value) && (!open || value > 0.0);
-        let range = if open {
-            "over 0, up to 1"
-        } else {
-            "from 0 to 1"
-        };
-        fine.then_some(()).ok_or_else(|| {
-            error(
-                field,
-                format!("{value} is not a share"),
-                format!("set it {range}"),
-            )
-        })
-    };
-    share("kv.memory_utilization", kv.memory_utilization, true)?;
-    share("kv.watermark", kv.watermark, false)?;
-    if kv.block_size == 0 {
-        return Err(error(
-            "kv.block_size",
-            "a block holds a token at least",
-            "vLLM's is 16",
-        ));
-    }
-    if !(kv.bytes_per_element > 0.0 && kv.bytes_per_element <= 8.0) {
-        return Err(error(
-            "kv.bytes_per_element",
-            format!("{} bytes cannot hold a number", kv.bytes_per_element),
-            "2 is FP16, 1 is FP8",
-        ));
-    }
-    if kv.swap_bandwidth.0.is_nan() || kv.swap_bandwidth.0 <= 0.0 {
-        return Err(error(
-            "kv.swap_bandwidth",
-            "nothing could be swapped",
-            "such as \"25GB/s\"",
-        ));
-    }
-    Ok(())
-}
-
-/// Blocks as given, or as many as memory leaves.
-fn kv_blocks(spec: &ContinuousSpec, gpu: &Gpu, model: &Model) -> Result<u64, EngineConfigError> {
-    let kv = &spec.kv;
-    if let Some(blocks) = kv.blocks {
-        return match blocks {
-            0 => Err(error(
-                "kv.blocks",
-                "nothing could ever run",
-                "set it to 1 or more",
-            )),
-            _ => Ok(blocks),
-        };
-    }
-    let tp = spec.tensor_parallel;
-    let (utilization, reserve) = (kv.memory_utilization, kv.activation_reserve.0);
-    let left = hardware::kv_bytes_per_gpu(gpu, model, tp, utilization, reserve);
-    let per_block = model.kv_bytes_per_token(kv.bytes_per_element) * f64::from(kv.block_size);
-    let blocks = (left * f64::from(tp) / per_block).floor();
-    if blocks >= 1.0 {
-        return Ok(blocks as u64);
-    }
-    let gib = |bytes: f64| bytes / f64::from(1 << 30);
-    Err(error(
-        "model",
-        format!(
-            "{} needs {:.1} GiB per GPU for weights and activations, and may use {:.1} GiB of {tp} x {}",
-            model.name,
-            gib(model.weight_bytes() as f64 / f64::from(tp) + reserve as f64),
-            gib(utilization * gpu.memory as f64),
-            gpu.name
-        ),
-        "raise `tensor_parallel` or take a larger GPU",
-    ))
-}
-
-fn cost(spec: &ContinuousSpec, gpu: &Gpu, model: &Model) -> Result<CostFn, EngineConfigError> {
-    let model = match &spec.cost {
-        CostSpec::Roofline {
-            compute_efficiency,
-            bandwidth_efficiency,
-            overhead,
-        } => {
-            let shares = [
-                ("cost.compute_efficiency", *compute_efficiency),
-                ("cost.bandwidth_efficiency", *bandwidth_efficiency),
-            ];
-            for (field, value) in shares {
-                if !(value > 0.0 && value <= 1.0) {
-                    let reason = format!("{value} is not a share of the peak");
-                    return Err(error(field, reason, "set it over 0, up to 1"));
-                }
-            }
-            let settings = RooflineSettings {
-                tensor_parallel: spec.tensor_parallel,
-                compute_efficiency: *compute_efficiency,
-                bandwidth_efficiency: *bandwidth_efficiency,
-                overhead: overhead.0.as_secs_f64(),
-                kv_bytes_per_element: spec.kv.bytes_per_element,
-            };
-            StepModel::Roofline(Roofline::new(gpu, model, &settings))
-        }
-        CostSpec::Linear(linear) => StepModel::Linear(linear_fit(linear)?),
-        CostSpec::Table(table) => StepModel::Table(Table::new(table).map_err(|(grid, e)| {
-            error(
-                &format!("cost.{grid}"),
-                e.to_string(),
-                "give a full grid of points",
-            )
-        })?),
-    };
-    Ok(CostFn {
-        model,
-        swap_bandwidth: spec.kv.swap_bandwidth.0,
-    })
-}
-
-fn linear_fit(spec: &LinearSpec) -> Result<Linear, EngineConfigError> {
-    let preset = match &spec.preset {
-        None => None,
-        Some(name) => Some(
-            STEP_FITS
-                .iter()
-                .find(|fit| fit.name == name)
-                .ok_or_else(|| unknown("cost.preset", name, STEP_FITS.iter().map(|f| f.name)))?,
-        ),
-    };
-    let seconds = |given: Option<Span>, preset: Option<f64>| {
-        given.map_or(preset.unwrap_or(0.0) / 1e3, |s| s.0.as_secs_f64())
-    };
-    let linear = Linear {
-        base: seconds(spec.base, preset.map(|p| p.base_ms)),
-        per_seq: seconds(spec.per_seq, preset.map(|p| p.per_seq_ms)),
-        per_context: seconds(spec.per_kilo_context, None) / 1e3,
-        per_prefill_token: seconds(spec.per_prefill_token, None),
-        per_pair: seconds(spec.per_mega_pair, None) / 1e6,
-        max_seqs: spec
-            .max_seqs
-            .or(preset.map(|p| p.max_seqs))
-            .unwrap_or(u32::MAX),
-    };
-    if linear.base + linear.per_seq <= 0.0 {
-        return Err(error(
-            "cost",
-            "a step would take no time",
-            "give `preset`, `base` or `per_seq`",
-        ));
-    }
-    Ok(linear)
-}
-
-fn energy(spec: &ContinuousSpec, gpu: &Gpu, model: &Model) -> Result<EnergyFn, EngineConfigError> {
-    let gpus = f64::from(spec.tensor_parallel);
-    let power = |idle: f64, peak: f64| EnergyFn::Power {
-        idle: idle * gpus,
-        peak: peak * gpus,
-        intensity: Intensity::new(gpu, model, spec.tensor_parallel, spec.kv.bytes_per_element),
-    };
-    match &spec.energy {
-        None => Ok(power(gpu.idle_watts, gpu.peak_watts)),
-        Some(EnergySpec::Power { idle, peak }) if idle.0 > peak.0 => Err(error(
-            "energy.idle",
-            format!("{idle} idle is more than {peak} at full load"),
-            "swap them",
-        )),
-        Some(EnergySpec::Power { idle, peak }) => Ok(power(idle.0, peak.0)),
-        Some(EnergySpec::PerToken {
-            preset,
-            at_infinity,
-            per_batch,
-            idle,
-        }) => {
-            let fit = match preset {
-                None => None,
-                Some(name) => {
-                    Some(ENERGY_FITS.iter().find(|f| f.name == name).ok_or_else(|| {
-                        unknown("energy.preset", name, ENERGY_FITS.iter().map(|f| f.name))
-                    })?)
-                }
-            };
-            let value = |given: &Option<f64>, preset: Option<f64>, field: &str| {
-                given
-                    .or(preset)
-                    .filter(|v| *v >= 0.0 && v.is_finite())
-                    .ok_or_else(|| {
-                        let remedy = "give `preset`, or joules of zero or more";
-                        error(field, "there is no usable value", remedy)
-                    })
-            };
-            Ok(EnergyFn::PerToken {
-                per_token: value(
-                    at_infinity,
-                    fit.map(|f| f.at_infinity),
-                    "energy.at_infinity",
-                )?,
-                per_step: value(per_batch, fit.map(|f| f.per_batch), "energy.per_batch")?,
-                idle: idle.map_or(gpu.idle_watts, |p| p.0) * gpus,
-            })
-        }
     }
 }
 
