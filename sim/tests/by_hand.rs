@@ -11,10 +11,10 @@ use windtunnel_engine::config::{EngineSpec, StationSpec};
 use windtunnel_ledger::account::{Account, Books};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::{End, Row};
-use windtunnel_scenarios::schema::policies::{AdmissionSpec, RoutingSpec};
+use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec};
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
-use windtunnel_sim::{RunOptions, run};
+use windtunnel_sim::{RunOptions, TieOrder, run};
 
 fn play(scenario: &Scenario, requests: impl IntoIterator<Item = Arrival>) -> RunResult {
     play_script(scenario, &mut Script::new(requests))
@@ -320,7 +320,7 @@ fn a_cut_off_run_accounts_for_what_it_saw() {
 fn a_watched_request_tells_its_story() {
     let mut scenario = stations(2, 1);
     scenario.gateway.routing = RoutingSpec::LeastLoaded {
-        load: windtunnel_scenarios::schema::policies::LoadSignal::default(),
+        load: LoadSignal::default(),
     };
     let options = RunOptions {
         watch: Some(RequestId(1)),
@@ -345,4 +345,49 @@ fn a_watched_request_tells_its_story() {
     let in_flight: Vec<_> = decision.candidates.iter().map(|c| c.in_flight).collect();
     assert_eq!(in_flight, [1, 0]);
     assert!(decision.candidates[1].score > decision.candidates[0].score);
+}
+
+/// Two stations under least waiting and running, by telemetry.
+fn by_load(period: u64, delay: u64) -> Scenario {
+    let mut scenario = stations(2, 9);
+    scenario.gateway.routing = RoutingSpec::LeastLoaded {
+        load: LoadSignal::WaitingAndRunning,
+    };
+    scenario.fleet.telemetry.period = span(period);
+    scenario.fleet.telemetry.delay = span(delay);
+    scenario
+}
+
+fn replicas_of(result: &RunResult) -> Vec<Option<u32>> {
+    result.rows.iter().map(|r| r.replica).collect()
+}
+
+#[test]
+fn telemetry_ages() {
+    let jobs = || [1, 2, 3, 11, 12, 13, 22].map(|at| job(at, 100));
+    // Live: loads alternate, ties go to the lower id.
+    let live = play(&by_load(0, 0), jobs());
+    assert_eq!(replicas_of(&live), [0, 1, 0, 1, 0, 1, 0].map(Some));
+    // Scraped at 0, 10, 20, known 2 later: until 12 both look empty; from 12 on replica 0 has four, as
+    // far as the scrape of 10 tells (three); from 22 on replica 1 looks less loaded still (4 against
+    // 2, as of 20).
+    let scraped = play(&by_load(10, 2), jobs());
+    assert_eq!(replicas_of(&scraped), [0, 0, 0, 0, 1, 1, 1].map(Some));
+}
+
+#[test]
+fn the_order_of_ties_is_the_callers_choice() {
+    // A on replica 0 until 9, B on replica 1 until 5; C comes at 5. Settled, replica 1 is empty; by the
+    // state before, both have one, and the tie goes to replica 0.
+    let routed = |ties| {
+        let options = RunOptions {
+            ties,
+            ..RunOptions::default()
+        };
+        let mut script = Script::new([job(0, 9), job(1, 4), job(5, 1)]);
+        let result = run(&by_load(0, 0), &mut script, 1, options).expect("a lawful run");
+        result.rows[2].replica
+    };
+    assert_eq!(routed(TieOrder::Settled), Some(1));
+    assert_eq!(routed(TieOrder::ArrivalsFirst), Some(0));
 }

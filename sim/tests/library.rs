@@ -1,0 +1,83 @@
+//! The library's own traffic through the world: every scenario obeys the laws, and policies face the
+//! same requests.
+
+use windtunnel_ledger::result::RunResult;
+use windtunnel_ledger::rows::Row;
+use windtunnel_scenarios::load::{LoadEnv, Source, load};
+use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::policies::RoutingSpec;
+use windtunnel_scenarios::{Override, library, workload};
+use windtunnel_sim::{RunOptions, run};
+
+fn scenario(name: &str, overrides: &[&str]) -> Scenario {
+    let overrides: Vec<_> = overrides.iter().map(|o| Override::new(*o)).collect();
+    let source = Source::Library(name.to_owned());
+    match load(&source, &overrides, &LoadEnv::default()) {
+        Ok(loaded) => loaded.scenario,
+        Err(report) => panic!("{name}: {report:?}"),
+    }
+}
+
+fn play(scenario: &Scenario, seed: u64) -> RunResult {
+    let traffic = workload::prepare(scenario, None, None, false).expect("synthetic traffic");
+    let options = RunOptions {
+        names: Some(traffic.names()),
+        ..RunOptions::default()
+    };
+    let mut workload = traffic.workload(seed);
+    run(scenario, &mut *workload, seed, options)
+        .unwrap_or_else(|e| panic!("{}: {e}", scenario.name))
+}
+
+#[test]
+fn every_scenario_obeys_the_laws_and_repeats() {
+    let mut played = 0;
+    for entry in library::list() {
+        let whole = scenario(entry.name, &[]);
+        if whole.traffic.trace.is_some() {
+            continue; // traces do not come with the program
+        }
+        let short = scenario(entry.name, &["traffic.num_prompts=150"]);
+        let [a, b] = [play(&short, 3), play(&short, 3)];
+        assert_eq!(a.digest, b.digest, "{}", entry.name);
+        assert_ne!(a.digest, play(&short, 4).digest, "{}", entry.name);
+        let sent: u64 = a.segments.iter().map(|s| s.all.sent).sum();
+        let finished: u64 = a.segments.iter().map(|s| s.all.finished).sum();
+        assert!(
+            sent <= 150 && finished > 0,
+            "{}: {finished} of {sent}",
+            entry.name
+        );
+        played += 1;
+    }
+    assert!(played >= 8, "only {played} scenarios without traces");
+}
+
+#[test]
+fn policies_and_fleets_face_the_same_requests() {
+    let base = scenario("chat-burst", &["traffic.num_prompts=400"]);
+    let sent = |row: &Row| {
+        let lengths = (row.prompt_tokens, row.output_tokens);
+        (
+            row.sent_ns,
+            row.tenant,
+            row.class,
+            row.session,
+            lengths,
+            row.good,
+        )
+    };
+    let faced: Vec<_> = play(&base, 11).rows.iter().map(sent).collect();
+    assert_eq!(faced.len(), 400);
+    for routing in [
+        RoutingSpec::Random,
+        RoutingSpec::RoundRobin,
+        RoutingSpec::LlmD,
+    ] {
+        let mut other = base.clone();
+        other.gateway.routing = routing;
+        other.fleet.replicas += 1;
+        let again: Vec<_> = play(&other, 11).rows.iter().map(sent).collect();
+        assert_eq!(faced, again);
+    }
+}
