@@ -116,6 +116,8 @@ impl Engine for Liar {
         }
     }
 
+    fn watch_cache(&mut self, _: bool) {}
+
     fn cached_prefix_tokens(&self, _: &[Extent], _: u32) -> u32 {
         0
     }

@@ -67,6 +67,34 @@ pub(crate) fn release(at: SimTime, view: &mut ReplicaView, prompt_tokens: u32) -
     Ok(())
 }
 
+/// At the end of a run that nobody cut off: nothing is in flight any more.
+pub(crate) fn finish(at: SimTime, views: &[ReplicaView], admitted: u64) -> Verdict {
+    let busy = views
+        .iter()
+        .find(|v| v.in_flight > 0 || v.in_flight_tokens > 0);
+    if let Some(view) = busy {
+        return Err(Violation::new(
+            Law::Bounds,
+            at,
+            "nothing in flight after the last request has left",
+            format!(
+                "{} requests, {} tokens",
+                view.in_flight, view.in_flight_tokens
+            ),
+        )
+        .on(view.id));
+    }
+    if admitted > 0 {
+        return Err(Violation::new(
+            Law::Bounds,
+            at,
+            "no admitted request inside after the last has left",
+            format!("{admitted}"),
+        ));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +128,13 @@ mod tests {
     fn a_full_replica_shows() {
         assert_eq!(room(T, &view(0, 3), 4), Ok(()));
         assert!(breaks(room(T, &view(0, 4), 4)));
+    }
+
+    #[test]
+    fn a_request_that_nobody_took_off_the_account_shows() {
+        assert_eq!(finish(T, &[view(0, 0), view(1, 0)], 0), Ok(()));
+        assert!(breaks(finish(T, &[view(0, 0), view(1, 1)], 0)));
+        assert!(breaks(finish(T, &[view(0, 0)], 1)));
     }
 
     #[test]

@@ -98,6 +98,20 @@ impl Progress {
         .on(replica))
     }
 
+    /// An instant is over, with so many requests waiting at the gateway.
+    #[inline]
+    pub(crate) fn instant(at: SimTime, waiting: usize, full: bool) -> Verdict {
+        if waiting == 0 || full {
+            return Ok(());
+        }
+        Err(Violation::new(
+            Law::Progress,
+            at,
+            "nobody to wait at the gateway while a replica has room",
+            format!("{waiting} waiting"),
+        ))
+    }
+
     /// Nothing is due any more, and nobody cut the run off.
     pub(crate) fn finish(at: SimTime, live: usize, at_gateway: usize) -> Verdict {
         if live == 0 {
@@ -181,6 +195,9 @@ mod tests {
             Progress::idle(t(1), ReplicaId(0), &EngineStats::default()),
             Ok(())
         );
+        assert!(breaks(Progress::instant(t(1), 1, false)));
+        assert_eq!(Progress::instant(t(1), 1, true), Ok(()));
+        assert_eq!(Progress::instant(t(1), 0, false), Ok(()));
         assert!(breaks(Progress::finish(t(1), 2, 2)));
         assert_eq!(Progress::finish(t(1), 0, 0), Ok(()));
     }

@@ -9,7 +9,7 @@ use crate::gateway::admission::Admission;
 use crate::gateway::prefix_index::DelayedCacheView;
 use crate::gateway::queue::WaitingRoom;
 use crate::gateway::routing::{self, FleetFacts};
-use crate::laws::bounds;
+use crate::laws::{Verdict, bounds};
 use crate::view::{
     CacheView, Feedback, FleetView, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy, Signals,
 };
@@ -168,8 +168,13 @@ impl Gateway {
     }
 
     /// Whether no replica has room.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.full == self.views.len()
+    }
+
+    /// At the end of a run that nobody cut off.
+    pub(super) fn check_finished(&self, at: SimTime) -> Verdict {
+        bounds::finish(at, &self.views, self.in_system)
     }
 
     /// Whether scrapes have to be read.

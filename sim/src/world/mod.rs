@@ -163,7 +163,7 @@ impl<'a, M: Machine> World<'a, M> {
                 let end = self.cut_at;
                 self.sample_up_to(end);
                 self.cut_off(end);
-                break;
+                return self.finish(names, seed);
             }
             if at > self.now {
                 self.sample_up_to(at);
@@ -182,7 +182,22 @@ impl<'a, M: Machine> World<'a, M> {
                 });
             }
         }
+        self.check_quiet()?;
         self.finish(names, seed)
+    }
+
+    /// Nothing is due any more. With laws, everybody must have left; without, who has not is
+    /// unfinished.
+    fn check_quiet(&mut self) -> Result<(), Box<Violation>> {
+        if self.recorder.laws.is_some() {
+            let waiting = self.gateway.room.len();
+            Progress::finish(self.now, self.in_system as usize, waiting)?;
+            self.gateway.check_finished(self.now)?;
+        }
+        if self.in_system > 0 {
+            self.cut_off(self.now);
+        }
+        Ok(())
     }
 
     /// What is due next. Scrapes alone do not keep a run going.
@@ -235,6 +250,11 @@ impl<'a, M: Machine> World<'a, M> {
             },
         }
         self.tidy();
+        if self.recorder.laws.is_some() {
+            let waiting = self.gateway.room.len();
+            let verdict = Progress::instant(self.now, waiting, self.gateway.is_full());
+            self.recorder.judge(verdict);
+        }
     }
 
     /// Uses room that was made, and frees slots that nothing refers to any more.
@@ -312,13 +332,6 @@ impl<'a, M: Machine> World<'a, M> {
     /// Closes the books of a run.
     fn finish(mut self, names: &Names, seed: u64) -> Result<RunResult, Box<Violation>> {
         let end = self.now;
-        if self.in_system > 0 {
-            if self.recorder.laws.is_some() {
-                let waiting = self.gateway.room.len();
-                Progress::finish(end, self.in_system as usize, waiting)?;
-            }
-            self.cut_off(end);
-        }
         self.check_replicas();
         let record = self.recorder.finish(end)?;
         let (segments, segment_ns, rows) = record.collector.finish();
