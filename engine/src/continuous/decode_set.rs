@@ -197,3 +197,6 @@ impl DecodeSet {
         Some(slot)
     }
 }
+
+#[cfg(test)]
+mod tests;

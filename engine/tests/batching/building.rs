@@ -1,6 +1,7 @@
 //! Building replicas from what scenarios say.
 
 use windtunnel_base::quantity::{Bandwidth, HourlyPrice, Power};
+use windtunnel_base::time::SimDuration;
 use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::batch::BatchShape;
 use windtunnel_engine::config::{
@@ -11,6 +12,7 @@ use windtunnel_engine::cost::interconnect::AllReduce;
 use windtunnel_engine::cost::linear::STEP_FITS;
 use windtunnel_engine::cost::roofline::{Roofline, RooflineSettings};
 use windtunnel_engine::cost::table::Table;
+use windtunnel_engine::energy::{ENERGY_FITS, EnergyFn, Intensity};
 use windtunnel_engine::hardware::{GPUS, MODELS, find_gpu, find_model};
 use windtunnel_engine::replica::Replica;
 
@@ -209,6 +211,84 @@ fn fits_reproduce_the_throughput_they_were_made_from() {
             assert!(error.abs() < 0.05, "{name} at {batch}: {error}");
         }
     }
+}
+
+#[test]
+fn energy_fits_reproduce_the_power_they_were_made_from() {
+    // Batch, tokens per second, watts.
+    let measured = [
+        (
+            "h100-llama-3.1-8b",
+            &[
+                (8, 1070.0, 486.0),
+                (32, 3391.0, 560.0),
+                (691, 9603.0, 685.0),
+            ][..],
+        ),
+        (
+            "2xh100-qwen3-32b",
+            &[(8, 522.0, 850.0), (128, 3905.0, 1074.0)][..],
+        ),
+        (
+            "4xh100-llama-3.1-70b",
+            &[(8, 470.0, 1765.0), (898, 6827.0, 2548.0)][..],
+        ),
+        (
+            "8xh100-llama-3.1-405b-fp8",
+            &[(8, 233.0, 3260.0), (128, 1896.0, 4606.0)][..],
+        ),
+    ];
+    for (name, points) in measured {
+        let fit = ENERGY_FITS.iter().find(|f| f.name == name).unwrap();
+        let energy = EnergyFn::PerToken {
+            per_token: fit.at_infinity,
+            per_step: fit.per_batch,
+            idle: 0.0,
+        };
+        for &(batch, throughput, watts) in points {
+            let step = SimDuration::from_secs_f64(f64::from(batch) / throughput).unwrap();
+            let joules = energy.step(&decode(batch, 1000), step).as_joules();
+            let error: f64 = joules / step.as_secs_f64() / watts - 1.0;
+            // The stated errors are rounded to a tenth of a percent, the measurements to a watt.
+            assert!(
+                error.abs() < fit.max_error + 2e-3,
+                "{name} at {batch}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn power_lies_between_idle_and_peak_with_utilization() {
+    let (gpu, model) = (
+        find_gpu("h100-sxm").unwrap(),
+        find_model("llama-3.1-8b").unwrap(),
+    );
+    let intensity = Intensity::new(gpu, model, 1, 2.0);
+    let energy = EnergyFn::Power {
+        idle: 120.0,
+        peak: 700.0,
+        intensity,
+    };
+    // A single request reads all layers once: at the peak bandwidth that takes this long.
+    let shape = decode(1, 0);
+    let busy = 2.0 * model.layer_parameters() as f64 / gpu.bandwidth;
+    assert!((intensity.utilization(&shape, busy) - 1.0).abs() < 1e-9);
+    assert_eq!(
+        intensity.utilization(&shape, busy / 2.0),
+        1.0,
+        "no more than all of it"
+    );
+    let watts = |seconds: f64| {
+        let time = SimDuration::from_secs_f64(seconds).unwrap();
+        energy.step(&shape, time).as_joules() / time.as_secs_f64()
+    };
+    assert!((watts(busy) - 700.0).abs() < 0.1);
+    assert!(
+        (watts(2.0 * busy) - 410.0).abs() < 0.1,
+        "half the time, half the way"
+    );
+    assert_eq!(energy.idle_watts(), 120.0);
 }
 
 #[test]
