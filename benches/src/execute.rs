@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 use std::sync::Arc;
+use windtunnel_base::ids::RequestId;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::workload::Traffic;
@@ -21,8 +22,8 @@ pub struct RunPoint {
     pub laws: bool,
     /// Keep a row per request.
     pub rows: bool,
-    /// Record the scores behind each routing decision.
-    pub decisions: bool,
+    /// Keep every entry of this request, and what the router saw when it sent it on.
+    pub watch: Option<u32>,
 }
 
 /// Runs all points, at most `jobs` at once; `ended` is told of requests that ended, while they do.
@@ -70,7 +71,7 @@ pub fn run_point(point: &RunPoint, ended: &(dyn Fn(u64) + Sync)) -> Result<RunRe
     let options = RunOptions {
         laws: point.laws,
         keep_rows: point.rows,
-        record_decisions: point.decisions,
+        watch: point.watch.map(RequestId),
         names: Some(point.traffic.names()),
         progress: Some(&mut progress),
         ..RunOptions::default()

@@ -165,13 +165,7 @@ pub(crate) fn seeds(args: &SeedArgs, default: u64) -> anyhow::Result<Vec<u64>> {
 }
 
 /// One point per seed.
-pub(crate) fn points(
-    ready: &Ready,
-    seeds: &[u64],
-    rows: bool,
-    laws: bool,
-    decisions: bool,
-) -> Vec<RunPoint> {
+pub(crate) fn points(ready: &Ready, seeds: &[u64], rows: bool, laws: bool) -> Vec<RunPoint> {
     let scenario = Arc::new(ready.loaded.scenario.clone());
     let of_seed = |&seed| RunPoint {
         scenario: Arc::clone(&scenario),
@@ -179,7 +173,7 @@ pub(crate) fn points(
         seed,
         laws,
         rows,
-        decisions,
+        watch: None,
     };
     seeds.iter().map(of_seed).collect()
 }

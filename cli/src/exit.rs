@@ -1,4 +1,5 @@
-//! Exit codes: a contract, the same for all verbs.
+//! Exit codes: a contract, the same for all verbs. Interrupted processes end by the signal itself, which shells
+//! show as 130.
 
 /// Why the process ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -15,8 +16,6 @@ pub(crate) enum Exit {
     Undecided = 4,
     /// A law of the simulation was broken: a bug.
     BrokenLaw = 5,
-    /// Interrupted by the user.
-    Interrupted = 130,
 }
 
 impl From<Exit> for std::process::ExitCode {

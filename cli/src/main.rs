@@ -34,7 +34,8 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Run(args) => command::run::run(&args),
         Command::Report(args) => command::report::report(&args),
         Command::Export(args) => command::export::export(&args),
-        Command::Compare(_) | Command::Explain(_) => Err(Stop::usage("not built yet")),
+        Command::Compare(args) => command::compare::compare(&args),
+        Command::Explain(args) => command::explain::explain(&args),
         Command::Completions { shell } => command::completions::completions(shell),
     }
 }

@@ -45,7 +45,7 @@ impl Lab {
             seed: point.seed + i,
             laws: true,
             rows: false,
-            decisions: false,
+            watch: None,
         };
         Ok(Self {
             points: (0..REPLICATIONS).map(point_of).collect(),

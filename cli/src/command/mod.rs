@@ -12,3 +12,7 @@ pub(crate) mod scenario;
 pub(crate) mod report;
 /// A result folder to another format.
 pub(crate) mod export;
+/// Scenarios, policies or folders side by side.
+pub(crate) mod compare;
+/// One request, or one percentile.
+pub(crate) mod explain;

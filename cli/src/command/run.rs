@@ -23,7 +23,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let laws = scenario.run.laws && !args.no_laws;
     let runs = common::run_points(
         &args.scenario,
-        &common::points(&ready, &seeds, rows, laws, false),
+        &common::points(&ready, &seeds, rows, laws),
         args.seeds.jobs,
         args.talk,
     )?;
