@@ -53,6 +53,8 @@ use windtunnel_base::time::SimTime;
 struct Plan {
     /// Prompt tokens to compute: slot and how many, in batch order.
     chunks: Vec<(u32, u32)>,
+    /// What those served so far were given, while memory is short and they are served in order.
+    in_order: Vec<schedule::Planned>,
     /// Bytes to swap.
     swap_bytes: u64,
     /// Somebody was preempted.

@@ -12,9 +12,10 @@ impl ContinuousBatching {
     /// Requests that the last step had no tokens for decode again.
     pub(super) fn resume_paused(&mut self) {
         let last_end = self.last_end.unwrap_or_default();
-        for slot in std::mem::take(&mut self.paused) {
-            self.join(slot, last_end);
+        for i in 0..self.paused.len() {
+            self.join(self.paused[i], last_end);
         }
+        self.paused.clear();
     }
 
     /// A running request starts (again) to decode.
@@ -82,7 +83,7 @@ impl ContinuousBatching {
 
     /// Plans one request after the other, preempting where a block is missing.
     fn plan_in_order(&mut self, budget: &mut u64, outcomes: &mut Vec<EngineOutcome>) -> u64 {
-        let mut planned: Vec<Planned> = Vec::with_capacity(self.running.len());
+        let mut planned = std::mem::take(&mut self.plan.in_order);
         let (mut next, mut stopped) = (0, false);
         while next < self.running.len() && !stopped {
             let (_, slot) = self.running[next];
@@ -122,13 +123,14 @@ impl ContinuousBatching {
         }
         self.pause_from(next);
         let mut decode_blocks = 0;
-        for p in planned {
+        for p in planned.drain(..) {
             if self.sequences[p.slot].phase == Phase::Decoding {
                 decode_blocks += p.blocks;
             } else {
                 self.plan.chunks.push((p.slot, p.tokens));
             }
         }
+        self.plan.in_order = planned;
         decode_blocks
     }
 
@@ -161,7 +163,7 @@ impl ContinuousBatching {
 
 /// What one running request was given in this step.
 #[derive(Clone, Copy, Debug)]
-struct Planned {
+pub(super) struct Planned {
     slot: u32,
     tokens: u32,
     blocks: u64,

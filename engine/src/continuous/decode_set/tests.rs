@@ -51,7 +51,10 @@ fn check(set: &mut DecodeSet, seqs: &Sequences, list: &[Member]) {
     assert_eq!(set.next_finish(seqs), finish);
     let by_class: u32 = set.by_class().iter().sum();
     assert_eq!(by_class, set.count());
-    let new_blocks = |ahead: u32| list.iter().filter(|m| (m.1 + ahead) % BLOCK == 0).count() as u64;
+    let new_blocks = |ahead: u32| {
+        let begins = |m: &&Member| (m.1 + ahead).is_multiple_of(BLOCK);
+        list.iter().filter(begins).count() as u64
+    };
     for ahead in 0..2 * BLOCK {
         assert_eq!(set.blocks_needed(u64::from(ahead)), new_blocks(ahead));
     }
