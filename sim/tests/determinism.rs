@@ -27,7 +27,7 @@ use common::Script;
 fn options<'a>() -> RunOptions<'a> {
     RunOptions {
         laws: true,
-        samples: 0,
+        samples: 50,
         ..RunOptions::default()
     }
 }
@@ -316,4 +316,49 @@ proptest! {
 
 fn script_sent(result: &RunResult) -> usize {
     result.segments.iter().map(|s| s.all.sent as usize).sum()
+}
+
+/// The random worlds are worth their while: everything that can happen to a request does.
+#[test]
+fn random_worlds_see_everything() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut all = windtunnel_ledger::result::Population::default();
+    let (mut cached, mut queued, mut cancelled, mut ahead) = (0, 0, 0, 0);
+    for _ in 0..300 {
+        let mut draw = || {
+            let scenario = world().new_tree(&mut runner).expect("a world").current();
+            (
+                scenario,
+                script().new_tree(&mut runner).expect("traffic").current(),
+            )
+        };
+        let (scenario, script) = draw();
+        let result = play(&scenario, &script, options());
+        let slow = play(&without_fast_forward(&scenario), &script, options());
+        ahead += u64::from(result.events < slow.events);
+        result.segments.iter().for_each(|s| all.merge(&s.all));
+        cached += all.cached_tokens;
+        queued += result.gateway.queued;
+        cancelled += result.gateway.cancelled;
+    }
+    assert!(
+        all.refused.iter().filter(|&&n| n > 0).count() >= 4,
+        "{:?}",
+        all.refused
+    );
+    for (what, n) in [
+        ("finished", all.finished),
+        ("abandoned", all.abandoned),
+        ("unfinished", all.unfinished),
+        ("preempted", all.preemptions),
+        ("found in cache", cached),
+        ("waiting at the gateway", queued),
+        ("cancelled", cancelled),
+        ("verified", all.verified),
+        ("runs that went ahead", ahead),
+    ] {
+        assert!(n >= 20, "{what}: {n}");
+    }
 }
