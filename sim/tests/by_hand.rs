@@ -391,3 +391,23 @@ fn the_order_of_ties_is_the_callers_choice() {
     assert_eq!(routed(TieOrder::Settled), Some(1));
     assert_eq!(routed(TieOrder::ArrivalsFirst), Some(0));
 }
+
+#[test]
+fn a_system_as_shipped_brings_its_own_pace_unless_told_otherwise() {
+    // vLLM's balancer learns its replicas' loads every 100 ms. At unit 60 (117.1875 ms) the last news is
+    // that of 100 ms; with a period of 10 units, that of unit 60 itself.
+    let age = |period| {
+        let mut scenario = stations(2, 1);
+        scenario.gateway.routing = RoutingSpec::VllmDp;
+        scenario.fleet.telemetry.period = span(period);
+        let options = RunOptions {
+            record_decisions: true,
+            ..RunOptions::default()
+        };
+        let mut script = Script::new([job(0, 200), job(60, 1)]);
+        let result = run(&scenario, &mut script, 1, options).expect("a lawful run");
+        result.decisions[1].candidates[0].telemetry_age_ns
+    };
+    assert_eq!(age(0), 60 * U - 100_000_000);
+    assert_eq!(age(10), 0);
+}
