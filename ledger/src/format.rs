@@ -154,7 +154,7 @@ macro_rules! column {
 }
 
 /// The columns, in order.
-pub(crate) const COLUMNS: [Column; 24] = [
+pub(crate) const COLUMNS: [Column; 25] = [
     column!(U32 request),
     column!(U64 session),
     column!(U32 turn),
@@ -180,6 +180,7 @@ pub(crate) const COLUMNS: [Column; 24] = [
     column!(OptU64 started_ns),
     column!(OptU64 first_token_ns),
     column!(OptU64 generated_ns),
+    column!(OptU64 last_token_ns),
     column!(U64 ended_ns),
     column!(U32 prompt_tokens),
     column!(U32 cached_tokens),
@@ -206,6 +207,7 @@ pub(crate) const BLANK: Row = Row {
     started_ns: None,
     first_token_ns: None,
     generated_ns: None,
+    last_token_ns: None,
     ended_ns: 0,
     prompt_tokens: 0,
     cached_tokens: 0,

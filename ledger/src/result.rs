@@ -349,6 +349,7 @@ mod tests {
             sent_ns,
             end: End::Finished,
             first_token_ns: Some(sent_ns + 3),
+            last_token_ns: Some(sent_ns + 10),
             ended_ns: sent_ns + 10,
             output_tokens: 2,
             ..BLANK

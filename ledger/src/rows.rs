@@ -64,7 +64,9 @@ pub struct Row {
     pub first_token_ns: Option<u64>,
     /// Last output token left the replica.
     pub generated_ns: Option<u64>,
-    /// Ended: last token at the client, or refused, abandoned, cut off.
+    /// Last output token, at the client. Tokens stream; a verdict, if there is one, comes later.
+    pub last_token_ns: Option<u64>,
+    /// Ended: last token, or verdict after it, at the client; or refused, abandoned, cut off.
     pub ended_ns: u64,
     /// Prompt length in tokens.
     pub prompt_tokens: u32,
@@ -94,10 +96,11 @@ impl Row {
         self.first_token_ns?.checked_sub(self.sent_ns)
     }
 
-    /// End-to-end latency at the client, in ns.
+    /// End-to-end latency at the client, sent to last token, in ns. A check of the answer after
+    /// its last token is not part of it.
     pub fn e2e_ns(&self) -> Option<u64> {
         self.finished()?;
-        self.ended_ns.checked_sub(self.sent_ns)
+        self.last_token_ns?.checked_sub(self.sent_ns)
     }
 
     /// Time per output token after the first, in ns; `None` for outputs of one token.

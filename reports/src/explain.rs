@@ -319,9 +319,14 @@ pub fn quantile(
 /// The parts of a row up to what the metric ends with.
 fn upto(row: &Row, metric: &str, network: &Network) -> [u64; 7] {
     let mut row = *row;
-    if let ("ttft", Some(first)) = (metric, row.first_token_ns) {
-        row.ended_ns = first;
-        row.generated_ns = Some(first.saturating_sub(network.back_ns()));
+    let end = match metric {
+        "ttft" => row.first_token_ns,
+        _ => row.last_token_ns,
+    };
+    if let Some(end) = end {
+        row.ended_ns = end;
+        row.generated_ns = Some(end.saturating_sub(network.back_ns()));
+        // Checks come after the last token.
         row.accepted_by_verifier = None;
     }
     parts(&row, &[], network)

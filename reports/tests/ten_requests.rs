@@ -32,6 +32,7 @@ fn row(request: u32, end: End) -> Row {
         started_ns: Some(sent_ns + 50 * MS),
         first_token_ns: None,
         generated_ns: None,
+        last_token_ns: None,
         ended_ns: sent_ns + 900 * MS,
         prompt_tokens: 100,
         cached_tokens: 0,
@@ -49,6 +50,7 @@ fn finished(request: u32, ttft: u64, e2e: u64, output_tokens: u32) -> Row {
     Row {
         first_token_ns: Some(row.sent_ns + ttft * MS),
         generated_ns: Some(row.sent_ns + e2e * MS),
+        last_token_ns: Some(row.sent_ns + e2e * MS),
         ended_ns: row.sent_ns + e2e * MS,
         output_tokens,
         accepted_by_verifier: Some(true),

@@ -321,6 +321,7 @@ fn story(request: u32) -> Row {
         started_ns: Some(1_135),
         first_token_ns: Some(1_350),
         generated_ns: Some(2_035),
+        last_token_ns: Some(2_050),
         ended_ns: 2_100,
         prompt_tokens: 1,
         cached_tokens: 0,
@@ -410,6 +411,7 @@ fn a_damaged_row_gives_no_figure() {
     let damaged = Row {
         ended_ns: 5,
         first_token_ns: Some(2),
+        last_token_ns: Some(5),
         started_ns: Some(1),
         ..story(0)
     };
@@ -444,6 +446,7 @@ fn the_dominant_part_of_a_quantile_is_named() {
                 started_ns: after(row.started_ns),
                 first_token_ns: after(row.first_token_ns),
                 generated_ns: after(row.generated_ns),
+                last_token_ns: after(row.last_token_ns),
                 ended_ns: row.ended_ns + late,
                 ..row
             }

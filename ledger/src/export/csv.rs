@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(file).unwrap(),
             "version,request,session,turn,tenant,tenant_name,class,class_name,replica,end,measured,\
-             sent_ns,dispatched_ns,accepted_ns,started_ns,first_token_ns,generated_ns,ended_ns,\
+             sent_ns,dispatched_ns,accepted_ns,started_ns,first_token_ns,generated_ns,last_token_ns,ended_ns,\
              prompt_tokens,cached_tokens,output_tokens,preemptions,accepted_by_verifier,good,\
              met_objectives\n"
         );

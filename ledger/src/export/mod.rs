@@ -33,7 +33,7 @@ pub(crate) mod testing {
             ids in any::<(u32, u64, u32)>(),
             ranks in (0..3_u32, 0..2_u32, any::<Option<u32>>()),
             end in any_end(),
-            times in any::<(u64, Option<u64>, Option<u64>, Option<u64>, Option<u64>, Option<u64>, u64)>(),
+            times in any::<(u64, Option<u64>, Option<u64>, Option<u64>, Option<u64>, Option<u64>, u64, Option<u64>)>(),
             tokens in any::<(u32, u32, u32, u32)>(),
             marks in any::<(bool, Option<bool>, bool, bool)>(),
         ) -> Row {
@@ -43,6 +43,7 @@ pub(crate) mod testing {
                 end,
                 sent_ns: times.0, dispatched_ns: times.1, accepted_ns: times.2, started_ns: times.3,
                 first_token_ns: times.4, generated_ns: times.5, ended_ns: times.6,
+                last_token_ns: times.7,
                 prompt_tokens: tokens.0, cached_tokens: tokens.1, output_tokens: tokens.2,
                 preemptions: tokens.3,
                 measured: marks.0, accepted_by_verifier: marks.1, good: marks.2, met_objectives: marks.3,

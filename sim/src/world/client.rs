@@ -32,6 +32,12 @@ impl ClassRules {
         }
     }
 
+    /// Whether the verdict came within the limit on end-to-end latency, if there is one.
+    fn verdict_in_time(&self, row: &Row) -> bool {
+        let limit = self.e2e.map(SimDuration::as_nanos);
+        limit.is_none_or(|limit| row.ended_ns - row.sent_ns <= limit)
+    }
+
     /// Whether a request met every objective of its class. Times per output token are compared
     /// without rounding: `decode <= limit * (tokens - 1)`.
     fn met_by(&self, row: &Row) -> bool {
@@ -95,7 +101,11 @@ impl<M: Machine> World<'_, M> {
 
     /// A client's patience ends.
     pub(super) fn give_up(&mut self, slot: u32) {
-        self.requests.get_mut(slot).timeout = None;
+        let flight = self.requests.get_mut(slot);
+        flight.timeout = None;
+        if flight.last_token <= self.now {
+            return; // it has every token, and only waits for the verdict
+        }
         self.end(slot, End::Abandoned, Fact::Abandoned);
         self.hop(slot, self.fleet.network.client, Hop::CancelAtGateway);
     }
@@ -127,8 +137,11 @@ impl<M: Machine> World<'_, M> {
         row.met_objectives = self.classes[row.class as usize].met_by(&row);
         row.measured = end != End::Unfinished
             && SimTime::from_nanos(row.sent_ns) >= self.warm_up.unwrap_or(SimTime::ZERO);
-        // The verdict came before the answer, and the answer before the client gave up.
-        let useful = end == End::Finished && verdict == Some(true) && good;
+        // Useful: accepted, good in truth, within the objectives of its class, the verdict too.
+        let useful = verdict == Some(true)
+            && good
+            && row.met_objectives
+            && self.classes[row.class as usize].verdict_in_time(&row);
         self.recorder.collector.row(row, useful);
         self.count_in_system(-1);
         self.leaving.push(slot);

@@ -355,12 +355,14 @@ impl<M: Machine> World<'_, M> {
         }
     }
 
-    /// The gateway has a whole answer: it is checked, then goes on to its client.
+    /// The gateway has a whole answer. Its tokens went on to the client as they came; the last
+    /// message, that the answer is whole and checked, waits for the verdict.
     pub(super) fn answer_seen(&mut self, slot: u32) {
         if self.requests.get(slot).place != Place::Out {
             return; // cancelled
         }
         self.release(slot, Feedback::Finished);
+        self.requests.get_mut(slot).last_token = self.now + self.fleet.network.client;
         match &self.verifier {
             Some(verifier) => {
                 self.recorder.check(self.now, verifier.price);

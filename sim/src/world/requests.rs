@@ -50,6 +50,8 @@ pub(super) struct Flight {
     /// At the client.
     pub(super) first_token: SimTime,
     pub(super) generated: SimTime,
+    /// Last output token, at the client.
+    pub(super) last_token: SimTime,
     pub(super) cached_tokens: u32,
     pub(super) preemptions: u32,
     pub(super) verdict: Option<bool>,
@@ -73,6 +75,7 @@ impl Flight {
             started: NOT_YET,
             first_token: NOT_YET,
             generated: NOT_YET,
+            last_token: NOT_YET,
             cached_tokens: 0,
             preemptions: 0,
             verdict: None,
@@ -97,6 +100,7 @@ impl Flight {
             started_ns: stamp(self.started),
             first_token_ns: stamp(self.first_token),
             generated_ns: stamp(self.generated),
+            last_token_ns: stamp(self.last_token),
             ended_ns: now.as_nanos(),
             prompt_tokens: self.arrival.prompt_tokens,
             cached_tokens: self.cached_tokens,
