@@ -161,6 +161,9 @@ pub struct KvSpec {
     pub block_size: u32,
     /// Blocks in all; derived from GPU memory, weights and `memory_utilization` if absent.
     pub blocks: Option<u64>,
+    /// How the memory for keys and values of a replica is spread over its shards, if they do not
+    /// all need the same per token; not with `blocks`, which says the result.
+    pub shards: Option<ShardSpec>,
     /// Share of GPU memory the engine may use (vLLM `gpu_memory_utilization`), over 0 to 1.
     pub memory_utilization: f64,
     /// Memory per GPU set aside for activations and the runtime.
@@ -191,6 +194,7 @@ impl Default for KvSpec {
         Self {
             block_size: 16,
             blocks: None,
+            shards: None,
             memory_utilization: 0.9,
             activation_reserve: Bytes(4 << 30),
             bytes_per_element: 2.0,
@@ -204,6 +208,32 @@ impl Default for KvSpec {
             swap_bandwidth: Bandwidth(25e9),
         }
     }
+}
+
+/// Shards of a replica's KV cache: parts of a model (ranges of layers, groups of heads) that keep
+/// keys and values of the same tokens, but not equally many bytes of them.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShardSpec {
+    /// Bytes per token of each shard, relative to one another, more than zero. Together they are
+    /// the model's bytes per token.
+    pub weights: Vec<f64>,
+    /// Who gets how much of the memory.
+    #[serde(default)]
+    pub split: ShardSplit,
+}
+
+/// How memory is divided among the shards of a KV cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ShardSplit {
+    /// Each gets the same, as GPUs of one size do. A token is cached when every shard has its
+    /// part, so the hungriest shard decides, and memory of the others is left over:
+    /// `mean weight / largest weight` of all tokens fit.
+    #[default]
+    Equal,
+    /// Each gets what its weight needs, so all are full at once.
+    Proportional,
 }
 
 /// When computed blocks can be reused by others.

@@ -1,7 +1,9 @@
 //! What shipped systems are made of. A preset is data: one of the general policies with the
 //! parameters that the system ships, and how often it reads its replicas' statistics.
 
-use crate::schema::policies::{LoadSignal, PickerKind, PrefixIndexSpec, RoutingSpec, ScorerKind};
+use crate::schema::policies::{
+    LoadSignal, PickerKind, PrefixIndexSpec, RoutingSpec, ScorerKind, TieBreak,
+};
 use std::collections::BTreeMap;
 use windtunnel_base::quantity::Span;
 use windtunnel_base::time::SimDuration;
@@ -57,6 +59,7 @@ pub fn expand(spec: &RoutingSpec) -> (RoutingSpec, Option<Span>) {
         RoutingSpec::VllmDp => (
             RoutingSpec::LeastLoaded {
                 load: LoadSignal::VllmDp,
+                ties: TieBreak::LowestId,
             },
             period(100),
         ),

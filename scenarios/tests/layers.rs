@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use std::path::Path;
 use windtunnel_scenarios::diagnostic::Code;
-use windtunnel_scenarios::schema::policies::{LoadSignal, RoutingSpec};
+use windtunnel_scenarios::schema::policies::{LoadSignal, RoutingSpec, TieBreak};
 use windtunnel_scenarios::show::{diff, show};
 use windtunnel_scenarios::{LoadEnv, Loaded, Override, Report, Source, load};
 
@@ -67,7 +67,8 @@ fn overrides_are_typed_by_the_format() {
     assert_eq!(
         s.gateway.routing,
         RoutingSpec::LeastLoaded {
-            load: LoadSignal::Waiting
+            load: LoadSignal::Waiting,
+            ties: TieBreak::LowestId,
         }
     );
     assert_eq!(s.name, "in quotes");
@@ -118,7 +119,8 @@ fn the_kind_of_a_default_need_not_be_said() {
     assert_eq!(
         s.gateway.routing,
         RoutingSpec::LeastLoaded {
-            load: LoadSignal::Waiting
+            load: LoadSignal::Waiting,
+            ties: TieBreak::LowestId,
         }
     );
 }

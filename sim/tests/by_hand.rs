@@ -11,7 +11,7 @@ use windtunnel_engine::config::{EngineSpec, StationSpec};
 use windtunnel_ledger::account::{Account, Books};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::{End, Row};
-use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec};
+use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec, TieBreak};
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
 use windtunnel_sim::{RunOptions, TieOrder, run};
@@ -321,6 +321,7 @@ fn a_watched_request_tells_its_story() {
     let mut scenario = stations(2, 1);
     scenario.gateway.routing = RoutingSpec::LeastLoaded {
         load: LoadSignal::default(),
+        ties: TieBreak::LowestId,
     };
     let options = RunOptions {
         watch: Some(RequestId(1)),
@@ -352,6 +353,7 @@ fn by_load(period: u64, delay: u64) -> Scenario {
     let mut scenario = stations(2, 9);
     scenario.gateway.routing = RoutingSpec::LeastLoaded {
         load: LoadSignal::WaitingAndRunning,
+        ties: TieBreak::LowestId,
     };
     scenario.fleet.telemetry.period = span(period);
     scenario.fleet.telemetry.delay = span(delay);

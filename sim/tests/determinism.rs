@@ -17,7 +17,7 @@ use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
 use windtunnel_scenarios::schema::fleet::PoolSpec;
 use windtunnel_scenarios::schema::gateway::QueueOrder;
-use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec};
+use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec, TieBreak};
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
 use windtunnel_sim::{RunOptions, run};
@@ -155,7 +155,11 @@ fn routing() -> impl Strategy<Value = RoutingSpec> {
     prop_oneof![
         Just(RoutingSpec::RoundRobin),
         Just(RoutingSpec::Random),
-        load.prop_map(|load| RoutingSpec::LeastLoaded { load }),
+        (
+            load,
+            prop_oneof![Just(TieBreak::LowestId), Just(TieBreak::Random)]
+        )
+            .prop_map(|(load, ties)| RoutingSpec::LeastLoaded { load, ties }),
         Just(RoutingSpec::SglangGateway),
         Just(RoutingSpec::Gie),
         Just(RoutingSpec::LlmD),

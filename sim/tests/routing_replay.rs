@@ -8,7 +8,7 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 use windtunnel_base::content::{Extent, stream_key};
-use windtunnel_scenarios::schema::policies::{LoadSignal, RoutingSpec};
+use windtunnel_scenarios::schema::policies::{LoadSignal, RoutingSpec, TieBreak};
 use windtunnel_sim::gateway::replay::{ReplayFleet, ReplayOutcome, ReplayRequest, replay};
 
 const BLOCK: u32 = 512;
@@ -186,6 +186,7 @@ fn the_mooncake_trace_by_policy() {
         assert_eq!(digits(in_turn.hit_rate()), turn, "round robin");
         let least_loaded = RoutingSpec::LeastLoaded {
             load: LoadSignal::TotalTokens,
+            ties: TieBreak::LowestId,
         };
         let outcome = run(&trace, &least_loaded, nodes);
         assert_eq!(digits(outcome.hit_rate()), least, "least load in tokens");

@@ -1,7 +1,9 @@
 //! Building an LLM engine: the checks of its specification, and what follows from the catalogue.
 
 use super::{EngineConfigError, ReplicaFacts};
-use crate::config::{ContinuousSpec, CostSpec, EnergySpec, LinearSpec, SchedulerKind};
+use crate::config::{
+    ContinuousSpec, CostSpec, EnergySpec, LinearSpec, SchedulerKind, ShardSpec, ShardSplit,
+};
 use crate::continuous::{ContinuousBatching, Memory, Rules};
 use crate::cost::linear::{Linear, STEP_FITS};
 use crate::cost::roofline::{Roofline, RooflineSettings};
@@ -189,6 +191,9 @@ fn check_kv(spec: &ContinuousSpec) -> Result<(), EngineConfigError> {
             "2 is FP16, 1 is FP8",
         ));
     }
+    if let Some(shards) = &kv.shards {
+        check_shards(shards, kv.blocks)?;
+    }
     if kv.swap_bandwidth.0.is_nan() || kv.swap_bandwidth.0 <= 0.0 {
         return Err(error(
             "kv.swap_bandwidth",
@@ -197,6 +202,41 @@ fn check_kv(spec: &ContinuousSpec) -> Result<(), EngineConfigError> {
         ));
     }
     Ok(())
+}
+
+fn check_shards(shards: &ShardSpec, blocks: Option<u64>) -> Result<(), EngineConfigError> {
+    let positive = |w: &f64| *w > 0.0 && w.is_finite();
+    if shards.weights.is_empty() || !shards.weights.iter().all(positive) {
+        return Err(error(
+            "kv.shards.weights",
+            "every shard keeps something of every token",
+            "give a number above zero for each shard",
+        ));
+    }
+    if blocks.is_some() {
+        return Err(error(
+            "kv.shards",
+            "`kv.blocks` says already how much fits",
+            "leave one of them out",
+        ));
+    }
+    Ok(())
+}
+
+/// Share of the memory for keys and values that can be used: all of it, unless shards of unequal
+/// need got equal parts. Then the shard with the largest weight is full first, when the others
+/// together hold the sum of the weights over `shards * largest weight`.
+fn usable(shards: Option<&ShardSpec>) -> f64 {
+    match shards {
+        Some(ShardSpec {
+            weights,
+            split: ShardSplit::Equal,
+        }) => {
+            let largest = weights.iter().copied().fold(0.0, f64::max);
+            weights.iter().map(|w| w / largest).sum::<f64>() / weights.len() as f64
+        }
+        _ => 1.0,
+    }
 }
 
 /// Blocks as given, or as many as memory leaves.
@@ -219,7 +259,8 @@ fn kv_blocks(spec: &ContinuousSpec, gpu: &Gpu, model: &Model) -> Result<u64, Eng
     let (utilization, reserve) = (kv.memory_utilization, kv.activation_reserve.0);
     let left = hardware::kv_bytes_per_gpu(gpu, model, tp, utilization, reserve);
     let per_block = model.kv_bytes_per_token(kv.bytes_per_element) * f64::from(kv.block_size);
-    let blocks = (left * f64::from(tp) / per_block).floor();
+    let used = left * f64::from(tp) * usable(kv.shards.as_ref());
+    let blocks = (used / per_block).floor();
     if blocks >= 1.0 {
         return Ok(blocks as u64);
     }

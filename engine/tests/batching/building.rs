@@ -6,7 +6,7 @@ use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::batch::BatchShape;
 use windtunnel_engine::config::{
     ContinuousSpec, CostSpec, DecodePoint, EnergySpec, EngineSpec, LinearSpec, PrefillPoint,
-    StationSpec, TableSpec,
+    ShardSpec, ShardSplit, StationSpec, TableSpec,
 };
 use windtunnel_engine::cost::interconnect::AllReduce;
 use windtunnel_engine::cost::linear::STEP_FITS;
@@ -25,7 +25,7 @@ fn build(change: impl Fn(&mut ContinuousSpec)) -> Result<Replica, String> {
 #[test]
 fn errors_name_the_field_and_the_remedy() {
     type Change = fn(&mut ContinuousSpec);
-    let cases: [(&str, &str, Change); 14] = [
+    let cases: [(&str, &str, Change); 17] = [
         ("`gpu`", "h100-sxm", |s| s.gpu = "h1000".into()),
         ("`model`", "qwen3-32b", |s| s.model = "gpt".into()),
         ("`tensor_parallel`", "divisor", |s| s.tensor_parallel = 3),
@@ -42,6 +42,16 @@ fn errors_name_the_field_and_the_remedy() {
         }),
         ("`kv.swap_bandwidth`", "25GB/s", |s| {
             s.kv.swap_bandwidth = Bandwidth(0.0)
+        }),
+        ("`kv.shards.weights`", "each shard", |s| {
+            s.kv.shards = Some(shards(&[], ShardSplit::Equal))
+        }),
+        ("`kv.shards.weights`", "above zero", |s| {
+            s.kv.shards = Some(shards(&[1.0, 0.0], ShardSplit::Proportional))
+        }),
+        ("`kv.shards`", "leave one of them out", |s| {
+            s.kv.blocks = Some(100);
+            s.kv.shards = Some(shards(&[1.0], ShardSplit::Equal));
         }),
         ("`scheduler.token_budget`", "max_num_seqs", |s| {
             s.scheduler.token_budget = 64
@@ -89,6 +99,44 @@ fn facts_follow_from_the_catalogue() {
     // llm-d reports 307,328 tokens for this deployment.
     let tokens = replica.kv_layout().unwrap().total_blocks * 16;
     assert!((tokens as f64 / 307_328.0 - 1.0).abs() < 0.1, "{tokens}");
+}
+
+fn shards(weights: &[f64], split: ShardSplit) -> ShardSpec {
+    ShardSpec {
+        weights: weights.to_vec(),
+        split,
+    }
+}
+
+#[test]
+fn the_hungriest_of_equal_shards_decides_what_fits() {
+    let tokens = |shards: Option<ShardSpec>| {
+        let built = build(|s| {
+            s.kv.block_size = 1;
+            s.kv.shards = shards.clone();
+        });
+        built.unwrap().kv_layout().unwrap().total_blocks
+    };
+    let all = tokens(None);
+    assert!(all > 300_000, "{all}");
+    for weights in [
+        &[1.0][..],
+        &[2.0, 2.0, 2.0],
+        &[1.0, 1.0, 2.0],
+        &[1.0, 2.0, 3.0, 4.0],
+    ] {
+        // Memory that follows need wastes none, however needs differ.
+        assert_eq!(tokens(Some(shards(weights, ShardSplit::Proportional))), all);
+        // Each has 1/n of the memory for its share of the bytes of a token.
+        let sum: f64 = weights.iter().sum();
+        let largest = weights.iter().copied().fold(0.0, f64::max);
+        let expected = all as f64 / weights.len() as f64 / (largest / sum);
+        let found = tokens(Some(shards(weights, ShardSplit::Equal)));
+        assert!(
+            (found as f64 - expected).abs() <= 2.0,
+            "{found} for {expected}"
+        );
+    }
 }
 
 #[test]

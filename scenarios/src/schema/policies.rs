@@ -35,17 +35,23 @@ pub enum RoutingSpec {
     RoundRobin,
     /// Uniformly at random.
     Random,
-    /// The less loaded of two replicas drawn at random, with replacement.
+    /// The least loaded of a few replicas drawn at random, with replacement.
     PowerOfTwo {
         /// What counts as load.
         #[serde(default)]
         load: LoadSignal,
+        /// Replicas drawn; 1 is `random`.
+        #[serde(default = "two")]
+        choices: u32,
     },
-    /// The least loaded replica; ties go to the lowest id.
+    /// The least loaded replica.
     LeastLoaded {
         /// What counts as load.
         #[serde(default)]
         load: LoadSignal,
+        /// Who among equals.
+        #[serde(default)]
+        ties: TieBreak,
     },
     /// Each conversation stays on the replica that its first request was sent to: the one with
     /// the fewest requests in flight, then the fewest conversations.
@@ -153,8 +159,20 @@ impl Default for RoutingSpec {
     fn default() -> Self {
         Self::LeastLoaded {
             load: LoadSignal::default(),
+            ties: TieBreak::default(),
         }
     }
+}
+
+/// Who among equally loaded replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TieBreak {
+    /// The lowest id. An idle fleet then fills up from its first replica.
+    #[default]
+    LowestId,
+    /// Any of them, each as likely as the others.
+    Random,
 }
 
 /// What counts as load.
@@ -336,6 +354,9 @@ fn four_hours() -> Span {
 }
 fn two_minutes() -> Span {
     Span(windtunnel_base::time::SimDuration::from_secs(120))
+}
+fn two() -> u32 {
+    2
 }
 fn hundred() -> u32 {
     100

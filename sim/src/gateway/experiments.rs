@@ -285,6 +285,7 @@ mod tests {
         assert!((one - 5.514).abs() < 0.1, "{one}");
         let two = peak(&RoutingSpec::PowerOfTwo {
             load: LoadSignal::InFlight,
+            choices: 2,
         });
         assert!((two - 3.0).abs() < 0.04, "{two}");
     }

@@ -171,6 +171,15 @@ fn kv(rules: &mut Rules<'_>, path: &Path, spec: &KvSpec) {
     if let Some(blocks) = spec.blocks {
         rules.at_least_one(&path.key("blocks"), blocks);
     }
+    if let Some(shards) = &spec.shards {
+        let holds = !shards.weights.is_empty() && shards.weights.iter().all(|w| *w > 0.0);
+        let message = "hold a number above zero for each shard";
+        rules.require(&path.key("shards").key("weights"), holds, message);
+        if spec.blocks.is_some() {
+            let message = "`kv.blocks` says already how much fits; leave one of them out";
+            rules.error(Code::Contradiction, &path.key("shards"), message);
+        }
+    }
     let share = spec.memory_utilization;
     let holds = share > 0.0 && share <= 1.0;
     rules.require(

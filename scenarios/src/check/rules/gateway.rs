@@ -28,6 +28,10 @@ pub(super) fn routing(rules: &mut Rules<'_>) {
     let path = Path::of("gateway.routing");
     let key = |name: &str| path.key(name);
     match &rules.scenario.gateway.routing {
+        RoutingSpec::PowerOfTwo { choices, .. } => {
+            let holds = (1..=1_000).contains(choices);
+            rules.require(&key("choices"), holds, "lie between 1 and 1000");
+        }
         RoutingSpec::ConsistentHashing {
             virtual_nodes,
             epsilon,

@@ -1,6 +1,7 @@
 //! Replicas compared by a load signal, in integers, so that ties are ties.
 
 use crate::view::{FleetView, ReplicaView, Signals};
+use windtunnel_base::rng::Rng;
 use windtunnel_base::time::SimTime;
 use windtunnel_scenarios::schema::policies::LoadSignal;
 
@@ -72,6 +73,24 @@ impl LoadReader {
             }
         }
         best
+    }
+
+    /// The place of one of the least loaded replicas, each as likely as the others. One draw per
+    /// call, however many they are, so that the stream does not depend on loads.
+    #[inline]
+    pub(super) fn least_of_equals(&self, fleet: &FleetView<'_>, rng: &mut Rng) -> usize {
+        let (mut least, mut equals) = (u64::MAX, 0);
+        for replica in fleet.replicas {
+            let load = self.load(replica);
+            if load < least {
+                (least, equals) = (load, 0);
+            }
+            equals += u64::from(load == least);
+        }
+        let chosen = rng.below(equals) as usize;
+        let of_least = |place: &usize| self.load(&fleet.replicas[*place]) == least;
+        let mut places = (0..fleet.replicas.len()).filter(of_least);
+        places.nth(chosen).unwrap_or(0)
     }
 
     /// Learns that a request goes to this replica.

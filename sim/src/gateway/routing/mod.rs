@@ -8,7 +8,7 @@ mod load;
 mod round_robin;
 /// Uniformly at random.
 mod random;
-/// The less loaded of two.
+/// The least loaded of a few drawn.
 mod power_of_two;
 /// The least loaded of all.
 mod least_loaded;
@@ -51,8 +51,12 @@ pub fn build(spec: &RoutingSpec, fleet: &FleetFacts) -> Box<dyn RoutingPolicy> {
     match spec {
         RoutingSpec::RoundRobin => Box::new(round_robin::RoundRobin::default()),
         RoutingSpec::Random => Box::new(random::Random),
-        RoutingSpec::PowerOfTwo { load } => Box::new(power_of_two::PowerOfTwo::new(*load)),
-        RoutingSpec::LeastLoaded { load } => Box::new(least_loaded::LeastLoaded::new(*load)),
+        RoutingSpec::PowerOfTwo { load, choices } => {
+            Box::new(power_of_two::PowerOfTwo::new(*load, *choices))
+        }
+        RoutingSpec::LeastLoaded { load, ties } => {
+            Box::new(least_loaded::LeastLoaded::new(*load, *ties))
+        }
         RoutingSpec::Session { idle } => Box::new(session::Session::new(idle.0)),
         RoutingSpec::ConsistentHashing {
             key,

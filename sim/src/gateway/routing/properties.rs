@@ -11,7 +11,7 @@ use windtunnel_base::rng::Rng;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::policies::{
-    FilterSpec, LoadSignal, PickerKind, PrefixIndexSpec, ScorerKind,
+    FilterSpec, LoadSignal, PickerKind, PrefixIndexSpec, ScorerKind, TieBreak,
 };
 
 /// Every policy, at parameters under which all its branches occur.
@@ -27,8 +27,10 @@ fn every_policy() -> Vec<RoutingSpec> {
         L::KvUtilization,
         L::VllmDp,
     ] {
-        all.push(RoutingSpec::PowerOfTwo { load });
-        all.push(RoutingSpec::LeastLoaded { load });
+        all.push(RoutingSpec::PowerOfTwo { load, choices: 2 });
+        for ties in [TieBreak::LowestId, TieBreak::Random] {
+            all.push(RoutingSpec::LeastLoaded { load, ties });
+        }
     }
     for text in [
         r#"{"kind":"session"}"#,

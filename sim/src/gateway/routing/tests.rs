@@ -9,7 +9,7 @@ use windtunnel_base::rng::Rng;
 use windtunnel_base::time::SimDuration;
 use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::policies::{
-    FilterSpec, HashKey, LoadSignal, PickerKind, PrefixIndexSpec, ScorerKind,
+    FilterSpec, HashKey, LoadSignal, PickerKind, PrefixIndexSpec, ScorerKind, TieBreak,
 };
 
 pub(super) const FACTS: FleetFacts = FleetFacts {
@@ -32,7 +32,10 @@ pub(super) fn weighted(scorers: &[(ScorerKind, f64)], filters: Vec<FilterSpec>) 
 }
 
 pub(super) fn least(load: LoadSignal) -> RoutingSpec {
-    RoutingSpec::LeastLoaded { load }
+    RoutingSpec::LeastLoaded {
+        load,
+        ties: TieBreak::LowestId,
+    }
 }
 
 /// The scene. An idle fleet but for replica 3, the only idle one, gets a request of
@@ -209,6 +212,61 @@ fn one_scene_every_policy() {
         let (chosen, scores) = second_choice(&spec);
         assert_eq!(chosen, expected, "{spec:?}: {reason}; scores {scores:?}");
     }
+}
+
+/// How often each of four replicas was chosen in 6,000 decisions; loads are 1, 5, 1, 1.
+fn chosen(spec: &RoutingSpec) -> [u32; 4] {
+    let fleet: Vec<_> = [1, 5, 1, 1]
+        .into_iter()
+        .enumerate()
+        .map(|(id, in_flight)| {
+            let shown = Shown {
+                in_flight,
+                ..Shown::default()
+            };
+            replica(id as u32, shown)
+        })
+        .collect();
+    let mut policy = build(spec, &FACTS);
+    let mut rng = Rng::from_seed(1);
+    let mut times = [0; 4];
+    for id in 0..6_000 {
+        let to = decide(policy.as_mut(), &request(id, 1, &[]), &fleet, &[], &mut rng).0;
+        times[to as usize] += 1;
+    }
+    times
+}
+
+#[test]
+fn ties_go_where_the_specification_says() {
+    let lowest = parse(r#"{"kind":"least_loaded"}"#);
+    assert_eq!(chosen(&lowest), [6_000, 0, 0, 0]);
+    let random = parse(r#"{"kind":"least_loaded","ties":"random"}"#);
+    let times = chosen(&random);
+    assert_eq!(times[1], 0, "the loaded one is no equal");
+    // A third each; four deviations of 6,000 draws are 146.
+    assert!(
+        [0, 2, 3].iter().all(|&i| times[i].abs_diff(2_000) < 146),
+        "{times:?}"
+    );
+}
+
+#[test]
+fn more_choices_find_the_least_loaded_more_often() {
+    // The loaded one is taken only if every draw hits it: (1/4)^d of 6,000 decisions. Four
+    // deviations are 134, 75 and 38.
+    for (choices, expected, tolerance) in [(1, 1_500, 134), (2, 375, 75), (3, 94, 38)] {
+        let spec = format!(r#"{{"kind":"power_of_two","choices":{choices}}}"#);
+        let times = chosen(&parse(&spec));
+        assert!(
+            times[1].abs_diff(expected) < tolerance,
+            "{choices}: {times:?}"
+        );
+    }
+    assert_eq!(
+        chosen(&parse(r#"{"kind":"power_of_two"}"#)),
+        chosen(&parse(r#"{"kind":"power_of_two","choices":2}"#)),
+    );
 }
 
 #[test]
