@@ -1,5 +1,10 @@
 //! The `windtunnel` binary: parse, dispatch to a verb, end with its exit code.
 
+#![allow(
+    clippy::print_stderr,
+    reason = "the binary talks to its user: warnings and errors go to stderr"
+)]
+
 /// The arguments as typed.
 mod args;
 /// The exit codes, in one enum.
