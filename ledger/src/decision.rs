@@ -31,8 +31,8 @@ pub struct Candidate {
     pub running: u32,
     /// Requests waiting there, as telemetry had it; zero if the policy does not read it.
     pub waiting: u32,
-    /// Age of that telemetry, ns.
-    pub telemetry_age_ns: u64,
+    /// Age of that telemetry, ns; absent if the policy reads none.
+    pub telemetry_age_ns: Option<u64>,
 }
 
 /// What the gateway did over a run.

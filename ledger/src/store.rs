@@ -274,7 +274,7 @@ mod tests {
                     in_flight: 1,
                     running: 2,
                     waiting: 3,
-                    telemetry_age_ns: 4,
+                    telemetry_age_ns: Some(4),
                 }],
             }],
             watched: vec![Entry {

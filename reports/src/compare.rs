@@ -208,34 +208,46 @@ impl Comparison {
         }
         let _ = writeln!(
             text,
-            "\n{:32}{:>13}{:>13}{:>22}  verdict",
+            "\n{:27}{:>17}{:>17}{:>20}  verdict",
             "metric", "base", "other", "change (95 %)"
         );
-        let mut hidden = 0;
+        let (mut small, mut unclear) = (0, 0);
         for m in &self.metrics {
-            let small = m.change == Change::Same
-                || m.relative.is_some_and(|r| r.abs() < threshold)
-                || metric::find(&m.metric).is_none();
-            if !all && (small || m.class.is_some()) {
-                hidden += usize::from(m.class.is_none());
+            if !all && (m.class.is_some() || metric::find(&m.metric).is_none()) {
+                continue;
+            }
+            if !all && (m.change == Change::Same || m.relative.is_some_and(|r| r.abs() < threshold))
+            {
+                small += 1;
+                continue;
+            }
+            // With one pair nothing can be shown, so everything is.
+            if !all && m.change == Change::NoDifferenceShown && m.pairs > 1 {
+                unclear += 1;
                 continue;
             }
             let name = match &m.class {
                 Some(class) => format!("{} {class}", m.metric),
                 None => m.metric.clone(),
             };
-            let name: String = name.chars().take(31).collect();
+            let name: String = name.chars().take(27).collect();
             let _ = writeln!(
                 text,
-                "{name:32}{:>13}{:>13}{:>22}  {}",
+                "{name:27}{:>17}{:>17}{:>20}  {}",
                 figure(m.base, &m.unit),
                 figure(m.other, &m.unit),
                 change(m),
                 m.change.words()
             );
         }
-        if hidden > 0 {
-            let _ = writeln!(text, "{hidden} metrics with less change are hidden");
+        if unclear > 0 {
+            let _ = writeln!(text, "{unclear} metrics show no difference beyond chance");
+        }
+        if small > 0 {
+            let _ = writeln!(
+                text,
+                "{small} metrics are the same, or differ by less than asked for"
+            );
         }
         if self.seeds.len() == 1 {
             text.push_str("one pair has no interval: run several seeds for a verdict\n");

@@ -61,6 +61,8 @@ fn decision(decision: &Decision) -> String {
         "replica", "score", "in flight", "running", "waiting", "telemetry age"
     );
     for c in &decision.candidates {
+        // What a policy does not read is not kept.
+        let shown = |n: u32| c.telemetry_age_ns.map_or(String::new(), |_| n.to_string());
         let chosen = if Some(c.replica) == decision.replica {
             "→"
         } else {
@@ -72,9 +74,10 @@ fn decision(decision: &Decision) -> String {
             c.replica,
             c.score.map_or(String::new(), digits),
             c.in_flight,
-            c.running,
-            c.waiting,
-            figure(c.telemetry_age_ns as f64 / 1e6, "ms")
+            shown(c.running),
+            shown(c.waiting),
+            c.telemetry_age_ns
+                .map_or(String::new(), |ns| figure(ns as f64 / 1e6, "ms"))
         );
     }
     text

@@ -281,7 +281,8 @@ impl<M: Machine> World<'_, M> {
         };
         let route = gateway.policy.route(&request, &fleet, &mut cx);
         if record {
-            let decision = describe(request.id, &fleet, route, &gateway.scores);
+            let reads_stats = gateway.signals.stats;
+            let decision = describe(request.id, &fleet, reads_stats, route, &gateway.scores);
             gateway.decisions.push(decision);
             gateway.scores.clear();
         }
@@ -469,14 +470,21 @@ impl<M: Machine> World<'_, M> {
 }
 
 /// A decision as it is kept.
-fn describe(request: RequestId, fleet: &FleetView<'_>, route: Route, scores: &[f64]) -> Decision {
+fn describe(
+    request: RequestId,
+    fleet: &FleetView<'_>,
+    reads_stats: bool,
+    route: Route,
+    scores: &[f64],
+) -> Decision {
+    let age = |v: &ReplicaView| fleet.now.since(v.stats.read_at).as_nanos();
     let candidate = |v: &ReplicaView| Candidate {
         replica: v.id.0,
         score: scores.get(v.id.index()).copied(),
         in_flight: v.in_flight,
         running: v.stats.value.running,
         waiting: v.stats.value.waiting,
-        telemetry_age_ns: fleet.now.since(v.stats.read_at).as_nanos(),
+        telemetry_age_ns: reads_stats.then(|| age(v)),
     };
     let (replica, refused) = match route {
         Route::To(replica) => (Some(replica.0), None),
