@@ -8,9 +8,9 @@ use std::path::PathBuf;
 pub enum TrafficError {
     /// A trace file is nowhere to be found.
     #[error(
-        "trace file `{file}` is not there (looked for {}); set --traces DIR or \
+        "trace file `{file}` is not there ({}); set --traces DIR or \
          WINDTUNNEL_TRACES to the folder that holds it",
-        list_paths(.tried)
+        tried_places(.tried)
     )]
     NotFound {
         /// The file as the scenario names it.
@@ -101,9 +101,12 @@ impl TrafficError {
     }
 }
 
-fn list_paths(paths: &[PathBuf]) -> String {
-    let shown: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
-    shown.join(", ")
+fn tried_places(tried: &[PathBuf]) -> String {
+    if tried.is_empty() {
+        return "no folder was given to look in".to_owned();
+    }
+    let paths: Vec<String> = tried.iter().map(|p| p.display().to_string()).collect();
+    format!("looked for {}", paths.join(", "))
 }
 
 fn column_prefix(column: &str) -> String {
