@@ -143,15 +143,18 @@ pub enum RoutingSpec {
         prefix_index: PrefixIndexSpec,
     },
     /// SGLang's gateway as shipped: `cache_aware` with the defaults of its command line.
+    #[serde(rename = "sglang-gateway")]
     SglangGateway,
     /// The gateway API inference extension as shipped: queue 2, KV utilization 2, approximate prefix
     /// cache 3.
     Gie,
     /// llm-d as shipped: precise prefix cache, load-aware and KV utilization scorers.
+    #[serde(rename = "llm-d")]
     LlmD,
     /// Dynamo as shipped: its KV router with KV events.
     Dynamo,
     /// vLLM's data-parallel balancer: least `4 * waiting + running`, statistics every 100 ms.
+    #[serde(rename = "vllm-dp")]
     VllmDp,
 }
 
