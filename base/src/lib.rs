@@ -11,6 +11,8 @@ pub mod rng;
 pub mod sample;
 /// Dense ids.
 pub mod ids;
+/// Where things are kept, by id.
+pub mod directory;
 /// Money and energy as integers.
 pub mod units;
 /// Quantities as users write them: `"250ms"`, `"24GiB"`, `"8 req/s"`.

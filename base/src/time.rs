@@ -76,14 +76,15 @@ impl SimDuration {
     /// Rounds up to the next nanosecond, so that work never takes zero time by rounding.
     /// `None` if `seconds` is negative, NaN, or longer than about 584 years.
     pub fn from_secs_f64(seconds: f64) -> Option<Self> {
-        let nanos = (seconds * 1e9).ceil();
-        (seconds >= 0.0 && nanos < u64::MAX as f64).then_some(Self(nanos as u64))
+        let nanos = seconds * 1e9;
+        // So large a float is whole: what is below the end stays there when rounded up.
+        (seconds >= 0.0 && nanos < u64::MAX as f64).then_some(Self(round_up(nanos)))
     }
 
     /// Like [`Self::from_secs_f64`], with out-of-range values pinned to the nearest end and
     /// NaN to zero: for samplers, whose tails may leave any range.
     pub fn from_secs_f64_saturating(seconds: f64) -> Self {
-        Self((seconds * 1e9).ceil() as u64)
+        Self(round_up(seconds * 1e9))
     }
 
     /// Whole nanoseconds.
@@ -110,6 +111,14 @@ impl SimDuration {
     pub const fn saturating_mul(self, n: u64) -> Self {
         Self(self.0.saturating_mul(n))
     }
+}
+
+/// The least whole number that is not less, pinned to the nearest end; NaN is zero. As
+/// `f64::ceil`, which is a call into a library where the target has no instruction for it.
+#[inline]
+fn round_up(x: f64) -> u64 {
+    let whole = x as u64;
+    whole.saturating_add(u64::from((whole as f64) < x))
 }
 
 impl Add<SimDuration> for SimTime {
@@ -160,6 +169,31 @@ impl fmt::Debug for SimDuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounding_up_is_what_ceil_does() {
+        let ends = [
+            0.0,
+            -0.0,
+            -0.5,
+            -3.0,
+            f64::MIN_POSITIVE,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            (1_u64 << 53) as f64,
+            (1_u64 << 63) as f64,
+            u64::MAX as f64,
+            1e300,
+        ];
+        let mut random = crate::rng::Rng::from_seed(3);
+        let draws = (0..100_000).map(|i| random.f64() * (1_u128 << (i % 66)) as f64);
+        for x in draws.chain(ends) {
+            for x in [x, x.floor(), x.next_up(), x.next_down()] {
+                assert_eq!(round_up(x), x.ceil() as u64, "{x:e}");
+            }
+        }
+    }
 
     #[test]
     fn floats_round_up_and_bad_ones_are_refused() {

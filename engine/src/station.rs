@@ -6,10 +6,10 @@ use crate::config::{StationOrder, StationSpec};
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Outcome, StepObserver};
 use crate::replica::ReplicaFacts;
 use crate::request::Submission;
-use rustc_hash::FxHashMap;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use windtunnel_base::content::Extent;
+use windtunnel_base::directory::Directory;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -82,7 +82,7 @@ pub struct Station {
     busy_power: f64,
     jobs: Vec<Job>,
     free: Vec<u32>,
-    by_request: FxHashMap<RequestId, u32>,
+    by_request: Directory,
     waiting: Line,
     /// (end, age, slot); under sharing the end is in shared time.
     served: BinaryHeap<Reverse<(u128, u64, u32)>>,
@@ -116,7 +116,7 @@ impl Station {
             busy_power: spec.busy_power.0,
             jobs: Vec::new(),
             free: Vec::new(),
-            by_request: FxHashMap::default(),
+            by_request: Directory::default(),
             waiting: Line::new(spec.order),
             served: BinaryHeap::new(),
             waiting_count: 0,
@@ -231,7 +231,7 @@ impl Station {
             self.waiting_count -= 1;
         }
         job.state = State::Gone;
-        self.by_request.remove(&job.request);
+        self.by_request.remove(job.request.0);
         self.free.push(slot);
     }
 
@@ -275,7 +275,7 @@ impl Engine for Station {
             self.jobs.push(job);
             (self.jobs.len() - 1) as u32
         };
-        self.by_request.insert(job.request, slot);
+        self.by_request.insert(job.request.0, slot);
         self.waiting.push(submission.request.priority, age, slot);
         self.waiting_count += 1;
         Ok(())
@@ -288,7 +288,7 @@ impl Engine for Station {
         request: RequestId,
         observer: &mut O,
     ) -> bool {
-        let Some(&slot) = self.by_request.get(&request) else {
+        let Some(slot) = self.by_request.get(request.0) else {
             return false;
         };
         let mut done = SimDuration::ZERO;

@@ -2,8 +2,8 @@
 
 use crate::continuous::memory::Pages;
 use crate::request::Submission;
-use rustc_hash::FxHashMap;
 use windtunnel_base::content::Extent;
+use windtunnel_base::directory::Directory;
 use windtunnel_base::ids::{ClassId, RequestId};
 use windtunnel_base::time::SimTime;
 
@@ -94,7 +94,7 @@ impl Sequence {
 pub(crate) struct Sequences {
     slots: Vec<Sequence>,
     free: Vec<u32>,
-    by_request: FxHashMap<RequestId, u32>,
+    by_request: Directory,
     submitted: u64,
 }
 
@@ -146,7 +146,7 @@ impl Sequences {
         } else {
             self.slots[slot as usize] = sequence;
         }
-        let before = self.by_request.insert(s.request.id, slot);
+        let before = self.by_request.insert(s.request.id.0, slot);
         assert!(before.is_none(), "{:?} submitted twice", s.request.id);
         slot
     }
@@ -156,13 +156,13 @@ impl Sequences {
         let sequence = &mut self.slots[slot as usize];
         debug_assert!(sequence.live);
         sequence.live = false;
-        self.by_request.remove(&sequence.request);
+        self.by_request.remove(sequence.request.0);
         self.free.push(slot);
     }
 
     /// Where a request is kept, if it is here.
     pub(crate) fn find(&self, request: RequestId) -> Option<u32> {
-        self.by_request.get(&request).copied()
+        self.by_request.get(request.0)
     }
 
     /// The request in a slot, unless that slot is free.

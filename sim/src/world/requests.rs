@@ -1,8 +1,8 @@
 //! Requests under way, in reused slots: memory follows the most that were under way at once, not the
 //! number that came.
 
-use rustc_hash::FxHashMap;
 use windtunnel_base::content::Extent;
+use windtunnel_base::directory::Directory;
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::queue::EventKey;
 use windtunnel_base::time::SimTime;
@@ -125,7 +125,7 @@ pub(super) struct Requests {
     prefixes: Vec<Vec<Extent>>,
     occupied: Vec<bool>,
     free: Vec<u32>,
-    slots: FxHashMap<RequestId, u32>,
+    slots: Directory,
 }
 
 impl Requests {
@@ -156,7 +156,7 @@ impl Requests {
             None => self.flights.push(flight),
         }
         self.occupied[slot as usize] = true;
-        self.slots.insert(id, slot);
+        self.slots.insert(id.0, slot);
     }
 
     /// Gives a slot back if nothing refers to it any more.
@@ -165,7 +165,7 @@ impl Requests {
         let f = &self.flights[i];
         if self.occupied[i] && f.ended && f.place == Place::Gone && f.hops == 0 {
             self.occupied[i] = false;
-            self.slots.remove(&f.id);
+            self.slots.remove(f.id.0);
             self.free.push(slot);
         }
     }
@@ -173,7 +173,7 @@ impl Requests {
     /// Where a request is kept, if it still is.
     #[inline]
     pub(super) fn slot(&self, id: RequestId) -> Option<u32> {
-        self.slots.get(&id).copied()
+        self.slots.get(id.0)
     }
 
     #[inline]
