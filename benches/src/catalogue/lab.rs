@@ -24,10 +24,20 @@ impl Lab {
     /// An open-ended scenario, cut after `arrivals` requests over all replications (times the
     /// point's effort); the beginning of each is left out.
     pub(super) fn new(text: &str, point: &Point<'_>, arrivals: f64) -> Result<Self, CaseError> {
+        Self::settled(text, point, arrivals, WARM_UP)
+    }
+
+    /// The same with another share of each run left out.
+    pub(super) fn settled(
+        text: &str,
+        point: &Point<'_>,
+        arrivals: f64,
+        warm_up: f64,
+    ) -> Result<Self, CaseError> {
         let each = point.length(arrivals / REPLICATIONS as f64).max(1_000);
         let mut scenario = parse(text)?;
         scenario.traffic.num_prompts = Some(each);
-        Self::of(&scenario, point, WARM_UP)
+        Self::of(&scenario, point, warm_up)
     }
 
     /// A scenario that ends by itself; all of it counts.
@@ -113,7 +123,6 @@ pub(super) struct Run {
     /// The whole result.
     pub(super) result: RunResult,
     kept: Segment,
-    from_ns: u64,
 }
 
 impl Run {
@@ -126,12 +135,7 @@ impl Run {
             .iter()
             .skip(first + 1)
             .for_each(|s| kept.merge(s));
-        let from_ns = first as u64 * result.segment_ns;
-        Ok(Self {
-            result,
-            kept,
-            from_ns,
-        })
+        Ok(Self { result, kept })
     }
 
     /// Mean of a distribution, in seconds.
@@ -171,19 +175,13 @@ impl Run {
         self.result.end_ns
     }
 
-    /// KV blocks of the first replica.
-    pub(super) fn kv_blocks(&self) -> u64 {
-        self.result
-            .samples
-            .first()
-            .and_then(|s| s.replicas.first())
-            .map_or(0, |r| r.kv_total)
-    }
-
-    /// Start of what is kept, ns.
-    #[allow(dead_code, reason = "read by cases that compare rates")]
-    pub(super) const fn from_ns(&self) -> u64 {
-        self.from_ns
+    /// KV blocks of the first replica, as telemetry has it.
+    pub(super) fn kv_blocks(&self) -> Result<u64, CaseError> {
+        let first = self.result.samples.first().and_then(|s| s.replicas.first());
+        first
+            .map(|r| r.kv_total)
+            .filter(|&blocks| blocks > 0)
+            .ok_or_else(|| CaseError::Run("the run tells of no KV memory".into()))
     }
 }
 

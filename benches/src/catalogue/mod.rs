@@ -2,6 +2,7 @@
 //! through the simulator's own components, so a case that passes says something about what users
 //! get. `windtunnel validate` prints them; other parameters than the catalogue's can be tried.
 
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -13,8 +14,16 @@ mod queueing;
 mod batching;
 /// Load balancing: V-L1 and V-L2.
 mod balancing;
+/// Hashing, and balls in bins: V-L3 to V-L6.
+mod hashing;
 /// Caches: V-H1 to V-H3.
 mod caches;
+/// Routing by prefix, and prefix caches: V-P1 to V-P8.
+mod prefixes;
+/// Traces that are replayed without time.
+mod trace;
+/// Plain programs for what has no formula.
+mod naive;
 /// Reference formulas, each from its source, for the other files.
 pub mod theory;
 
@@ -131,6 +140,46 @@ impl Check {
             )
         } else {
             (by_share, format!("{:.1} %", share * 100.0))
+        };
+        Self {
+            name: name.into(),
+            expected,
+            measured: sample.mean,
+            tolerance,
+            basis,
+        }
+    }
+
+    /// Two sampled figures that should be the same: within a share of the expected one, or three
+    /// standard errors of their difference if the runs were too short for that.
+    pub fn both_sampled(
+        name: impl Into<String>,
+        expected: &Sampled,
+        measured: &Sampled,
+        share: f64,
+    ) -> Self {
+        let difference = Sampled {
+            mean: measured.mean,
+            standard_error: expected.standard_error.hypot(measured.standard_error),
+        };
+        Self::sampled(name, expected.mean, &difference, share)
+    }
+
+    /// Within a fixed distance, or three standard errors if the run was too short for that.
+    pub fn sampled_within(
+        name: impl Into<String>,
+        expected: f64,
+        sample: &Sampled,
+        distance: f64,
+    ) -> Self {
+        let by_noise = 3.0 * sample.standard_error;
+        let (tolerance, basis) = if by_noise > distance {
+            (
+                by_noise,
+                format!("3 standard errors (wider than {distance})"),
+            )
+        } else {
+            (distance, "absolute".into())
         };
         Self {
             name: name.into(),
@@ -330,7 +379,9 @@ pub fn cases() -> Vec<Case> {
         queueing::CASES,
         batching::CASES,
         caches::CASES,
+        prefixes::CASES,
         balancing::CASES,
+        hashing::CASES,
     ]
     .concat()
 }
@@ -346,48 +397,39 @@ pub struct Selection {
     pub effort: f64,
 }
 
-/// Runs the points of one case, in parallel on the current rayon pool; results in point order.
+/// Runs the points of cases, all in parallel on the current rayon pool; results in the order of cases
+/// and points. `done` is told of each point that ended.
 ///
 /// # Errors
-/// If a parameter is set that the case does not have.
+/// If a parameter is set that a case does not have.
 pub fn run(
-    case: &Case,
+    cases: &[Case],
     selection: &Selection,
     traces: Option<&Path>,
     done: &(dyn Fn() + Sync),
 ) -> Result<Vec<Outcome>, CaseError> {
-    use rayon::prelude::*;
-    for (name, value) in &selection.set {
-        if !case.params.iter().any(|p| p.name == name) {
-            let known: Vec<_> = case.params.iter().map(|p| p.name).collect();
-            let reason = format!(
-                "{} has no such parameter (known: {})",
-                case.id,
-                known.join(", ")
-            );
-            return Err(CaseError::Parameter {
-                name: name.clone(),
-                value: value.clone(),
-                reason,
-            });
-        }
+    for case in cases {
+        check_names(case, &selection.set)?;
     }
     let custom: BTreeMap<&str, &str> = selection
         .set
         .iter()
         .map(|(n, v)| (n.as_str(), v.as_str()))
         .collect();
-    let settings: Vec<BTreeMap<&str, &str>> = if custom.is_empty() {
-        case.points
-            .iter()
-            .map(|p| p.iter().copied().collect())
-            .collect()
-    } else {
-        vec![custom]
+    let of_case = |case| {
+        let settings: Vec<BTreeMap<&str, &str>> = if custom.is_empty() {
+            let points = |case: &Case| case.points.iter().map(|p| p.iter().copied().collect());
+            points(case).collect()
+        } else {
+            vec![custom.clone()]
+        };
+        settings.into_iter().map(move |values| (case, values))
     };
-    Ok(settings
+    let points: Vec<(&Case, BTreeMap<&str, &str>)> = cases.iter().flat_map(of_case).collect();
+    let outcomes = points
         .into_par_iter()
-        .map(|values| {
+        .with_max_len(1)
+        .map(|(case, values)| {
             let point = Point {
                 case,
                 values,
@@ -403,8 +445,25 @@ pub fn run(
                 setting: point.label(),
                 checks,
             }
-        })
-        .collect())
+        });
+    Ok(outcomes.collect())
+}
+
+fn check_names(case: &Case, set: &[(String, String)]) -> Result<(), CaseError> {
+    let unknown = |name: &str| !case.params.iter().any(|p| p.name == name);
+    let Some((name, value)) = set.iter().find(|(name, _)| unknown(name)) else {
+        return Ok(());
+    };
+    let known: Vec<_> = case.params.iter().map(|p| p.name).collect();
+    Err(CaseError::Parameter {
+        name: name.clone(),
+        value: value.clone(),
+        reason: format!(
+            "{} has no such parameter (known: {})",
+            case.id,
+            known.join(", ")
+        ),
+    })
 }
 
 /// Points that a selection of cases will run, for progress.

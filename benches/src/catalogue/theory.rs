@@ -1,6 +1,7 @@
 //! Reference formulas. These are what the simulator is compared with; nothing here runs in it.
 
 use statrs::distribution::{Continuous, ContinuousCDF, Normal};
+use statrs::function::gamma::{gamma_lr, ln_gamma};
 
 /// Erlang B: share of arrivals lost at `servers` without waiting room, offered load `a` in Erlang.
 pub fn erlang_b(servers: u32, a: f64) -> f64 {
@@ -67,6 +68,85 @@ pub fn largest_lognormal(n: u32, sigma: f64) -> f64 {
         })
         .sum();
     sum * h / 3.0 / (sigma * sigma / 2.0).exp()
+}
+
+/// Mean of the largest of `n` independent gamma variables of this shape and mean one: the largest
+/// arc share of `n` nodes with `shape` random points each on a ring, over the mean share. (Arcs are
+/// gamma variables over their sum, and the sum is independent of the shares.)
+pub fn largest_gamma(n: u32, shape: f64) -> f64 {
+    // E[max] = integral of 1 - F(x)^n, by Simpson's rule up to where nothing is left.
+    let deviation = 1.0 / shape.sqrt();
+    let (to, steps) = (1.0 + 15.0 * deviation + 40.0 / shape, 20_000_usize);
+    let h = to / steps as f64;
+    let above = |x: f64| {
+        let below = if x > 0.0 {
+            gamma_lr(shape, shape * x)
+        } else {
+            0.0
+        };
+        1.0 - below.powi(n as i32)
+    };
+    let weight = |i: usize| match i {
+        0 => 1.0,
+        _ if i == steps => 1.0,
+        _ if i % 2 == 1 => 4.0,
+        _ => 2.0,
+    };
+    (0..=steps)
+        .map(|i| weight(i) * above(i as f64 * h))
+        .sum::<f64>()
+        * h
+        / 3.0
+}
+
+/// Mean of the fullest of `bins` after `balls` balls, each in a bin drawn at random. Loads are
+/// independent Poisson variables given their sum, so `P(max <= k)` is the probability that `bins`
+/// Poisson variables, each cut at `k`, sum to `balls`, over that without the cut.
+pub fn largest_of_bins(bins: usize, balls: usize) -> f64 {
+    let mean = balls as f64 / bins as f64;
+    let poisson = |rate: f64, k: usize| {
+        let k = k as f64;
+        (k * rate.ln() - rate - ln_gamma(k + 1.0)).exp()
+    };
+    let all = poisson(balls as f64, balls);
+    let mut expected = 0.0;
+    // E[max] = sum of P(max > k).
+    for k in 0..balls {
+        let mut one = vec![0.0; balls + 1];
+        (0..=k).for_each(|j| one[j] = poisson(mean, j));
+        let above = 1.0 - power(&one, bins)[balls] / all;
+        expected += above.clamp(0.0, 1.0);
+        if above < 1e-12 {
+            break;
+        }
+    }
+    expected
+}
+
+/// A polynomial to a power, up to its own number of coefficients.
+fn power(polynomial: &[f64], mut exponent: usize) -> Vec<f64> {
+    let times = |a: &[f64], b: &[f64]| {
+        let mut product = vec![0.0; a.len()];
+        for (i, x) in a.iter().enumerate().filter(|(_, x)| **x != 0.0) {
+            for (sum, y) in product[i..].iter_mut().zip(b) {
+                *sum += x * y;
+            }
+        }
+        product
+    };
+    let mut result = vec![0.0; polynomial.len()];
+    result[0] = 1.0;
+    let mut square = polynomial.to_vec();
+    while exponent > 0 {
+        if exponent % 2 == 1 {
+            result = times(&result, &square);
+        }
+        exponent /= 2;
+        if exponent > 0 {
+            square = times(&square, &square);
+        }
+    }
+    result
 }
 
 /// Zipf probabilities over `n` items.
@@ -136,12 +216,19 @@ mod tests {
         near(mm1k_blocking(1.2, 10), 0.1926, 4);
         near(cobham(0.3, 0.5, 0.8).1, 5.7143, 4);
         near(halfin_whitt(1.0), 0.2234, 4);
-        near(harmonic(8), 2.718, 3);
+        near(harmonic(16), 3.381, 3);
         near(largest_lognormal(8, 0.5), 1.887, 2);
         near(largest_lognormal(64, 1.0), 7.064, 1);
         near(che_lru(&zipf(1000, 1.0), 100.0), 0.5765, 4);
         near(che_fifo(&zipf(1000, 0.8), 100.0), 0.3337, 4);
         near(supermarket(0.9, 2), 2.614, 3);
         near(supermarket(0.99, 3), 3.858, 3);
+        // The largest of n unit exponentials, and of 20 normals (1.8675 deviations above).
+        near(largest_gamma(20, 1.0), harmonic(20), 4);
+        near(largest_gamma(20, 1e6), 1.0 + 1.8675e-3, 5);
+        // Two balls in two bins meet half of the time.
+        near(largest_of_bins(2, 2), 1.5, 9);
+        near(largest_of_bins(1, 7), 7.0, 9);
+        near(largest_of_bins(1000, 1000), 5.514, 3);
     }
 }

@@ -21,11 +21,10 @@ pub(crate) fn validate(args: &ValidateArgs) -> anyhow::Result<Exit> {
     let traces = args.traces.as_deref();
     let jobs = args.seeds.jobs.map(|n| n as usize);
     let outcomes = on_threads(jobs, || {
-        let run = |case: &Case| catalogue::run(case, &selection, traces, &|| progress.add(1));
-        cases.iter().map(run).collect::<Result<Vec<_>, CaseError>>()
+        catalogue::run(&cases, &selection, traces, &|| progress.add(1))
     });
     progress.finish();
-    let outcomes: Vec<Outcome> = outcomes.map_err(usage)?.into_iter().flatten().collect();
+    let outcomes = outcomes.map_err(usage)?;
     match args.format {
         Format::Json => print(&to_json(&outcomes)?)?,
         Format::Csv => print(&to_csv(&outcomes))?,
