@@ -3,7 +3,8 @@
 use crate::args::{Color, LoadArgs, SeedArgs, TalkArgs};
 use crate::exit::Stop;
 use crate::progress::Progress;
-use std::io::{IsTerminal, Write as _};
+use anyhow::Context as _;
+use std::io::{ErrorKind, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use windtunnel_benches::execute::{RunPoint, execute};
@@ -12,12 +13,25 @@ use windtunnel_scenarios::workload::{self, Traffic};
 use windtunnel_scenarios::{LoadEnv, Loaded, Override, Source, load};
 use windtunnel_sim::run::RunError;
 
-/// Prints the result, and nothing else, on stdout.
+/// Prints the result, and nothing else, on stdout. Whoever closes the pipe has read enough; the verb
+/// goes on, so that its exit code does not depend on it.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(())
+    let printed = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match printed {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says something beside the result, on stderr. That nobody listens is no reason to stop, and
+/// `eprintln!` would panic.
+pub(crate) fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Whether text for this stream is coloured.
@@ -58,7 +72,7 @@ pub(crate) fn load_scenario(
     match load(&source, &overrides(args), &env) {
         Ok(loaded) => {
             if !loaded.warnings.is_empty() && !talk.is_some_and(|t| t.quiet) {
-                eprint!("{}", loaded.warnings.render(color));
+                say(loaded.warnings.render(color).trim_end());
             }
             Ok(loaded)
         }
@@ -131,19 +145,19 @@ pub(crate) fn ready(
     if !talk.quiet {
         let facts = traffic.facts();
         if facts.skipped_rows > 0 {
-            eprintln!(
-                "warning: {} malformed rows were left out, such as:",
-                facts.skipped_rows
-            );
+            say(match facts.skipped_rows {
+                1 => "warning: 1 malformed row was left out:".to_owned(),
+                n => format!("warning: {n} malformed rows were left out, such as:"),
+            });
             facts
                 .skipped_examples
                 .iter()
-                .for_each(|e| eprintln!("  {e}"));
+                .for_each(|e| say(format!("  {e}")));
         }
         facts
             .notes
             .iter()
-            .for_each(|note| eprintln!("note: {note}"));
+            .for_each(|note| say(format!("note: {note}")));
     }
     Ok(Ready {
         loaded,
@@ -211,14 +225,12 @@ fn failed(what: &str, seed: u64, error: &RunError) -> anyhow::Error {
 
 /// Creates a folder and those above it.
 pub(crate) fn create_dir(path: &Path) -> anyhow::Result<()> {
-    use anyhow::Context as _;
     std::fs::create_dir_all(path)
         .with_context(|| format!("cannot create the folder {}", path.display()))
 }
 
 /// Writes a file whole or not at all.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    use anyhow::Context as _;
     let partial = path.with_extension("partial");
     std::fs::write(&partial, bytes)
         .and_then(|()| std::fs::rename(&partial, path))

@@ -1,10 +1,5 @@
 //! The `windtunnel` binary: parse, dispatch to a verb, end with its exit code.
 
-#![allow(
-    clippy::print_stderr,
-    reason = "the binary talks to its user: warnings and errors go to stderr"
-)]
-
 /// The arguments as typed.
 mod args;
 /// The exit codes, in one enum.
@@ -45,20 +40,12 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
     }
 }
 
-/// Prints an error and chooses its exit code. A closed pipe on stdout is no error: whoever read the
-/// result has read enough.
+/// Prints an error and chooses its exit code.
 fn report(error: &anyhow::Error) -> Exit {
     if let Some(stop) = error.downcast_ref::<Stop>() {
-        eprintln!("{stop}");
+        common::say(stop);
         return stop.exit;
     }
-    let broken_pipe = error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe);
-    if broken_pipe {
-        return Exit::Done;
-    }
-    eprintln!("error: {error:#}");
+    common::say(format!("error: {error:#}"));
     Exit::Failure
 }

@@ -1,5 +1,6 @@
 //! Progress with manners: a bar on a terminal, a line now and then elsewhere, always on stderr.
 
+use crate::common::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -55,7 +56,7 @@ impl Progress {
                 state.0 += n;
                 if state.1.elapsed() >= LINE_PERIOD {
                     state.1 = Instant::now();
-                    eprintln!("{what}: {} of {total}", state.0);
+                    say(format!("{what}: {} of {total}", state.0));
                 }
             }
         }

@@ -21,6 +21,9 @@ const MAX_SEGMENTS: usize = 32;
 pub struct Population {
     /// Sent by clients.
     pub sent: u64,
+    /// When the last of them was sent, ns; 0 if none was.
+    #[serde(default)]
+    pub last_sent_ns: u64,
     /// Whole answer at the client.
     pub finished: u64,
     /// Turned away, by reason in the order of [`Refusal::ALL`].
@@ -66,6 +69,7 @@ pub struct Population {
 impl Population {
     fn add(&mut self, row: &Row, useful: bool) {
         self.sent += 1;
+        self.last_sent_ns = self.last_sent_ns.max(row.sent_ns);
         self.preemptions += u64::from(row.preemptions);
         if row.started_ns.is_some() {
             self.started += 1;
@@ -111,6 +115,7 @@ impl Population {
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
         add!(sent finished abandoned unfinished met_objectives verified accepted verified_useful good started
              prompt_tokens cached_tokens output_tokens preemptions single_token);
+        self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);
         self.ttft.merge(&o.ttft);
         self.tpot.merge(&o.tpot);
         self.itl.merge(&o.itl);

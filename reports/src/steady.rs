@@ -95,7 +95,8 @@ pub fn assess(run: &RunResult) -> Steadiness {
             let first = fixed.div_ceil(run.segment_ns.max(1)) as usize;
             (first.min(last), true)
         }
-        None if series.sending < MIN_SEGMENTS => (0, true),
+        // A handful of requests shows no warm-up, and none of them can be spared.
+        None if series.sending < MIN_SEGMENTS || finished(run, 0) < MIN_FINISHED => (0, true),
         None => {
             let cut = mser(&series.e2e, limit).max(mser(&series.in_system, limit));
             (cut, cut < limit)
@@ -191,16 +192,19 @@ fn mser(series: &[f64], limit: usize) -> usize {
         .unwrap_or(0)
 }
 
+/// Requests finished among those sent from segment `first` on.
+fn finished(run: &RunResult, first: usize) -> u64 {
+    let measured = run.segments.iter().skip(first);
+    measured.map(|s| s.all.finished).sum()
+}
+
 fn judge(
     run: &RunResult,
     series: &Series,
     window: &Window,
     settled: bool,
 ) -> (Stationarity, String) {
-    let finished: u64 = run.segments[window.first_segment.min(run.segments.len())..]
-        .iter()
-        .map(|s| s.all.finished)
-        .sum();
+    let finished = finished(run, window.first_segment);
     let seconds = run.segment_ns as f64 / 1e9;
     let points = series.levels(window.first_segment, seconds);
     if let Some(evidence) = growth(run, series, window, &points) {
@@ -215,7 +219,8 @@ fn judge(
         return (Stationarity::TooShort, evidence);
     }
     if finished < MIN_FINISHED {
-        let evidence = format!("only {finished} requests finished in the measured window");
+        let requests = if finished == 1 { "request" } else { "requests" };
+        let evidence = format!("only {finished} {requests} finished in the measured window");
         return (Stationarity::TooShort, evidence);
     }
     if !settled {

@@ -230,7 +230,8 @@ fn every_metric_is_its_formula() {
         // Requests 0, 1, 2, 3 and 5 met their objectives; all ten count.
         ("goodput", (0.5, 10)),
         ("goodput_rate", (5.0 / 10.0, 5)),
-        ("offered_rate", (10.0 / 5.0, 10)),
+        // The last is sent at 4.5 s.
+        ("offered_rate", (10.0 / 4.5, 10)),
         ("request_throughput", (6.0 / 10.0, 6)),
         ("output_token_throughput", (59.0 / 10.0, 6)),
         // Request 3 finished with a bad answer.

@@ -9,6 +9,7 @@ use crate::library;
 use crate::load::Source;
 use crate::source::{Origin, SourceKind, Sources};
 use crate::tree::{self, Entry, Node, Step, Value};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A layer that was read: its tree, and where relative paths in it start.
@@ -27,7 +28,13 @@ pub(crate) fn read_chain(
     sources: &mut Sources,
     findings: &mut Vec<Finding>,
 ) -> Option<Layer> {
-    let mut chain = vec![read(source, working_dir, None, sources, findings)?];
+    let mut chain = vec![read(
+        source,
+        working_dir,
+        (working_dir, None),
+        sources,
+        findings,
+    )?];
     let mut seen = vec![identity(source, working_dir)];
     loop {
         let (last, source) = chain.last()?;
@@ -47,7 +54,13 @@ pub(crate) fn read_chain(
             return None;
         }
         seen.push(id);
-        chain.push(read(&next, &dir, Some(at), sources, findings)?);
+        chain.push(read(
+            &next,
+            &dir,
+            (working_dir, Some(at)),
+            sources,
+            findings,
+        )?);
     }
     let dir = chain[0].0.dir.clone();
     let name = chain[0].0.name.clone();
@@ -98,7 +111,7 @@ pub(crate) fn read_policy(
         },
         other => other.clone(),
     };
-    let (layer, _) = read(&source, working_dir, None, sources, findings)?;
+    let (layer, _) = read(&source, working_dir, (working_dir, None), sources, findings)?;
     Some(layer.tree)
 }
 
@@ -128,14 +141,16 @@ fn identity(source: &Source, dir: &Path) -> String {
     }
 }
 
-/// Reads one text. `at` is the place that asks for it, if it is an `extends`.
+/// Reads one text, which lies in `dir`. `asked` is from where paths are shown, and the place that asks
+/// for it, if it is an `extends`.
 fn read(
     source: &Source,
     dir: &Path,
-    at: Option<Origin>,
+    asked: (&Path, Option<Origin>),
     sources: &mut Sources,
     findings: &mut Vec<Finding>,
 ) -> Option<(Layer, Source)> {
+    let (seen_from, at) = asked;
     let key = if at.is_some() { "extends" } else { "" };
     let at = at.unwrap_or_default();
     let (shown, text, layer_dir) = match source {
@@ -160,11 +175,21 @@ fn read(
             match std::fs::read_to_string(&full) {
                 Ok(text) => {
                     let dir = full.parent().map(Path::to_owned);
-                    (path.display().to_string(), text, dir)
+                    // What another file extends is named as seen from here, not from there.
+                    let shown = if at.is_default() {
+                        path
+                    } else {
+                        full.strip_prefix(seen_from).unwrap_or(&full)
+                    };
+                    (shown.display().to_string(), text, dir)
                 }
                 Err(error) => {
                     let message = format!("cannot read {}: {error}", full.display());
-                    findings.push(Finding::error(Code::Unreadable, at, key.into(), message));
+                    let mut finding = Finding::error(Code::Unreadable, at, key.into(), message);
+                    if let Some(remedy) = remedy(&error).filter(|_| at.is_default()) {
+                        finding = finding.note(remedy);
+                    }
+                    findings.push(finding);
                     return None;
                 }
             }
@@ -188,6 +213,18 @@ fn read(
         name,
     };
     Some((layer, source.clone()))
+}
+
+/// What to do about a file that cannot be read.
+fn remedy(error: &std::io::Error) -> Option<&'static str> {
+    match error.kind() {
+        ErrorKind::NotFound => Some(
+            "`windtunnel scenario list` shows the library, `windtunnel scenario new FILE` writes a file to start from",
+        ),
+        ErrorKind::InvalidData => Some("a scenario is a text file in UTF-8"),
+        ErrorKind::IsADirectory => Some("this is a folder; name the file in it"),
+        _ => None,
+    }
 }
 
 /// Lays `upper` over `lower`. Where both are tables their keys are merged, except that a table

@@ -53,7 +53,7 @@ fn tables_are_read_with_their_own_clocks_and_rules() {
             .facts()
             .notes
             .iter()
-            .any(|n| n.contains("rule `failures`: 1 rows"))
+            .any(|n| n.contains("left out, here 1"))
     );
     assert_eq!(burst.names().tenants, ["default", "ChatGPT", "GPT-4"]);
 
@@ -280,7 +280,7 @@ fn unsorted_rows_are_sorted_and_counted() {
     let text = "req_id,adapter,prompt_len,output_len,req_time_s\n0,0,1,1,5\n1,1,2,1,1\n2,0,3,1,9\n";
     let traffic = trace("vtc", text, "");
     assert_eq!(tokens(&play(&traffic, 1, 9)), [(2, 1), (1, 1), (3, 1)]);
-    assert!(traffic.facts().notes[0].contains("1 rows stood after a later one"));
+    assert!(traffic.facts().notes[0].contains("1 row stood after a later one"));
     let mut lines: Vec<&str> = MOONCAKE.lines().collect();
     lines.reverse();
     let sent = play(&trace("mooncake", &lines.join("\n"), ""), 1, 9);

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_reports::render::{json, markdown, points, table};
+use windtunnel_reports::steady;
 use windtunnel_reports::summary::Summary;
 
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
@@ -21,12 +22,23 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     }
     let rows = scenario.run.rows && args.rows != RowsFormat::None;
     let laws = scenario.run.laws && !args.no_laws;
-    let runs = common::run_points(
+    // A folder that cannot be written shows now, not after hours of simulation.
+    common::create_dir(&dir)?;
+    let mut runs = common::run_points(
         &args.scenario,
         &common::points(&ready, &seeds, rows, laws),
         args.seeds.jobs,
         args.talk,
-    )?;
+    )
+    .inspect_err(|_| {
+        // Goes only if it is empty: results of an earlier run stay.
+        let _ = std::fs::remove_dir(&dir);
+        let _ = std::fs::remove_dir(&args.out);
+    })?;
+    for run in &mut runs {
+        let window = steady::assess(run).window;
+        window.mark(&mut run.rows);
+    }
     let summary = Summary::from_runs(
         scenario,
         &ready.loaded.name,
@@ -71,18 +83,26 @@ fn manifest(ready: &Ready, runs: &[RunResult]) -> Manifest {
 
 fn preview(ready: &Ready, seeds: &[u64], dir: &Path) -> String {
     let facts = ready.traffic.facts();
-    let mut out = format!(
-        "{} · {}\n",
-        ready.loaded.name, ready.loaded.scenario.purpose
-    );
+    let mut out = ready.loaded.name.clone();
+    let purpose = &ready.loaded.scenario.purpose;
+    if !purpose.is_empty() {
+        let _ = write!(out, " · {purpose}");
+    }
+    out.push('\n');
     let expected = facts
         .requests
         .map_or("an unknown number of".to_owned(), |n| n.to_string());
     let _ = writeln!(
         out,
-        "{} seeds from {}, {expected} requests each",
-        seeds.len(),
-        seeds.first().copied().unwrap_or(0)
+        "{}, {expected} requests each",
+        match seeds {
+            [seed] => format!("seed {seed}"),
+            _ => format!(
+                "{} seeds from {}",
+                seeds.len(),
+                seeds.first().copied().unwrap_or(0)
+            ),
+        }
     );
     for file in &facts.files {
         let _ = writeln!(
@@ -103,7 +123,7 @@ fn show(args: &RunArgs, summary: &Summary, dir: &Path) -> anyhow::Result<()> {
         Format::Table => {
             print(&table::render(summary))?;
             if !args.talk.quiet {
-                eprintln!("written to {}", dir.display());
+                common::say(format!("written to {}", dir.display()));
             }
         }
         Format::Json => print(&json::render(summary)?)?,

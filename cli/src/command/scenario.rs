@@ -1,7 +1,7 @@
 //! `scenario list|new|check|show|diff|schema`.
 
 use crate::args::{Format, LoadArgs, ScenarioCommand};
-use crate::common::{load_scenario, print, write};
+use crate::common::{load_scenario, print, say, write};
 use crate::exit::{Exit, Stop};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -103,7 +103,7 @@ fn check(scenarios: &[String], load: &LoadArgs) -> anyhow::Result<Exit> {
         match load_scenario(name, load, &[], None) {
             Ok(_) => print(&format!("{name}: fine\n"))?,
             Err(error) => {
-                eprintln!("{error}");
+                say(error);
                 bad = true;
             }
         }

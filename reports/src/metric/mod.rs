@@ -147,12 +147,10 @@ impl<'a> Measured<'a> {
         })
     }
 
-    /// From the begin of the window to the end of the last segment in which a request was sent.
+    /// From the begin of the window to the last request, of whichever class.
     fn sending_seconds(&self) -> f64 {
-        let last = self.run.segments.iter().rposition(|s| s.all.sent > 0);
-        let end = last.map_or(0, |i| (i as u64 + 1) * self.run.segment_ns);
-        let end = end.min(self.window.to_ns);
-        end.saturating_sub(self.window.from_ns) as f64 / 1e9
+        let last = self.segment.all.last_sent_ns;
+        last.saturating_sub(self.window.from_ns) as f64 / 1e9
     }
 }
 

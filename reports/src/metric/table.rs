@@ -41,7 +41,7 @@ metrics! {
     queue_p99, "ms", Lower, "started requests", "99 % quantile of the same", None;
     goodput, "share", Higher, "all sent; refused, abandoned and unfinished ones are misses", "finished within all objectives of their class ÷ sent", None;
     goodput_rate, "req/s", Higher, "all sent", "finished within all objectives of their class ÷ length of the window", Some("request_goodput");
-    offered_rate, "req/s", Neutral, "all sent", "sent ÷ length of the part of the window in which requests were sent", None;
+    offered_rate, "req/s", Neutral, "all sent", "sent ÷ time from the begin of the window to the last request; absent if all came at once", None;
     request_throughput, "req/s", Higher, "finished requests", "finished ÷ length of the window", Some("request_throughput");
     output_token_throughput, "tokens/s", Higher, "finished requests", "their output tokens ÷ length of the window", Some("output_throughput");
     availability, "share", Higher, "all sent", "finished with a good answer ÷ sent", None;

@@ -28,9 +28,8 @@ pub enum TrafficError {
     },
     /// The file is damaged: a broken compression, a line without end.
     #[error(
-        "{}:{line}: the file is damaged after this line: {reason}; fetch it again and compare \
-         its checksum",
-        .file.display()
+        "{}:{}: {reason}; fetch it again and compare its checksum",
+        .file.display(), damaged_at(*.line)
     )]
     Damaged {
         /// The file.
@@ -67,7 +66,7 @@ pub enum TrafficError {
         reason: String,
     },
     /// Nothing is left to play.
-    #[error("{}: {reason}", .file.display())]
+    #[error("{}: {reason}; check the file and `traffic.trace.format`", .file.display())]
     Empty {
         /// The file.
         file: PathBuf,
@@ -107,6 +106,14 @@ fn tried_places(tried: &[PathBuf]) -> String {
     }
     let paths: Vec<String> = tried.iter().map(|p| p.display().to_string()).collect();
     format!("looked for {}", paths.join(", "))
+}
+
+/// Where a damaged file stops making sense; `line` is the last that could be read.
+fn damaged_at(line: u64) -> String {
+    match line {
+        0 => " the file is damaged from its beginning".into(),
+        _ => format!("{line}: the file is damaged after this line"),
+    }
 }
 
 fn column_prefix(column: &str) -> String {

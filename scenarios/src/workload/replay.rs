@@ -72,8 +72,9 @@ impl ReplayPlan {
         transform.describe(trace, facts);
         let late = rows.sort();
         if late > 0 {
+            let rows = if late == 1 { "row" } else { "rows" };
             facts.notes.push(format!(
-                "{late} rows stood after a later one; they were sorted by their time"
+                "{late} {rows} stood after a later one; all were sorted by their time"
             ));
         }
         let tenants = rows.tenants.names.iter().map(|t| names.add_tenant(t));

@@ -19,6 +19,7 @@ use windtunnel_base::content::{Extent, namespace, stream_key};
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::SimTime;
+use windtunnel_engine::config::EngineSpec;
 
 /// Synthetic traffic, seed apart.
 #[derive(Clone, Debug)]
@@ -112,8 +113,15 @@ impl SyntheticPlan {
             let mean = (mean + 0.5) as u64;
             facts.requests = Some(traffic.num_prompts.map_or(mean, |n| n.min(mean)));
         }
+        // Stations serve by time; how many tokens go with it matters to nobody.
+        let all = &scenario.fleet;
+        let tokens_matter = std::iter::once(&all.engine)
+            .chain(all.pools.iter().map(|p| &p.engine))
+            .any(|e| matches!(e, EngineSpec::Continuous(_)));
         let missing = |given: bool, of: &dyn Fn(&ClientSpec) -> bool| {
-            !given && (traffic.clients.is_empty() || !traffic.clients.iter().all(of))
+            tokens_matter
+                && !given
+                && (traffic.clients.is_empty() || !traffic.clients.iter().all(of))
         };
         if missing(traffic.input.is_some(), &|c| c.input.is_some()) {
             facts.notes.push(format!(

@@ -205,7 +205,7 @@ pub(crate) fn nanos_of(value: f64, scale: f64) -> Result<u64, String> {
         Err(format!("{value} is before the beginning"))
     } else if nanos > MAX_TIME_NS as f64 {
         Err(format!(
-            "{value} lies more than 30 years after the beginning"
+            "{value:e} lies more than 30 years after the beginning"
         ))
     } else {
         Ok(nanos as u64)

@@ -45,8 +45,8 @@ pub(crate) fn read(
     }
     if failures > 0 {
         facts.notes.push(format!(
-            "rule `failures`: {failures} rows with a response of 0 tokens are failures of the \
-             recorded service and are left out"
+            "rule `failures`: rows with a response of 0 tokens are failures of the recorded service and \
+             are left out, here {failures}"
         ));
     }
     table.into_lines().finish(1, facts)?;
