@@ -69,8 +69,12 @@ impl Default for StationSpec {
 pub struct ContinuousSpec {
     /// GPU of the catalogue, such as `h100-sxm`; see `windtunnel scenario schema`.
     pub gpu: String,
+    /// Another GPU than those of the catalogue; `gpu` then means nothing.
+    pub custom_gpu: Option<GpuSpec>,
     /// Model of the catalogue, such as `llama-3.1-8b`.
     pub model: String,
+    /// Another model than those of the catalogue; `model` then means nothing.
+    pub custom_model: Option<ModelSpec>,
     /// GPUs of one replica that share every layer.
     pub tensor_parallel: u32,
     /// Longest prompt plus output; the model's own limit if absent.
@@ -85,7 +89,7 @@ pub struct ContinuousSpec {
     pub cost: CostSpec,
     /// What a step draws; derived from the GPU if absent.
     pub energy: Option<EnergySpec>,
-    /// Price of one GPU; that of the catalogue if absent.
+    /// Price of one GPU; its own if absent.
     pub gpu_price: Option<HourlyPrice>,
     /// Advance over uneventful decode steps in one loop. Changes nothing but speed.
     pub fast_forward: bool,
@@ -95,7 +99,9 @@ impl Default for ContinuousSpec {
     fn default() -> Self {
         Self {
             gpu: "h100-sxm".into(),
+            custom_gpu: None,
             model: "llama-3.1-8b".into(),
+            custom_model: None,
             tensor_parallel: 1,
             max_model_len: None,
             queue_limit: None,
@@ -115,7 +121,8 @@ impl Default for ContinuousSpec {
 pub struct SchedulerSpec {
     /// The rule.
     pub kind: SchedulerKind,
-    /// Tokens that one step may compute (vLLM `max_num_batched_tokens`).
+    /// Tokens that one step may compute (vLLM `max_num_batched_tokens`). Kind `static` does not
+    /// look at it: its first step computes all prompts of the batch.
     pub token_budget: u32,
     /// Requests that may run at once (vLLM `max_num_seqs`).
     pub max_num_seqs: u32,
@@ -390,11 +397,13 @@ pub enum EnergySpec {
 pub struct GpuSpec {
     /// Dense 16-bit operations per second.
     pub compute: Compute,
-    /// Memory.
+    /// Dense 8-bit operations per second; weights of one byte are computed in 16 bits if absent.
+    pub compute_fp8: Option<Compute>,
+    /// Memory, as the driver reports it.
     pub memory: Bytes,
     /// Memory bandwidth.
     pub bandwidth: Bandwidth,
-    /// Bandwidth to each other GPU of the replica.
+    /// Bandwidth to the other GPUs of the replica, in one direction.
     pub interconnect: Bandwidth,
     /// Per collective call.
     pub interconnect_latency: Span,
@@ -404,4 +413,29 @@ pub struct GpuSpec {
     pub peak_power: Power,
     /// Price of an hour.
     pub price: HourlyPrice,
+}
+
+/// A dense decoder-only transformer with gated MLP that the catalogue does not know. The names in
+/// brackets are those of a published `config.json`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// Layers (`num_hidden_layers`).
+    pub layers: u32,
+    /// Width of the residual stream (`hidden_size`).
+    pub hidden: u32,
+    /// Width of the gated MLP (`intermediate_size`).
+    pub ffn: u32,
+    /// Query heads (`num_attention_heads`).
+    pub heads: u32,
+    /// Key-value heads, a divisor of `heads` (`num_key_value_heads`).
+    pub kv_heads: u32,
+    /// Numbers per head (`head_dim`).
+    pub head_dim: u32,
+    /// Rows of embedding and head, taken as two matrices (`vocab_size`).
+    pub vocab: u32,
+    /// Bytes per weight of the layers, 1 or 2; embedding and head have two.
+    pub bytes_per_weight: u32,
+    /// Longest prompt plus output (`max_position_embeddings`).
+    pub max_len: u32,
 }

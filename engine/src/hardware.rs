@@ -304,8 +304,8 @@ impl Model {
     /// Bytes of keys and values per token, over all GPUs: `2 * kv_heads * head_dim * layers *
     /// bytes`.
     pub fn kv_bytes_per_token(&self, bytes_per_element: f64) -> f64 {
-        let numbers = 2 * self.kv_heads * self.head_dim * self.layers;
-        f64::from(numbers) * bytes_per_element
+        let width = f64::from(self.kv_heads) * f64::from(self.head_dim);
+        2.0 * width * f64::from(self.layers) * bytes_per_element
     }
 }
 

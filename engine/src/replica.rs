@@ -2,6 +2,8 @@
 
 /// Checks of specifications, and what follows from the catalogue.
 mod build;
+/// GPU and model of a replica.
+mod runs_on;
 
 use crate::config::EngineSpec;
 use crate::continuous::ContinuousBatching;

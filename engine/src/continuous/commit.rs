@@ -103,7 +103,7 @@ impl ContinuousBatching {
         if s.output_continues {
             // What follows the prompt in KV belongs to the same stream as its last extent.
             if let Some(last) = s.prefix.last_mut() {
-                last.tokens += computed - s.prompt;
+                last.tokens += computed - s.shareable;
                 self.memory.publish(&mut s.pages, &s.prefix, computed);
             }
         } else if self.rules.visibility == PrefixVisibility::OnFinish {

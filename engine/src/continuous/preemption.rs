@@ -1,7 +1,7 @@
 //! Throwing running requests out of memory: whom, and what becomes of them.
 
 use super::{ContinuousBatching, Phase};
-use crate::config::{PreemptionKind, SchedulerKind};
+use crate::config::{PreemptionKind, PrefixVisibility, SchedulerKind};
 use crate::engine::{EngineOutcome, Outcome};
 
 impl ContinuousBatching {
@@ -32,10 +32,19 @@ impl ContinuousBatching {
         }
         let s = &mut self.sequences[slot];
         let blocks = self.memory.blocks(s.computed);
-        let swaps = self.rules.preemption == PreemptionKind::Swap && s.computed > 0;
+        let swaps = self.rules.preemption == PreemptionKind::Swap
+            && s.computed > 0
+            && self.memory.swap_out(blocks);
+        // As in vLLM, what was computed can be found again until others need its blocks: by the
+        // request itself when it restarts, too.
+        if !swaps && self.rules.visibility != PrefixVisibility::OnFinish {
+            s.name_computed();
+            let tokens = s.shareable.min(s.computed);
+            self.memory.publish(&mut s.pages, &s.prefix, tokens);
+        }
         self.memory
             .release(&mut s.pages, s.computed + served, served);
-        if swaps && self.memory.swap_out(blocks) {
+        if swaps {
             s.phase = Phase::Swapped;
             self.plan.swap_bytes += blocks * self.rules.block_bytes;
         } else {

@@ -2,10 +2,13 @@
 
 use crate::continuous::memory::Pages;
 use crate::request::Submission;
-use windtunnel_base::content::Extent;
+use windtunnel_base::content::{Extent, stream_key};
 use windtunnel_base::directory::Directory;
 use windtunnel_base::ids::{ClassId, RequestId};
 use windtunnel_base::time::SimTime;
+
+/// Namespace of the streams that one request alone knows, within one replica.
+const OWN_STREAMS: u64 = 0x6f77_6e20_7374_7265;
 
 /// Where a request is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +63,7 @@ pub(crate) struct Sequence {
     /// Its output continues the last extent of its prompt.
     pub(crate) output_continues: bool,
     pub(crate) prefix: Vec<Extent>,
-    /// Tokens its extents cover, at most its prompt.
+    /// Tokens its extents cover: at most its prompt, and after a preemption all that was in KV.
     pub(crate) shareable: u32,
     pub(crate) pages: Pages,
     live: bool,
@@ -73,6 +76,24 @@ impl Sequence {
             Phase::Decoding => self.computed + (step - self.joined) as u32,
             _ => self.computed,
         }
+    }
+
+    /// Extends the chain over all tokens in KV: over generated ones, and over the rest of a prompt
+    /// that nobody shares. What continues no stream that others know gets one of its own.
+    pub(crate) fn name_computed(&mut self) {
+        let more = self.computed.saturating_sub(self.shareable);
+        if more == 0 {
+            return;
+        }
+        let own = stream_key(OWN_STREAMS, u64::from(self.request.0));
+        match self.prefix.last_mut() {
+            Some(last) if self.output_continues || last.key == own => last.tokens += more,
+            _ => self.prefix.push(Extent {
+                key: own,
+                tokens: more,
+            }),
+        }
+        self.shareable = self.computed;
     }
 
     /// Tokens emitted at decode step `step`.

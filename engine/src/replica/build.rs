@@ -1,5 +1,6 @@
 //! Building an LLM engine: the checks of its specification, and what follows from the catalogue.
 
+use super::runs_on::hardware_of;
 use super::{EngineConfigError, ReplicaFacts};
 use crate::config::{
     ContinuousSpec, CostSpec, EnergySpec, LinearSpec, SchedulerKind, ShardSpec, ShardSplit,
@@ -30,6 +31,7 @@ pub(super) fn error(
 /// An LLM engine as specified.
 pub(super) fn continuous(spec: &ContinuousSpec) -> Result<ContinuousBatching, EngineConfigError> {
     let (gpu, model) = hardware_of(spec)?;
+    let (gpu, model) = (&gpu, &model);
     check_scheduler(spec)?;
     check_kv(spec)?;
     let layout = KvLayout {
@@ -55,25 +57,6 @@ pub(super) fn continuous(spec: &ContinuousSpec) -> Result<ContinuousBatching, En
     let memory = Memory::new(&layout, host_blocks);
     let cost = cost(spec, gpu, model)?;
     Ok(ContinuousBatching::new(rules, cost, energy, memory, facts))
-}
-
-/// GPU and model, if the one can be shared by as many of the other as asked for.
-fn hardware_of(spec: &ContinuousSpec) -> Result<(&'static Gpu, &'static Model), EngineConfigError> {
-    let gpus = || hardware::GPUS.iter().map(|g| g.name);
-    let gpu = hardware::find_gpu(&spec.gpu).ok_or_else(|| unknown("gpu", &spec.gpu, gpus()))?;
-    let models = || hardware::MODELS.iter().map(|m| m.name);
-    let model =
-        hardware::find_model(&spec.model).ok_or_else(|| unknown("model", &spec.model, models()))?;
-    let tp = spec.tensor_parallel;
-    if tp == 0 || !model.heads.is_multiple_of(tp) {
-        let (heads, name) = (model.heads, model.name);
-        return Err(error(
-            "tensor_parallel",
-            format!("{tp} GPUs cannot share the {heads} heads of {name}"),
-            "use a divisor of that number",
-        ));
-    }
-    Ok((gpu, model))
 }
 
 /// How batches are formed: the scheduler's settings, and limits that follow from memory.
@@ -112,7 +95,7 @@ fn rules(
     })
 }
 
-fn unknown(
+pub(super) fn unknown(
     field: &str,
     name: &str,
     known: impl Iterator<Item = &'static str>,

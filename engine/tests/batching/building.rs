@@ -1,12 +1,13 @@
 //! Building replicas from what scenarios say.
 
-use windtunnel_base::quantity::{Bandwidth, HourlyPrice, Power};
+use crate::harness::{Call, Job, built, drive};
+use windtunnel_base::quantity::{Bandwidth, Bytes, Compute, HourlyPrice, Power, Span};
 use windtunnel_base::time::SimDuration;
 use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::batch::BatchShape;
 use windtunnel_engine::config::{
-    ContinuousSpec, CostSpec, DecodePoint, EnergySpec, EngineSpec, LinearSpec, PrefillPoint,
-    ShardSpec, ShardSplit, StationSpec, TableSpec,
+    ContinuousSpec, CostSpec, DecodePoint, EnergySpec, EngineSpec, GpuSpec, LinearSpec, ModelSpec,
+    PrefillPoint, ShardSpec, ShardSplit, StationSpec, TableSpec,
 };
 use windtunnel_engine::cost::interconnect::AllReduce;
 use windtunnel_engine::cost::linear::STEP_FITS;
@@ -137,6 +138,144 @@ fn the_hungriest_of_equal_shards_decides_what_fits() {
             "{found} for {expected}"
         );
     }
+}
+
+/// The first GPU and model of the catalogue, in a scenario's own words.
+fn by_hand() -> (GpuSpec, ModelSpec) {
+    let gpu = find_gpu("h100-sxm").expect("known");
+    let model = find_model("llama-3.1-8b").expect("known");
+    let gpu = GpuSpec {
+        compute: Compute(gpu.compute),
+        compute_fp8: gpu.compute_fp8.map(Compute),
+        memory: Bytes(gpu.memory),
+        bandwidth: Bandwidth(gpu.bandwidth),
+        interconnect: Bandwidth(gpu.interconnect),
+        interconnect_latency: Span(SimDuration::from_micros(10)),
+        idle_power: Power(gpu.idle_watts),
+        peak_power: Power(gpu.peak_watts),
+        price: HourlyPrice(NanoUsd::from_f64(gpu.price * 1e9)),
+    };
+    let model = ModelSpec {
+        layers: model.layers,
+        hidden: model.hidden,
+        ffn: model.ffn,
+        heads: model.heads,
+        kv_heads: model.kv_heads,
+        head_dim: model.head_dim,
+        vocab: model.vocab,
+        bytes_per_weight: model.bytes_per_weight,
+        max_len: model.max_len,
+    };
+    (gpu, model)
+}
+
+#[test]
+fn hardware_described_by_hand_is_used_like_that_of_the_catalogue() {
+    let run = |change: &dyn Fn(&mut ContinuousSpec)| {
+        let mut spec = ContinuousSpec {
+            tensor_parallel: 2,
+            ..ContinuousSpec::default()
+        };
+        change(&mut spec);
+        let engine = EngineSpec::Continuous(Box::new(spec));
+        let mut replica = built(&engine);
+        let facts = (
+            replica.price(),
+            replica.idle_power_watts(),
+            replica.kv_layout().unwrap().total_blocks,
+            replica.max_tokens_per_request(),
+        );
+        let calls = [(0, Call::Submit(0))];
+        let log = drive(&mut replica, &[Job::new(3000, 50)], &calls, true);
+        (facts, log.steps)
+    };
+    let (gpu, model) = by_hand();
+    let known = run(&|_| {});
+    // The same numbers give the same replica, time and energy of every step included, whatever
+    // the names say.
+    let same = run(&|s| {
+        (s.gpu, s.custom_gpu) = ("no such GPU".into(), Some(gpu.clone()));
+        (s.model, s.custom_model) = ("no such model".into(), Some(model));
+    });
+    assert_eq!(known, same);
+    // Each number counts: more memory holds more tokens, half the bandwidth makes steps slower, a
+    // price and idle power are what they are called, fewer layers are sooner done.
+    let other = run(&|s| {
+        s.custom_gpu = Some(GpuSpec {
+            memory: Bytes(2 * gpu.memory.0),
+            bandwidth: Bandwidth(gpu.bandwidth.0 / 2.0),
+            idle_power: Power(10.0),
+            price: HourlyPrice(NanoUsd(7)),
+            ..gpu.clone()
+        });
+    });
+    assert_eq!(other.0.0, HourlyPrice(NanoUsd(14)));
+    assert_eq!(other.0.1, 20.0);
+    assert!(other.0.2 > known.0.2);
+    let end = |run: &[(u64, u64, BatchShape, u64, bool)]| run.last().map(|s| s.1);
+    assert!(end(&other.1) > end(&known.1));
+    let small = run(&|s| {
+        s.custom_model = Some(ModelSpec {
+            layers: model.layers / 2,
+            max_len: 5000,
+            ..model
+        });
+    });
+    assert_eq!(small.0.3, Some(5000));
+    assert!(
+        small.0.2 > 2 * known.0.2,
+        "half the bytes per token, fewer weights"
+    );
+    assert!(end(&small.1) < end(&known.1));
+}
+
+#[test]
+fn hardware_described_wrongly_is_refused() {
+    type Change = fn(&mut GpuSpec, &mut ModelSpec);
+    let cases: [(&str, Change); 10] = [
+        ("custom_gpu.compute", |g, _| g.compute = Compute(0.0)),
+        ("custom_gpu.compute_fp8", |g, _| {
+            g.compute_fp8 = Some(Compute(0.0))
+        }),
+        ("custom_gpu.memory", |g, _| g.memory = Bytes(0)),
+        ("custom_gpu.bandwidth", |g, _| g.bandwidth = Bandwidth(0.0)),
+        ("custom_gpu.interconnect", |g, _| {
+            g.interconnect = Bandwidth(0.0)
+        }),
+        ("custom_gpu.idle_power", |g, _| g.idle_power = Power(1e6)),
+        ("custom_model.layers", |_, m| m.layers = 0),
+        ("custom_model.bytes_per_weight", |_, m| {
+            m.bytes_per_weight = 4
+        }),
+        ("custom_model.hidden", |_, m| m.hidden = u32::MAX),
+        ("custom_model.kv_heads", |_, m| m.kv_heads = 7),
+    ];
+    for (field, change) in cases {
+        let (mut gpu, mut model) = by_hand();
+        change(&mut gpu, &mut model);
+        let text = build(|s| {
+            s.custom_gpu = Some(gpu.clone());
+            s.custom_model = Some(model);
+        })
+        .unwrap_err();
+        assert!(text.starts_with(&format!("`{field}`")), "{text}");
+    }
+    // The largest model that is taken overflows nothing: it is just too large.
+    let (_, model) = by_hand();
+    let text = build(|s| {
+        s.custom_model = Some(ModelSpec {
+            layers: 1 << 12,
+            hidden: 1 << 20,
+            ffn: 1 << 22,
+            heads: 1 << 12,
+            kv_heads: 1 << 12,
+            head_dim: 1 << 12,
+            vocab: 1 << 24,
+            ..model
+        });
+    })
+    .unwrap_err();
+    assert!(text.contains("raise `tensor_parallel`"), "{text}");
 }
 
 #[test]

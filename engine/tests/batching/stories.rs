@@ -374,6 +374,44 @@ fn the_next_turn_finds_the_answer_in_cache() {
 }
 
 #[test]
+fn a_preempted_request_finds_what_it_had_computed() {
+    let found = |visibility, second: Job| {
+        let kv = KvSpec {
+            visibility,
+            prefix_cache: true,
+            ..memory(1, 12)
+        };
+        let mut engine = engine(scheduler(SchedulerKind::Chunked, 8, 4), kv);
+        let log = one_then_rest(&mut engine, &[Job::new(4, 4), second]);
+        // Step 1: the first has 4 blocks. 2: it takes its 5th, the second its 4. 3: one more each,
+        // 11 of 12 are held. 4: the first takes its 7th, and the second finds none: it goes, with
+        // 5 tokens in KV, the last of them generated, and 2 tokens out. The first is done.
+        assert_eq!(log.finished(0), Some(4 * STEP));
+        let preempted = (3 * STEP, 1, Outcome::Preempted { generated: 2 });
+        assert!(log.outcomes.contains(&preempted), "{:?}", log.outcomes);
+        // 5: the second needs 6 tokens in KV before its third comes out.
+        let restarted = log.outcomes.iter().find_map(|o| match o.2 {
+            Outcome::Started { cached_tokens } if o.0 == 4 * STEP => Some(cached_tokens),
+            _ => None,
+        });
+        (restarted, work(&log)[4])
+    };
+    let plain = || Job::new(4, 6);
+    let partly_shared = || plain().sharing(&[(1, 3)]);
+    let chat = || Job {
+        continues: true,
+        ..plain().sharing(&[(1, 4)])
+    };
+    for job in [plain(), partly_shared(), chat()] {
+        let schedule = found(PrefixVisibility::OnSchedule, job.clone());
+        assert_eq!(schedule, (Some(5), (1, 0)), "{job:?}");
+        // Nothing shows before the end of a request if that is the rule.
+        let finish = found(PrefixVisibility::OnFinish, job);
+        assert_eq!(finish, (Some(0), (6, 0)));
+    }
+}
+
+#[test]
 fn what_can_never_fit_is_refused_and_what_grows_too_long_is_cut() {
     let mut engine = engine(scheduler(SchedulerKind::Chunked, 64, 8), memory(4, 10));
     let job = |prompt, max_output| Job {
