@@ -7,7 +7,7 @@
 )]
 
 use std::path::PathBuf;
-use windtunnel_benches::catalogue::{self, Case, CaseError, Check, Selection};
+use windtunnel_benches::catalogue::{self, Case, CaseError, Check, Selection, Setting};
 
 fn case(id: &str) -> Case {
     let found = catalogue::cases().into_iter().find(|c| c.id == id);
@@ -154,7 +154,7 @@ fn crossed(expected: &Check, measured: &Check) -> Check {
 /// Each pair holds for itself, and neither when one is taken for the other.
 #[test]
 fn a_wrong_system_fails_in_every_family() {
-    let pairs: [(&str, &str, &[(&str, &str)], &str, &[(&str, &str)]); 6] = [
+    let pairs: [(&str, &str, Setting, &str, Setting); 6] = [
         // Erlang C is no matter of the servers' total speed alone.
         (
             "V-B2",

@@ -257,7 +257,7 @@ fn lognormal_gain(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
 fn mean_field(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
     let a = point.number("base_us", 1.0..=1e6)? / 1e3;
     let b = point.number("per_seq_ns", 1.0..=1e9)? / 1e6;
-    let rate = point.number("rate", 0.001..=1e5)?;
+    let rate = point.number("rate", 0.1..=1e5)?;
     let tokens = point.count("tokens", 2..=100_000)?;
     let x = rate * tokens as f64 / 1e3;
     if x * b >= 0.95 {
@@ -456,7 +456,12 @@ fn kv_capacity(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
         traffic = {{ request_rate = "1 req/s", num_prompts = 1, input = {{ kind = "fixed", tokens = 10 }}, output = {{ kind = "fixed", tokens = 10 }} }}
         "#
     );
-    let result = Lab::whole(&text, point)?.once()?;
+    if hardware::find_gpu(gpu).is_none() {
+        return Err(point.refuse("gpu", "not in the catalogue"));
+    }
+    // What is left to be wrong: so many of them cannot share the model, or do not hold it.
+    let run = Lab::whole(&text, point)?.once();
+    let result = run.map_err(|e| point.refuse("gpus", e.to_string()))?;
     let tokens = result.kv_blocks()? * 16;
     let published = match model {
         "llama-3.1-8b" => Some(131_072.0),
@@ -487,8 +492,8 @@ pub(super) fn unequal_shards(point: &Point<'_>) -> Result<Vec<Check>, CaseError>
     let text = point.text("shards");
     let shards: Result<Vec<f64>, _> = text.split(',').map(|s| s.trim().parse::<f64>()).collect();
     let shards = shards.map_err(|_| point.refuse("shards", "numbers separated by commas"))?;
-    if shards.is_empty() || shards.iter().any(|s| !(*s > 0.0 && s.is_finite())) {
-        return Err(point.refuse("shards", "every shard needs more than zero"));
+    if shards.is_empty() || !shards.iter().all(|s| (1e-6..=1e6).contains(s)) {
+        return Err(point.refuse("shards", "every shard needs more than zero, 1e-6 to 1e6"));
     }
     let blocks = |split: &str| -> Result<f64, CaseError> {
         let text = format!(

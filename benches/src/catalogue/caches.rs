@@ -180,6 +180,10 @@ fn against(
     formula: fn(&[f64], f64) -> f64,
 ) -> Result<Vec<Check>, CaseError> {
     let setting = setting(point)?;
+    if setting.capacity < 10 {
+        let reason = "the formula is for caches of many items: 10 at least";
+        return Err(point.refuse("capacity", reason));
+    }
     let expected = formula(
         &theory::zipf(setting.items as usize, setting.alpha),
         setting.capacity as f64,

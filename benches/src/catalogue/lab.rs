@@ -135,6 +135,10 @@ impl Run {
             .iter()
             .skip(first + 1)
             .for_each(|s| kept.merge(s));
+        if kept.all.sent == 0 {
+            let reason = "nothing came after the warm-up: too short a run, raise the effort";
+            return Err(CaseError::Run(reason.into()));
+        }
         Ok(Self { result, kept })
     }
 

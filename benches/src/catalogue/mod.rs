@@ -214,9 +214,11 @@ impl Check {
         }
     }
 
-    /// Whether it holds. NaN never does.
+    /// Whether it holds. What is not finite never does.
     pub fn holds(&self) -> bool {
-        (self.measured - self.expected).abs() <= self.tolerance
+        self.expected.is_finite()
+            && self.tolerance.is_finite()
+            && (self.measured - self.expected).abs() <= self.tolerance
     }
 }
 

@@ -339,7 +339,8 @@ fn mmc(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
     let lab = Lab::new(
         &station(offered, servers, "", EXPONENTIAL, ""),
         point,
-        run_length(rho, 1.0, 0.015),
+        // Long enough for every server to be used many times, too.
+        run_length(rho, 1.0, 0.015).max(400.0 * servers as f64),
     )?;
     let runs = lab.run()?;
     let c = theory::erlang_c(servers as u32, offered);
@@ -572,6 +573,10 @@ fn generators(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
             format!(r#"{{ kind = "gamma", burstiness = {shape:?} }}"#),
             Some(1.0 / shape.sqrt()),
         ),
+        "weibull" if shape < 0.4 => {
+            let reason = "below 0.4 a Weibull tail is too heavy for its spread to be measured";
+            return Err(point.refuse("shape", reason));
+        }
         "weibull" => {
             let cv2 = gamma(1.0 + 2.0 / shape) / gamma(1.0 + 1.0 / shape).powi(2) - 1.0;
             (
