@@ -34,7 +34,13 @@ pub struct Population {
     pub unfinished: u64,
     /// Finished within all objectives of their class.
     pub met_objectives: u64,
-    /// Judged by a verifier.
+    /// Whole answers that came within the segment, whenever they were asked for.
+    #[serde(default)]
+    pub delivered: u64,
+    /// Output tokens of those.
+    #[serde(default)]
+    pub delivered_tokens: u64,
+    /// Answers judged by a verifier within the segment, whenever they were asked for.
     pub verified: u64,
     /// Accepted by it.
     pub accepted: u64,
@@ -67,7 +73,20 @@ pub struct Population {
 }
 
 impl Population {
-    fn add(&mut self, row: &Row, useful: bool) {
+    /// Adds an answer to the segment that it came in, as money is posted where it was spent: so
+    /// rates and costs per output hold in a backlog too.
+    fn deliver(&mut self, row: &Row, useful: bool) {
+        self.delivered += 1;
+        self.delivered_tokens += u64::from(row.output_tokens);
+        if let Some(accepted) = row.accepted_by_verifier {
+            self.verified += 1;
+            self.accepted += u64::from(accepted);
+            self.verified_useful += u64::from(useful);
+        }
+    }
+
+    /// Adds a request to the segment that it was sent in.
+    fn add(&mut self, row: &Row) {
         self.sent += 1;
         self.last_sent_ns = self.last_sent_ns.max(row.sent_ns);
         self.preemptions += u64::from(row.preemptions);
@@ -88,11 +107,6 @@ impl Population {
                 self.output_tokens += u64::from(row.output_tokens);
                 self.good += u64::from(row.good);
                 self.met_objectives += u64::from(row.met_objectives);
-                if let Some(accepted) = row.accepted_by_verifier {
-                    self.verified += 1;
-                    self.accepted += u64::from(accepted);
-                    self.verified_useful += u64::from(useful);
-                }
                 row.ttft_ns()
                     .into_iter()
                     .for_each(|ns| self.ttft.record(ns, 1));
@@ -113,7 +127,7 @@ impl Population {
             *mine += theirs;
         }
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
-        add!(sent finished abandoned unfinished met_objectives verified accepted verified_useful good started
+        add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens verified accepted verified_useful good started
              prompt_tokens cached_tokens output_tokens preemptions single_token);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);
         self.ttft.merge(&o.ttft);
@@ -315,9 +329,16 @@ impl Collector {
     /// Adds a request that has ended. `useful`: accepted by a verifier, in time, and good in truth.
     pub fn row(&mut self, row: Row, useful: bool) {
         let segment = self.segment(SimTime::from_nanos(row.sent_ns));
-        segment.all.add(&row, useful);
+        segment.all.add(&row);
         if let Some(class) = segment.classes.get_mut(row.class as usize) {
-            class.add(&row, useful);
+            class.add(&row);
+        }
+        if row.end == End::Finished {
+            let segment = self.segment(SimTime::from_nanos(row.ended_ns));
+            segment.all.deliver(&row, useful);
+            if let Some(class) = segment.classes.get_mut(row.class as usize) {
+                class.deliver(&row, useful);
+            }
         }
         if self.keep_rows {
             self.rows.push(row);

@@ -126,14 +126,15 @@ pub fn offered_rate(s: &Scope<'_>) -> Reading {
     rate(s.population.sent, s.population.sent, s.sending_seconds)
 }
 
-/// Finished per second.
+/// Answers delivered per second.
 pub fn request_throughput(s: &Scope<'_>) -> Reading {
-    rate(s.population.finished, s.population.finished, s.seconds)
+    rate(s.population.delivered, s.population.delivered, s.seconds)
 }
 
-/// Output tokens of finished requests per second.
+/// Output tokens of delivered answers per second.
 pub fn output_token_throughput(s: &Scope<'_>) -> Reading {
-    rate(s.population.output_tokens, s.population.finished, s.seconds)
+    let p = s.population;
+    rate(p.delivered_tokens, p.delivered, s.seconds)
 }
 
 /// Good answers of all sent.

@@ -42,8 +42,8 @@ metrics! {
     goodput, "share", Higher, "all sent; refused, abandoned and unfinished ones are misses", "finished within all objectives of their class ÷ sent", None;
     goodput_rate, "req/s", Higher, "all sent", "finished within all objectives of their class ÷ length of the window", Some("request_goodput");
     offered_rate, "req/s", Neutral, "all sent", "sent ÷ time from the begin of the window to the last request; absent if all came at once", None;
-    request_throughput, "req/s", Higher, "finished requests", "finished ÷ length of the window", Some("request_throughput");
-    output_token_throughput, "tokens/s", Higher, "finished requests", "their output tokens ÷ length of the window", Some("output_throughput");
+    request_throughput, "req/s", Higher, "answers that came within the window", "their number ÷ length of the window", Some("request_throughput");
+    output_token_throughput, "tokens/s", Higher, "answers that came within the window", "their output tokens ÷ length of the window", Some("output_throughput");
     availability, "share", Higher, "all sent", "finished with a good answer ÷ sent", None;
     sent, "requests", Neutral, "all sent", "count", None;
     finished, "requests", Higher, "all sent", "count of whole answers at the client", Some("completed");
@@ -52,9 +52,9 @@ metrics! {
     unfinished, "requests", Neutral, "all sent", "count of requests under way when the run was cut off", None;
     preemptions, "times", Lower, "all sent", "count of requests thrown out of memory, each time", None;
     prefix_hit_rate, "share", Higher, "started requests", "prompt tokens found in cache ÷ prompt tokens", None;
-    verification_pass_rate, "share", Higher, "finished requests that a verifier judged", "accepted ÷ judged", None;
-    accepted_outputs, "requests", Higher, "finished requests", "count of answers that the verifier accepted", None;
-    verified_useful_outputs, "requests", Higher, "finished requests", "count of answers accepted in time and good in truth", None;
+    verification_pass_rate, "share", Higher, "answers whose verdict came within the window", "accepted ÷ judged", None;
+    accepted_outputs, "requests", Higher, "answers whose verdict came within the window", "count of answers that the verifier accepted", None;
+    verified_useful_outputs, "requests", Higher, "answers whose verdict came within the window", "count of answers accepted in time and good in truth", None;
     cost_total, "USD", Lower, "all postings of the window", "money that left the source", None;
     cost_per_verified_output, "USD", Lower, "all postings of the window", "cost_total ÷ verified_useful_outputs", None;
     cost_per_accepted_output, "USD", Lower, "all postings of the window", "cost_total ÷ accepted_outputs", None;
