@@ -142,8 +142,9 @@ fn supermarket(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
     let text = stations(replicas, rho * replicas as f64, &routing, 0);
     let expected = theory::supermarket(rho, choices);
     if choices == 1 {
-        // Every replica is an M/M/1 of its own: the length of one, at 2 %, however many they are.
-        let runs = Lab::new(&text, point, run_length(rho, 1.0, 0.02))?.run()?;
+        // Every replica is an M/M/1 of its own: the length of one, however many they are, for an
+        // interval half as wide as the tolerance.
+        let runs = Lab::new(&text, point, run_length(rho, 1.0, 0.01))?.run()?;
         let time = runs.each(|r| r.mean_seconds(|p| &p.e2e));
         return Ok(vec![Check::sampled(
             "mean time in system (s)",
