@@ -1,5 +1,5 @@
 //! Simulated time: integer nanoseconds, so that equality and ties are exact and sums do not
-//! depend on their order. Floats are rounded *up*, once, in [`SimDuration::from_secs_f64`].
+//! depend on their order. Floats are rounded *up*, once, in `SimDuration::from_secs_f64`.
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};

@@ -1,10 +1,10 @@
 //! The contract of a replica.
 //!
 //! The caller owns time. It passes `now`, learns when the replica next has something to say
-//! ([`Engine::next_event`]), and comes back then. Between two such instants the replica may run
+//! (`Engine::next_event`), and comes back then. Between two such instants the replica may run
 //! many steps on its own (fast-forward); if the caller interferes earlier (`submit`, `cancel`),
 //! the run is cut at the end of the step in progress, so that nothing differs from stepping one
-//! by one. Reading [`Engine::stats`] never cuts a run.
+//! by one. Reading `Engine::stats` never cuts a run.
 
 use crate::batch::BatchShape;
 use crate::request::Submission;

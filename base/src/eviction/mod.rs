@@ -3,7 +3,7 @@
 //! A policy orders *slots*: dense small numbers that its owner maps to objects of its own, so
 //! that nothing is hashed on the way. A slot is *idle* (a candidate for eviction), *in use*
 //! (somebody works with it; it must not leave), or unknown. What a policy remembers of a slot,
-//! such as its age or how often it was used, outlives use and ends with [`EvictionPolicy::forget`]
+//! such as its age or how often it was used, outlives use and ends with `EvictionPolicy::forget`
 //! or eviction; so an object that is used and released at once is treated exactly as a hit in
 //! the policy's paper.
 

@@ -1,7 +1,7 @@
 //! The LLM engine: iteration-level scheduling over paged KV.
 //!
 //! Forming a batch (who computes how many tokens) is kept apart from timing it: the schedulers
-//! fill a [`Plan`], its sums make a [`BatchShape`], and only then is a cost model asked. Something
+//! fill a `Plan`, its sums make a `BatchShape`, and only then is a cost model asked. Something
 //! that executes batches for real would take the plan instead.
 //!
 //! **Ties.** A step that begins at the instant the previous one ended sees the waiting room as

@@ -6,11 +6,11 @@
 //!
 //! The life of a sequence:
 //!
-//! 1. [`KvCache::acquire`] finds and pins the cached beginning of its prompt;
-//! 2. [`KvCache::take`] gets private blocks for what is to be computed, again whenever the
+//! 1. `KvCache::acquire` finds and pins the cached beginning of its prompt;
+//! 2. `KvCache::take` gets private blocks for what is to be computed, again whenever the
 //!    sequence grows into a new block;
-//! 3. [`KvCache::publish`] makes computed blocks visible to others, as often as one likes;
-//! 4. [`KvCache::release`] ends it. What it had published and all else it had computed stays in
+//! 3. `KvCache::publish` makes computed blocks visible to others, as often as one likes;
+//! 4. `KvCache::release` ends it. What it had published and all else it had computed stays in
 //!    memory until evicted, the end of a sequence before its beginning.
 //!
 //! With LRU all of this is, block for block, what hashing every block and touching a finished

@@ -1,5 +1,5 @@
 //! What is done to a trace before it is played: slices, thinning, copies, speed, jitter. Every
-//! choice is written down in words in [`Facts::transformations`].
+//! choice is written down in words in `Facts::transformations`.
 
 use super::{Facts, TrafficError};
 use crate::schema::traffic::{TraceSpec, TrafficSpec};

@@ -1,4 +1,4 @@
-//! Readers of traces, one file per format. Each turns a file into [`Rows`], or into what its
+//! Readers of traces, one file per format. Each turns a file into `Rows`, or into what its
 //! format knows instead of rows, and says what it had to decide.
 
 use super::table::short;

@@ -1,5 +1,5 @@
-//! Which replica answers. [`build`] makes a policy from its specification; presets are data
-//! ([`expand`]) and become one of the general policies. A decision allocates nothing once its
+//! Which replica answers. `build` makes a policy from its specification; presets are data
+//! (`expand`) and become one of the general policies. A decision allocates nothing once its
 //! buffers have grown, and reads only the signals that the policy declares.
 
 /// Replicas compared by a load signal.
