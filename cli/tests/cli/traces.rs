@@ -83,6 +83,9 @@ fn published_traces_run_and_balance() {
             &traces,
             "--num-prompts",
             "500",
+            // Shorter than the warm-up that some of these scenarios leave out.
+            "--set",
+            "run.warm_up=0s",
             "--format",
             "json",
         ];
