@@ -2,7 +2,7 @@
 //!
 //! Warm-up is found as MSER-5 does (White, Cobb and Spratt 2000): of all truncation points in the
 //! first half, take the one that minimises the squared standard error of the mean of what
-//! remains. The batches are the run's segments; the series are the mean end-to-end latency of the
+//! remains; or an earlier one that is as good within the error of that figure. The batches are the run's segments; the series are the mean end-to-end latency of the
 //! requests sent in each, and the mean number of requests in the system. The later of
 //! the two truncations counts.
 
@@ -178,7 +178,10 @@ fn carried(series: impl Iterator<Item = Option<f64>>) -> Vec<f64> {
     if any { filled } else { Vec::new() }
 }
 
-/// The truncation point of at most `limit` that minimises `sum (x - mean)^2 / n^2` of the rest.
+/// The least truncation point, at most `limit`, whose `sum (x - mean)^2 / n^2` of the rest is not
+/// told apart from the smallest: within its own standard error, a share `sqrt(2 / (n - 1))` of a
+/// variance estimated from `n` values. Of twenty noisy values the smallest alone would often be far
+/// in, where nothing had to settle.
 fn mser(series: &[f64], limit: usize) -> usize {
     let statistic = |cut: usize| {
         let rest = &series[cut..];
@@ -186,10 +189,12 @@ fn mser(series: &[f64], limit: usize) -> usize {
         let mean = rest.iter().sum::<f64>() / n;
         rest.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n * n)
     };
-    (0..=limit.min(series.len().saturating_sub(1)))
-        .filter(|&cut| cut < series.len())
-        .min_by(|&a, &b| statistic(a).total_cmp(&statistic(b)))
-        .unwrap_or(0)
+    let cuts = || (0..=limit.min(series.len().saturating_sub(1))).filter(|&cut| cut < series.len());
+    let best = cuts().min_by(|&a, &b| statistic(a).total_cmp(&statistic(b)));
+    let Some(best) = best else { return 0 };
+    let values = (series.len() - best) as f64;
+    let within = statistic(best) * (1.0 + (2.0 / (values - 1.0).max(1.0)).sqrt());
+    cuts().find(|&cut| statistic(cut) <= within).unwrap_or(best)
 }
 
 /// Requests finished among those sent from segment `first` on.
