@@ -20,6 +20,6 @@ mod verification;
 mod laws;
 
 pub use run::{
-    Discrepancy, Law, Machine, Progress, RunError, RunOptions, TieOrder, Violation, replicas, run,
-    run_on,
+    Discrepancy, Law, Machine, Progress, RunError, RunOptions, Step, TieOrder, Violation, replicas,
+    run, run_on,
 };

@@ -6,9 +6,11 @@ pub use crate::fleet::machine::{Discrepancy, Machine};
 pub use crate::laws::{Law, Violation};
 
 use crate::world::World;
-use windtunnel_base::ids::RequestId;
+use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::time::SimTime;
+use windtunnel_engine::batch::BatchShape;
 use windtunnel_engine::config::EngineSpec;
+use windtunnel_engine::engine::EngineStats;
 use windtunnel_engine::replica::{EngineConfigError, Replica};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
@@ -36,6 +38,28 @@ pub struct RunOptions<'a> {
     pub names: Option<&'a Names>,
     /// Told now and then how far the run is.
     pub progress: Option<&'a mut dyn FnMut(Progress)>,
+    /// Told of every step of every replica, in the order in which they end (equal ends by the
+    /// order of events). [`run`] then takes steps one by one, so that each comes with its
+    /// state after it; the result is the same.
+    pub steps: Option<&'a mut dyn FnMut(&Step)>,
+}
+
+/// One step of a replica, as it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Whose.
+    pub replica: ReplicaId,
+    /// When it began.
+    pub from: SimTime,
+    /// When it ended.
+    pub to: SimTime,
+    /// What it computed.
+    pub shape: BatchShape,
+    /// Whether the cost model was outside its calibrated range.
+    pub extrapolated: bool,
+    /// The replica right after it: who finished has left, nobody has joined yet. `None` for a
+    /// step that was told together with later ones (fast-forward with replicas of one's own).
+    pub after: Option<EngineStats>,
 }
 
 impl Default for RunOptions<'_> {
@@ -49,6 +73,7 @@ impl Default for RunOptions<'_> {
             ties: TieOrder::default(),
             names: None,
             progress: None,
+            steps: None,
         }
     }
 }
@@ -116,13 +141,24 @@ pub fn run(
     seed: u64,
     options: RunOptions<'_>,
 ) -> Result<RunResult, RunError> {
-    run_on(
-        scenario,
-        replicas(&scenario.fleet)?,
-        workload,
-        seed,
-        options,
-    )
+    let replicas = if options.steps.is_some() {
+        replicas(&step_by_step(&scenario.fleet))?
+    } else {
+        replicas(&scenario.fleet)?
+    };
+    run_on(scenario, replicas, workload, seed, options)
+}
+
+/// The same fleet without fast-forward.
+fn step_by_step(fleet: &FleetSpec) -> FleetSpec {
+    let mut fleet = fleet.clone();
+    let pools = fleet.pools.iter_mut().map(|pool| &mut pool.engine);
+    for engine in pools.chain([&mut fleet.engine]) {
+        if let EngineSpec::Continuous(spec) = engine {
+            spec.fast_forward = false;
+        }
+    }
+    fleet
 }
 
 /// Builds the replicas that a fleet is made of, by id: first those of `engine`, then each pool's.
@@ -168,6 +204,8 @@ pub fn run_on<M: Machine>(
     let own = Names::of(scenario);
     let names = options.names.unwrap_or(&own);
     let progress = options.progress.take();
-    let world = World::new(scenario, names, machines, workload, seed, &options);
-    Ok(world.run(names, seed, progress)?)
+    let steps = options.steps.take();
+    let log = steps.is_some();
+    let world = World::new(scenario, names, machines, workload, seed, &options, log);
+    Ok(world.run(names, seed, progress, steps)?)
 }

@@ -20,7 +20,7 @@ use windtunnel_scenarios::schema::gateway::QueueOrder;
 use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec, TieBreak};
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
-use windtunnel_sim::{RunOptions, run};
+use windtunnel_sim::{RunOptions, Step, run};
 
 use common::Script;
 
@@ -302,6 +302,27 @@ proptest! {
         prop_assert!(watched.samples.len() <= 10);
         prop_assert_eq!(watched.gateway.dispatched as usize,
             watched.decisions.iter().filter(|d| d.replica.is_some()).count());
+    }
+
+    /// The log of steps changes nothing and leaves nothing out: it is in order, every step knows
+    /// what it left, and times and tokens add up to those of the books.
+    #[test]
+    fn steps_add_up(scenario in world(), script in script()) {
+        let plain = play(&scenario, &script, options());
+        let mut log: Vec<Step> = Vec::new();
+        let mut listen = |step: &Step| log.push(*step);
+        let logged = play(&scenario, &script, RunOptions { steps: Some(&mut listen), ..options() });
+        prop_assert_eq!(essence(&plain), essence(&logged));
+        let end = SimTime::from_nanos(plain.end_ns);
+        for (r, totals) in plain.replicas.iter().take(scenario.fleet.replicas as usize).enumerate() {
+            let own: Vec<&Step> = log.iter().filter(|s| s.replica.index() == r).collect();
+            prop_assert!(own.windows(2).all(|w| w[0].to <= w[1].from));
+            prop_assert!(own.iter().all(|s| s.to > end || s.after.is_some()));
+            let busy: u64 = own.iter().map(|s| s.to.min(end).since(s.from).as_nanos()).sum();
+            let whole = own.iter().filter(|s| s.to <= end);
+            let tokens: u64 = whole.map(|s| u64::from(s.shape.sampled)).sum();
+            prop_assert_eq!((busy, tokens), (totals.busy_ns, totals.output_tokens));
+        }
     }
 
     /// Two policies face the same requests: equal arrivals, lengths and truths.

@@ -20,7 +20,7 @@ use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
 use crate::fleet::network::Network;
 use crate::laws::{Violation, progress::Progress};
-use crate::run::{Progress as Report, RunOptions};
+use crate::run::{Progress as Report, RunOptions, Step};
 use crate::verification::Verifier;
 use client::ClassRules;
 use gateway::Gateway;
@@ -81,6 +81,7 @@ impl<'a, M: Machine> World<'a, M> {
         workload: &'a mut dyn Workload,
         seed: u64,
         options: &RunOptions<'_>,
+        log_steps: bool,
     ) -> Self {
         let streams = Streams::new(seed);
         let gateway = Gateway::new(
@@ -96,6 +97,7 @@ impl<'a, M: Machine> World<'a, M> {
             options.laws,
             options.keep_rows,
             options.watch,
+            log_steps,
         );
         let verification = scenario.verification.as_ref();
         let mut world = Self {
@@ -147,6 +149,7 @@ impl<'a, M: Machine> World<'a, M> {
         names: &Names,
         seed: u64,
         mut progress: Option<&mut dyn FnMut(Report)>,
+        mut steps: Option<&mut dyn FnMut(&Step)>,
     ) -> Result<RunResult, Box<Violation>> {
         loop {
             let next = self.next();
@@ -163,6 +166,7 @@ impl<'a, M: Machine> World<'a, M> {
                 let end = self.cut_at;
                 self.sample_up_to(end);
                 self.cut_off(end);
+                self.tell_steps(&mut steps);
                 return self.finish(names, seed);
             }
             if at > self.now {
@@ -171,6 +175,7 @@ impl<'a, M: Machine> World<'a, M> {
             }
             self.handle(source);
             self.recorder.verdict()?;
+            self.tell_steps(&mut steps);
             if self.events.is_multiple_of(EVENTS_PER_REPORT)
                 && let Some(report) = &mut progress
             {
@@ -183,7 +188,16 @@ impl<'a, M: Machine> World<'a, M> {
             }
         }
         self.check_quiet()?;
+        self.tell_steps(&mut steps);
         self.finish(names, seed)
+    }
+
+    /// Tells of the steps that ended since it was last called.
+    #[inline]
+    fn tell_steps(&mut self, listener: &mut Option<&mut dyn FnMut(&Step)>) {
+        if let (Some(steps), Some(tell)) = (&mut self.recorder.steps, listener) {
+            steps.drain(..).for_each(|step| tell(&step));
+        }
     }
 
     /// Nothing is due any more. With laws, everybody must have left; without, who has not is

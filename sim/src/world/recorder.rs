@@ -3,12 +3,13 @@
 use crate::fleet::machine::Machine;
 use crate::fleet::meter::Meter;
 use crate::laws::{Laws, Verdict, Violation};
+use crate::run::Step;
 use windtunnel_base::digest::RunDigest;
 use windtunnel_base::ids::{ClassId, ReplicaId, RequestId};
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_base::units::{MicroJoules, NanoUsd};
 use windtunnel_engine::batch::BatchShape;
-use windtunnel_engine::engine::StepObserver;
+use windtunnel_engine::engine::{EngineStats, StepObserver};
 use windtunnel_ledger::account::{Account, Books};
 use windtunnel_ledger::entry::{Entry, Fact};
 use windtunnel_ledger::result::{Collector, Population, ReplicaTotals, Segment};
@@ -26,6 +27,8 @@ pub(super) struct Recorder {
     meters: Vec<Meter>,
     watch: Option<RequestId>,
     watched: Vec<Entry>,
+    /// Steps that were not told yet, if anybody listens.
+    pub(super) steps: Option<Vec<Step>>,
     /// What checks have cost so far, in nano-dollars, counted apart from the books.
     checks: u64,
 }
@@ -46,6 +49,7 @@ impl Recorder {
         laws: bool,
         keep_rows: bool,
         watch: Option<RequestId>,
+        log_steps: bool,
     ) -> Self {
         let meter = |m: &M| Meter::new(m.hourly_price().0, m.idle_microwatts(), m.is_station());
         Self {
@@ -56,6 +60,7 @@ impl Recorder {
             meters: machines.iter().map(meter).collect(),
             watch,
             watched: Vec::new(),
+            steps: log_steps.then(Vec::new),
             checks: 0,
         }
     }
@@ -117,6 +122,16 @@ impl Recorder {
         Listener {
             meter: &mut self.meters[replica],
             collector: &mut self.collector,
+            steps: self.steps.as_mut(),
+            replica,
+        }
+    }
+
+    /// The step told last ended with the replica in this state.
+    #[inline]
+    pub(super) fn step_left(&mut self, state: impl FnOnce() -> EngineStats) {
+        if let Some(last) = self.steps.as_mut().and_then(|steps| steps.last_mut()) {
+            last.after = Some(state());
         }
     }
 
@@ -187,6 +202,8 @@ fn absorb_books(digest: &mut RunDigest, books: &Books) {
 pub(super) struct Listener<'a> {
     meter: &'a mut Meter,
     collector: &'a mut Collector,
+    steps: Option<&'a mut Vec<Step>>,
+    replica: usize,
 }
 
 impl StepObserver for Listener<'_> {
@@ -208,5 +225,15 @@ impl StepObserver for Listener<'_> {
     ) {
         self.meter
             .step(self.collector, (from, to), shape, energy, extrapolated);
+        if let Some(steps) = &mut self.steps {
+            steps.push(Step {
+                replica: ReplicaId::from(self.replica),
+                from,
+                to,
+                shape: *shape,
+                extrapolated,
+                after: None,
+            });
+        }
     }
 }

@@ -67,6 +67,8 @@ impl<M: Machine> World<'_, M> {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         let mut listener = self.recorder.observer(r);
         self.fleet.machines[r].advance(self.now, &mut outcomes, &mut listener);
+        let (now, machine) = (self.now, &self.fleet.machines[r]);
+        self.recorder.step_left(|| machine.stats(now));
         self.fleet.touch(r);
         for outcome in outcomes.drain(..) {
             self.outcome(outcome);
