@@ -16,7 +16,11 @@ impl ContinuousBatching {
     ) {
         let steps = self.run.ends.len() as u64;
         self.report_steps(observer);
-        let Some(end) = self.run.end() else { return };
+        let Some(last) = self.run.ends.last() else {
+            return;
+        };
+        let end = last.at();
+        self.clock = last.fine;
         self.memory.take(self.decoding.growth(1, steps));
         if self.decoding.count() > 0 {
             self.decoding.advance(steps);
@@ -39,24 +43,25 @@ impl ContinuousBatching {
         let mut from = self.run.start;
         let mut last_token = self.last_end.unwrap_or(from);
         for (i, step) in self.run.ends.iter().enumerate() {
+            let at = step.at();
             let late: &[(ClassId, SimTime)] = if i == 0 { self.decoding.late() } else { &[] };
-            let gap = step.at.since(last_token);
+            let gap = at.since(last_token);
             for (class, &count) in self.decoding.by_class().iter().enumerate() {
                 let class = ClassId::from(class);
                 let late = late.iter().filter(|l| l.0 == class).count() as u32;
                 if count > late {
-                    observer.token_gap(step.at, class, gap, u64::from(count - late));
+                    observer.token_gap(at, class, gap, u64::from(count - late));
                 }
             }
-            for &(class, at) in late {
-                observer.token_gap(step.at, class, step.at.since(at), 1);
+            for &(class, since) in late {
+                observer.token_gap(at, class, at.since(since), 1);
             }
-            let energy = self.energy.step(&shape, step.at.since(from));
-            observer.step(from, step.at, &shape, energy, step.extrapolated);
+            let energy = self.energy.step(&shape, at.since(from));
+            observer.step(from, at, &shape, energy, step.extrapolated);
             shape.decode_context += u64::from(shape.decode_seqs);
             shape.decode_context_max += u32::from(self.cost.needs_context_max());
-            from = step.at;
-            last_token = step.at;
+            from = at;
+            last_token = at;
         }
     }
 

@@ -46,7 +46,7 @@ use waiting::WaitingRoom;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::refusal::Refusal;
-use windtunnel_base::time::SimTime;
+use windtunnel_base::time::{FineTime, SimTime};
 
 /// Who computes what in the step being formed, beside the decode set.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +82,8 @@ pub struct ContinuousBatching {
     run: Run,
     /// End of the latest step.
     last_end: Option<SimTime>,
+    /// The same to a fraction of a nanosecond.
+    clock: FineTime,
     /// When the head of the waiting room was last cancelled.
     head_left: Option<SimTime>,
     /// Running requests to drop, and since when.
@@ -118,6 +120,7 @@ impl ContinuousBatching {
             plan: Plan::default(),
             run: Run::default(),
             last_end: None,
+            clock: FineTime::default(),
             head_left: None,
             cancels: Vec::new(),
             told_next: Vec::new(),
@@ -147,6 +150,7 @@ impl ContinuousBatching {
         // What happened at the very instant the last step ended comes too late for this one.
         let follows = self.last_end == Some(now) && !self.running.is_empty();
         let closed = follows && self.head_left == Some(now);
+        let begin = self.begin_at(now);
         self.waiting.let_in(now, !follows, &mut self.sequences);
         self.plan.swap_bytes = 0;
         let mut first_growth = self.plan_step(closed, outcomes);
@@ -163,7 +167,7 @@ impl ContinuousBatching {
         self.run.shape = shape;
         self.run.first_growth = first_growth;
         self.run.ends.push(StepEnd {
-            at: now + cost.time,
+            fine: begin + cost.time,
             extrapolated: cost.extrapolated,
         });
         let undisturbed = !closed && !self.plan.preempted && self.paused.is_empty();
@@ -175,6 +179,16 @@ impl ContinuousBatching {
             && !self.newcomers_could_join()
         {
             self.fast_forward();
+        }
+    }
+
+    /// Where a step that starts at `now` begins: where the last one ended if somebody was here then.
+    fn begin_at(&mut self, now: SimTime) -> FineTime {
+        let busy = !self.running.is_empty() || self.waiting.waited_before(now, &self.sequences);
+        if busy && self.last_end == Some(now) {
+            self.clock
+        } else {
+            FineTime::of(now)
         }
     }
 
@@ -206,7 +220,7 @@ impl ContinuousBatching {
         } else {
             self.memory.available()
         };
-        let Some(mut end) = self.run.end() else {
+        let Some(mut end) = self.run.ends.last().map(|e| e.fine) else {
             return;
         };
         for ahead in 1..steps {
@@ -220,7 +234,7 @@ impl ContinuousBatching {
             let cost = self.cost.step(&shape);
             end += cost.time;
             self.run.ends.push(StepEnd {
-                at: end,
+                fine: end,
                 extrapolated: cost.extrapolated,
             });
         }

@@ -1,13 +1,22 @@
 //! A run: one step, or many decode-only steps in a row, whose ends are known but have not come.
 
 use crate::batch::BatchShape;
-use windtunnel_base::time::SimTime;
+use windtunnel_base::time::{FineTime, SimTime};
 
 /// The end of one step of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepEnd {
-    pub(crate) at: SimTime,
+    /// On the replica's own clock, where the next step begins.
+    pub(crate) fine: FineTime,
     pub(crate) extrapolated: bool,
+}
+
+impl StepEnd {
+    /// When others see it.
+    #[inline]
+    pub(crate) fn at(&self) -> SimTime {
+        self.fine.rounded_up()
+    }
 }
 
 /// Steps that fast-forward computes ahead at first, and at most.
@@ -48,7 +57,7 @@ impl Default for Run {
 impl Run {
     /// When the last of its steps ends, or `None` if nothing is in progress.
     pub(crate) fn end(&self) -> Option<SimTime> {
-        self.ends.last().map(|e| e.at)
+        self.ends.last().map(StepEnd::at)
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -58,7 +67,7 @@ impl Run {
     /// Drops all steps but those that have ended at `now` and the one then in progress. A step
     /// that ends at `now` has ended.
     pub(crate) fn cut(&mut self, now: SimTime) {
-        let ended = self.ends.partition_point(|e| e.at <= now);
+        let ended = self.ends.partition_point(|e| e.at() <= now);
         if ended + 1 < self.ends.len() {
             self.ends.truncate(ended + 1);
             self.limit = (2 * self.ends.len()).clamp(SHORTEST, LONGEST);
@@ -77,7 +86,7 @@ impl Run {
     pub(crate) fn latest_start(&self, now: SimTime) -> SimTime {
         match self.begun(now) {
             0 | 1 => self.start,
-            n => self.ends[n - 2].at,
+            n => self.ends[n - 2].at(),
         }
     }
 
@@ -86,6 +95,6 @@ impl Run {
         if self.ends.is_empty() || self.start >= now {
             return 0;
         }
-        (1 + self.ends.partition_point(|e| e.at < now)).min(self.ends.len())
+        (1 + self.ends.partition_point(|e| e.at() < now)).min(self.ends.len())
     }
 }

@@ -55,6 +55,13 @@ impl WaitingRoom {
         !self.lobby.is_empty()
     }
 
+    /// Whether somebody waits who came before `now`.
+    pub(crate) fn waited_before(&mut self, now: SimTime, seqs: &Sequences) -> bool {
+        // Who stands first in the lobby came first; who is past it came before an earlier step.
+        let earlier = |&slot: &u32| seqs[slot].submitted_at < now;
+        self.lobby.front().is_some_and(earlier) || self.head(seqs).is_some()
+    }
+
     /// A newcomer enters the lobby.
     pub(crate) fn arrive(&mut self, slot: u32) {
         self.lobby.push_back(slot);

@@ -14,13 +14,14 @@ use crate::batch::BatchShape;
 use linear::Linear;
 use roofline::Roofline;
 use table::Table;
-use windtunnel_base::time::SimDuration;
+use windtunnel_base::time::FineDuration;
 
 /// What a cost model says of one step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StepCost {
-    /// Duration; more than zero.
-    pub time: SimDuration,
+    /// Duration, to a fraction of a nanosecond; at least one nanosecond. A model whose times are
+    /// whole microseconds makes it from those.
+    pub time: FineDuration,
     /// Whether the shape lies outside the range the model was measured or fitted on.
     pub extrapolated: bool,
 }
@@ -56,6 +57,11 @@ pub enum StepModel {
     Table(Table),
 }
 
+/// At least so long, so that time goes on.
+const SHORTEST: FineDuration = FineDuration::from_nanos(1);
+/// At most so long, which is years, so that sums do not overflow.
+const LONGEST: FineDuration = FineDuration::from_nanos(u64::MAX >> 8);
+
 impl CostModel for CostFn {
     fn step(&self, shape: &BatchShape) -> StepCost {
         let (mut seconds, extrapolated) = match &self.model {
@@ -66,10 +72,9 @@ impl CostModel for CostFn {
         if shape.swap_bytes > 0 {
             seconds += shape.swap_bytes as f64 / self.swap_bandwidth;
         }
-        let nanos = SimDuration::from_secs_f64(seconds).map_or(u64::MAX >> 8, |t| t.as_nanos());
+        let time = FineDuration::from_secs_f64(seconds).unwrap_or(LONGEST);
         StepCost {
-            // At least one, so that time goes on; at most years, so that sums do not overflow.
-            time: SimDuration::from_nanos(nanos.clamp(1, u64::MAX >> 8)),
+            time: time.clamp(SHORTEST, LONGEST),
             extrapolated,
         }
     }

@@ -76,15 +76,15 @@ fn memories() -> impl Strategy<Value = KvSpec> {
 /// Coarse times, so that calls and step ends often coincide.
 fn costs() -> impl Strategy<Value = LinearSpec> {
     let span = |n: u64| Some(Span(SimDuration::from_nanos(n)));
-    (1_u64..5, 0_u64..3, 0_u64..3, any::<bool>()).prop_map(move |(base, seq, token, kilo)| {
-        LinearSpec {
-            base: span(base * 1000),
-            per_seq: span(seq * 500),
-            per_prefill_token: span(token * 500),
-            per_kilo_context: span(u64::from(kilo) * 100_000),
-            max_seqs: Some(3),
-            ..LinearSpec::default()
-        }
+    // With 333 steps end between nanoseconds.
+    let kilo = prop_oneof![Just(0_u64), Just(100_000), Just(333)];
+    (1_u64..5, 0_u64..3, 0_u64..3, kilo).prop_map(move |(base, seq, token, kilo)| LinearSpec {
+        base: span(base * 1000),
+        per_seq: span(seq * 500),
+        per_prefill_token: span(token * 500),
+        per_kilo_context: span(kilo),
+        max_seqs: Some(3),
+        ..LinearSpec::default()
     })
 }
 

@@ -3,6 +3,7 @@
 
 use crate::harness::{Call, Job};
 use std::collections::BTreeMap;
+use windtunnel_base::time::{FineDuration, FineTime, SimTime};
 use windtunnel_engine::batch::BatchShape;
 use windtunnel_engine::config::SchedulerKind;
 use windtunnel_engine::cost::{CostFn, CostModel};
@@ -81,6 +82,8 @@ impl<'a> Naive<'a> {
     pub(crate) fn run(mut self, jobs: &[Job], calls: &[(u64, Call)]) -> (Times, Gaps) {
         let mut now = 0;
         let mut at = 0;
+        // Where the last step ended, to a fraction of a nanosecond.
+        let mut clock = FineTime::default();
         loop {
             // Idle: the next call starts a step at its own time.
             while self.waiting.is_empty() && at < calls.len() {
@@ -91,12 +94,16 @@ impl<'a> Naive<'a> {
             if self.waiting.is_empty() {
                 return (self.times, self.gaps);
             }
+            if self.waiting.iter().all(|r| r.came >= now) {
+                clock = FineTime::of(SimTime::from_nanos(now));
+            }
             loop {
                 self.form(now);
                 while self.running.iter().all(|r| r.scheduled == 0) {
                     self.form(now);
                 }
-                let end = now + self.duration();
+                clock += self.duration();
+                let end = clock.rounded_up().as_nanos();
                 // Calls up to and including the end of the step belong to it.
                 while at < calls.len() && calls[at].0 <= end {
                     self.call(jobs, &calls[at]);
@@ -287,8 +294,8 @@ impl<'a> Naive<'a> {
         somebody
     }
 
-    /// Nanoseconds of the step that was formed.
-    fn duration(&self) -> u64 {
+    /// Duration of the step that was formed.
+    fn duration(&self) -> FineDuration {
         let mut shape = BatchShape::default();
         for r in self.running.iter().filter(|r| r.scheduled > 0) {
             let (t, c) = (u64::from(r.scheduled), u64::from(r.computed));
@@ -305,7 +312,7 @@ impl<'a> Naive<'a> {
                 shape.sampled += u32::from(r.computed + r.scheduled == target);
             }
         }
-        self.cost.step(&shape).time.as_nanos()
+        self.cost.step(&shape).time
     }
 
     /// Ends the step: everybody who has computed all it has, emits a token.

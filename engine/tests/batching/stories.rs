@@ -153,6 +153,42 @@ fn a_static_batch_runs_until_its_last_request_is_done() {
     assert_eq!(ends, [1, 3, 6, 4].map(|step| Some(step * STEP)));
 }
 
+#[test]
+fn steps_begin_where_the_last_one_ended_between_nanoseconds() {
+    let spec = ContinuousSpec {
+        kv: memory(4, 1000),
+        cost: CostSpec::Linear(LinearSpec {
+            base: Some(Span(SimDuration::from_nanos(STEP))),
+            per_kilo_context: Some(Span(SimDuration::from_nanos(100))),
+            ..LinearSpec::default()
+        }),
+        ..ContinuousSpec::default()
+    };
+    // A prompt of one token, then steps of 1000.1, 1000.2, 1000.3, ... ns: rounded up one by one
+    // they would end three times as far from whole microseconds.
+    let jobs = [Job::new(1, 11), Job::new(1, 2), Job::new(1, 1)];
+    let calls = [(0, Call::Submit(0)), (20_000, Call::Submit(1))];
+    let mut engine = built(&EngineSpec::Continuous(Box::new(spec.clone())));
+    let log = drive(&mut engine, &jobs, &calls, true);
+    let ends: Vec<_> = log.steps.iter().map(|s| s.1).collect();
+    // The sums of 0.1 to 1.0 are 0.1, 0.3, 0.6, 1.0, 1.5, 2.1, 2.8, 3.6, 4.5, 5.5.
+    let late = [0, 1, 1, 1, 1, 2, 3, 3, 4, 5, 6];
+    let first: Vec<_> = (1..).zip(late).map(|(n, late)| n * STEP + late).collect();
+    assert_eq!(ends[..11], first);
+    // Who finds the replica idle starts at a whole nanosecond.
+    assert_eq!(ends[11..], [21_000, 22_001]);
+    // Who waited while others ran begins where they ended: at 2000.1, not at 2001.
+    let one_slot = ContinuousSpec {
+        scheduler: scheduler(SchedulerKind::Chunked, 64, 1),
+        ..spec
+    };
+    let mut engine = built(&EngineSpec::Continuous(Box::new(one_slot)));
+    let calls = [(0, 1), (500, 2), (500, 0)].map(|(at, id)| (at, Call::Submit(id)));
+    let log = drive(&mut engine, &jobs, &calls, true);
+    let ends: Vec<_> = log.steps.iter().map(|s| s.1).take(5).collect();
+    assert_eq!(ends, [1000, 2001, 3001, 4001, 5001]);
+}
+
 /// Two requests that grow until the memory of 6 blocks of 2 tokens is short.
 const RIVALS: [(u32, u32); 2] = [(4, 6), (4, 6)];
 
