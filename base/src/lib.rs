@@ -5,6 +5,8 @@
 pub mod time;
 /// The event queue: by time, class, then sequence; cancellation.
 pub mod queue;
+/// A priority queue for times that stays fast with a million entries.
+pub mod ladder;
 /// One named random generator; one stream per purpose and entity, from one seed.
 pub mod rng;
 /// Samplers that draw the same on every platform.

@@ -8,10 +8,9 @@
 use super::clients::SessionPlan;
 use super::prefixes::Prefixes;
 use rustc_hash::FxHashMap;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use windtunnel_base::content::{Extent, stream_key};
 use windtunnel_base::ids::RequestId;
+use windtunnel_base::ladder::{Ladder, Timed};
 use windtunnel_base::rng::mix64;
 use windtunnel_base::time::SimTime;
 
@@ -105,8 +104,19 @@ pub(crate) struct ClosedLoop<T> {
     open: Vec<T>,
     free: Vec<u32>,
     /// Next steps by time, then by the order given.
-    due: BinaryHeap<Reverse<(SimTime, u64, u32)>>,
+    due: Ladder<Due>,
     waiting: FxHashMap<RequestId, u32>,
+}
+
+/// Time, order and slot of a step.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Due(SimTime, u64, u32);
+
+impl Timed for Due {
+    #[inline]
+    fn time(&self) -> u64 {
+        self.0.as_nanos()
+    }
 }
 
 impl<T> Default for ClosedLoop<T> {
@@ -114,7 +124,7 @@ impl<T> Default for ClosedLoop<T> {
         Self {
             open: Vec::new(),
             free: Vec::new(),
-            due: BinaryHeap::new(),
+            due: Ladder::default(),
             waiting: FxHashMap::default(),
         }
     }
@@ -123,13 +133,13 @@ impl<T> Default for ClosedLoop<T> {
 impl<T: Copy> ClosedLoop<T> {
     /// When the next step is due.
     #[inline]
-    pub(crate) fn next_at(&self) -> Option<SimTime> {
-        self.due.peek().map(|Reverse((at, ..))| *at)
+    pub(crate) fn next_at(&mut self) -> Option<SimTime> {
+        self.due.peek().map(|due| due.0)
     }
 
     /// Takes the one whose step is due.
     pub(crate) fn pop(&mut self) -> Option<(SimTime, T)> {
-        let Reverse((at, _, slot)) = self.due.pop()?;
+        let Due(at, _, slot) = self.due.pop()?;
         self.free.push(slot);
         Some((at, self.open[slot as usize]))
     }
@@ -150,7 +160,7 @@ impl<T: Copy> ClosedLoop<T> {
     /// Plans the next step of one; steps of one time go by `order`.
     pub(crate) fn plan(&mut self, at: SimTime, order: u64, one: T) {
         let slot = self.keep(one);
-        self.due.push(Reverse((at, order, slot)));
+        self.due.push(Due(at, order, slot));
     }
 
     fn keep(&mut self, one: T) -> u32 {
