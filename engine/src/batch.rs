@@ -16,12 +16,22 @@ pub struct BatchShape {
     pub prefill_prompt_products: u64,
     /// Sum of `t * t` over prefilling requests.
     pub prefill_squares: u64,
+    /// Tokens those requests had in KV, those of each rounded up to a multiple of what the cost
+    /// model asks for before they are summed; the plain sum if it asks for nothing.
+    pub prefill_context_rounded: u64,
+    /// Those of them that compute one token only.
+    pub single_prefills: u32,
+    /// Tokens those had in KV before the step.
+    pub single_context: u64,
     /// Requests generating one token each.
     pub decode_seqs: u32,
     /// Tokens in KV of those requests, before the step.
     pub decode_context: u64,
-    /// The largest of them; only kept for cost models that ask for it.
-    pub decode_context_max: u32,
+    /// Most tokens in KV of any request that computes one token, generating or not; only kept
+    /// for cost models that ask for it.
+    pub context_max: u32,
+    /// Fewest of them; only kept for cost models that ask for it.
+    pub context_min: u32,
     /// Requests that emit a token in this step: decoding ones, and prefilling ones that finish
     /// their prompt.
     pub sampled: u32,
@@ -33,6 +43,19 @@ impl BatchShape {
     /// Tokens computed in this step.
     pub const fn tokens(&self) -> u64 {
         self.prefill_tokens + self.decode_seqs as u64
+    }
+
+    /// The shape `steps` steps later, if nobody joins or leaves and all requests generate.
+    /// `ranged` says that shortest and longest contexts are kept.
+    #[inline]
+    pub(crate) fn later(&self, steps: u64, ranged: bool) -> Self {
+        let mut shape = *self;
+        shape.decode_context += steps * u64::from(shape.decode_seqs);
+        if ranged {
+            shape.context_max += steps as u32;
+            shape.context_min += steps as u32;
+        }
+        shape
     }
 
     /// Requests in this step.

@@ -1,6 +1,13 @@
 //! What a replica is, as scenario files say it. These types are the file format (serde, unknown
 //! keys refused) and the JSON schema at once; their documentation is the manual.
 
+/// Cost models.
+mod cost;
+
+pub use cost::{
+    ArchitectureSpec, BetaSpec, CoefficientsSpec, CostSpec, DecodePoint, LinearSpec, OperatorsSpec,
+    PrefillPoint, Resident, TableSpec,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use windtunnel_base::eviction::EvictionKind;
@@ -266,104 +273,6 @@ pub enum PreemptionKind {
     Recompute,
     /// Its blocks are copied to host memory and back; recompute when host memory is full.
     Swap,
-}
-
-/// How long a step takes.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum CostSpec {
-    /// From operations and bytes of the catalogue's GPU and model.
-    Roofline {
-        /// Share of peak compute reached by dense layers.
-        #[serde(default = "default_compute_efficiency")]
-        compute_efficiency: f64,
-        /// Share of peak memory bandwidth reached.
-        #[serde(default = "default_bandwidth_efficiency")]
-        bandwidth_efficiency: f64,
-        /// Fixed time per step: scheduler, launches, sampling.
-        #[serde(default = "default_overhead")]
-        overhead: Span,
-    },
-    /// A fit: `base + per_seq * decoding requests + per_context_token * their tokens in KV` and
-    /// `per_prefill_token` for new prompt tokens.
-    Linear(LinearSpec),
-    /// Measured points, interpolated; outside their range the nearest cell is extended, and the
-    /// result says so.
-    Table(TableSpec),
-}
-
-fn default_compute_efficiency() -> f64 {
-    0.6
-}
-fn default_bandwidth_efficiency() -> f64 {
-    0.8
-}
-fn default_overhead() -> Span {
-    Span(windtunnel_base::time::SimDuration::from_micros(500))
-}
-
-impl Default for CostSpec {
-    fn default() -> Self {
-        Self::Roofline {
-            compute_efficiency: default_compute_efficiency(),
-            bandwidth_efficiency: default_bandwidth_efficiency(),
-            overhead: default_overhead(),
-        }
-    }
-}
-
-/// A linear fit of the step time.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LinearSpec {
-    /// A fit of the catalogue (`h100-llama-3.1-8b`, …) that gives what is absent here.
-    pub preset: Option<String>,
-    /// Fixed time of a step.
-    pub base: Option<Span>,
-    /// Added per decoding request.
-    pub per_seq: Option<Span>,
-    /// Added per thousand tokens in KV of decoding requests.
-    pub per_kilo_context: Option<Span>,
-    /// Added per new prompt token.
-    pub per_prefill_token: Option<Span>,
-    /// Added per million query-key pairs of prefill attention.
-    pub per_mega_pair: Option<Span>,
-    /// Batch sizes the fit was made on; beyond them results are marked as extrapolated.
-    pub max_seqs: Option<u32>,
-}
-
-/// Measured step times.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TableSpec {
-    /// Decode steps: requests, mean tokens in KV per request, time in ms.
-    pub decode: Vec<DecodePoint>,
-    /// Prefill: new tokens, mean tokens in KV before them, time in ms.
-    pub prefill: Vec<PrefillPoint>,
-}
-
-/// One measured decode step.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DecodePoint {
-    /// Decoding requests.
-    pub seqs: u32,
-    /// Mean tokens in KV per request.
-    pub context: u32,
-    /// Step time in milliseconds.
-    pub ms: f64,
-}
-
-/// One measured prefill step.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PrefillPoint {
-    /// New prompt tokens in the step.
-    pub tokens: u32,
-    /// Tokens in KV before them.
-    pub context: u32,
-    /// Step time in milliseconds.
-    pub ms: f64,
 }
 
 /// What a step draws.

@@ -4,6 +4,8 @@
 mod build;
 /// GPU and model of a replica.
 mod runs_on;
+/// Cost models made of files.
+mod tables;
 
 use crate::config::EngineSpec;
 use crate::continuous::ContinuousBatching;

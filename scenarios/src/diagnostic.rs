@@ -63,6 +63,8 @@ codes! {
     Engine = "S025"
     /// A threshold that cannot be read.
     BadThreshold = "S026"
+    /// A measured profile that a cost model names cannot be used.
+    Profile = "S027"
     /// An objective or threshold for a class that no client sends.
     UnusedClass = "S031"
     /// A limit that can never be met, or never matters.

@@ -27,6 +27,8 @@ pub mod show;
 pub mod template;
 /// Where requests come from.
 pub mod workload;
+/// Measured systems: operator tables and coefficients from files.
+pub mod profile;
 
 /// Documents whose values know where they were written.
 mod tree;

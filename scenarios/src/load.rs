@@ -5,6 +5,7 @@ use crate::diagnostic::{Code, Report, Severity};
 use crate::layers;
 use crate::overrides::{self, Override};
 use crate::policy;
+use crate::profile;
 use crate::schema::Scenario;
 use crate::schema_json::strip_nulls;
 use crate::show;
@@ -12,6 +13,7 @@ use crate::source::{Place, Sources};
 use crate::tree::{self, Node};
 use std::path::{Path, PathBuf};
 use windtunnel_base::digest::RunDigest;
+use windtunnel_engine::config::{CostSpec, EngineSpec};
 
 /// Where a scenario is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -176,6 +178,7 @@ fn read(
     if scenario.name.is_empty() {
         scenario.name.clone_from(&layer.name);
     }
+    findings.extend(read_profiles(&mut scenario, layer.dir.as_deref(), &tree));
     findings.extend(rules::check(&scenario, &tree));
     let fatal = |f: &Finding| f.severity == Severity::Error;
     if findings.iter().any(fatal) {
@@ -192,6 +195,33 @@ fn read(
         warnings: Report::default(),
         scenario,
     })
+}
+
+/// Reads the files that cost models name.
+fn read_profiles(scenario: &mut Scenario, dir: Option<&Path>, tree: &Node) -> Vec<Finding> {
+    let fleet = &mut scenario.fleet;
+    let first = (tree::Path::of("fleet.engine"), &mut fleet.engine);
+    let pools = fleet.pools.iter_mut().enumerate().map(|(i, pool)| {
+        let path = tree::Path::of(&format!("fleet.pools.{i}.engine"));
+        (path, &mut pool.engine)
+    });
+    let mut findings = Vec::new();
+    for (path, engine) in std::iter::once(first).chain(pools) {
+        let EngineSpec::Continuous(spec) = engine else {
+            continue;
+        };
+        if let Err(error) = profile::resolve(spec, dir) {
+            let key = match spec.cost {
+                CostSpec::Coefficients(_) => "file",
+                _ => "folder",
+            };
+            let path = path.key("cost").key(key);
+            let message = format!("the cost model cannot be read: {error}");
+            let at = tree.origin_of(&path);
+            findings.push(Finding::error(Code::Profile, at, path.to_string(), message));
+        }
+    }
+    findings
 }
 
 /// A hash of what matters of a scenario: its canonical JSON (keys in order, nothing that is

@@ -42,6 +42,7 @@ impl ContinuousBatching {
         let mut shape = self.run.shape;
         let mut from = self.run.start;
         let mut last_token = self.last_end.unwrap_or(from);
+        let ranged = self.cost.needs_context_range();
         for (i, step) in self.run.ends.iter().enumerate() {
             let at = step.at();
             let late: &[(ClassId, SimTime)] = if i == 0 { self.decoding.late() } else { &[] };
@@ -58,8 +59,7 @@ impl ContinuousBatching {
             }
             let energy = self.energy.step(&shape, at.since(from));
             observer.step(from, at, &shape, energy, step.extrapolated);
-            shape.decode_context += u64::from(shape.decode_seqs);
-            shape.decode_context_max += u32::from(self.cost.needs_context_max());
+            shape = shape.later(1, ranged);
             from = at;
             last_token = at;
         }

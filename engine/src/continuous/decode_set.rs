@@ -23,14 +23,14 @@ pub(crate) struct DecodeSet {
     crossings: Vec<u32>,
     /// (step count when done, place in the batch, slot); entries of those who left stay behind.
     finishing: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    /// (context minus steps, place in the batch, slot), if the cost model asks for the longest.
-    longest: Option<BinaryHeap<(i64, u64, u32)>>,
+    /// Who has most and who has least in KV, if the cost model asks for it.
+    range: Option<Box<Range>>,
     /// Members whose last token did not come out at the end of the previous step.
     late: Vec<(ClassId, SimTime)>,
 }
 
 impl DecodeSet {
-    pub(crate) fn new(block_size: u32, with_longest: bool) -> Self {
+    pub(crate) fn new(block_size: u32, with_range: bool) -> Self {
         Self {
             steps: 0,
             count: 0,
@@ -38,7 +38,7 @@ impl DecodeSet {
             by_class: Vec::new(),
             crossings: vec![0; block_size as usize],
             finishing: BinaryHeap::new(),
-            longest: with_longest.then(BinaryHeap::new),
+            range: with_range.then(Box::default),
             late: Vec::new(),
         }
     }
@@ -110,9 +110,13 @@ impl DecodeSet {
         self.by_class[class] += 1;
         self.finishing
             .push(Reverse((s.finish_at, s.admission, slot)));
-        if let Some(longest) = &mut self.longest {
-            longest.push((s.computed as i64 - self.steps as i64, s.admission, slot));
+        let member = (s.computed as i64 - self.steps as i64, s.admission, slot);
+        if let Some(range) = &mut self.range {
+            range.longest.push(member);
+            range.shortest.push(Reverse(member));
+            range.forget(self.count, seqs);
         }
+        let s = &seqs[slot];
         if s.last_token != last_step_end {
             self.late.push((s.class, s.last_token));
         }
@@ -156,24 +160,24 @@ impl DecodeSet {
         })
     }
 
-    /// Tokens in KV of the member that has most.
-    pub(crate) fn longest(&mut self, seqs: &Sequences) -> u32 {
-        let steps = self.steps as i64;
-        let Some(longest) = &mut self.longest else {
-            return 0;
-        };
-        while let Some(&(offset, admission, slot)) = longest.peek() {
-            let member = seqs.live(slot).is_some_and(|s| {
-                s.phase == Phase::Decoding
-                    && s.admission == admission
-                    && s.computed as i64 - s.joined as i64 == offset
-            });
-            if member {
-                return (offset + steps) as u32;
+    /// Fewest and most tokens in KV of any member; none if there is no member or nobody asks.
+    pub(crate) fn range(&mut self, seqs: &Sequences) -> Option<(u32, u32)> {
+        let range = self.range.as_mut()?;
+        let now = |offset: i64| (offset + self.steps as i64) as u32;
+        let longest = loop {
+            let &member = range.longest.peek()?;
+            if is_at(member, seqs) {
+                break member.0;
             }
-            longest.pop();
+            range.longest.pop();
+        };
+        loop {
+            let &Reverse(member) = range.shortest.peek()?;
+            if is_at(member, seqs) {
+                return Some((now(member.0), now(longest)));
+            }
+            range.shortest.pop();
         }
-        0
     }
 
     /// `steps` steps are done.
@@ -196,6 +200,39 @@ impl DecodeSet {
         self.leave(slot, seqs, last_step_end);
         Some(slot)
     }
+}
+
+/// (context minus steps, place in the batch, slot): the same all the time a request is a member.
+type Member = (i64, u64, u32);
+
+/// Members by context; entries of those who left stay behind for a while.
+#[derive(Clone, Debug, Default)]
+struct Range {
+    longest: BinaryHeap<Member>,
+    shortest: BinaryHeap<Reverse<Member>>,
+}
+
+impl Range {
+    /// Drops what stayed behind once it is more than the members. Contexts of newcomers come
+    /// ever lower, so the old would stay for good at the bottom of the heap of the shortest.
+    fn forget(&mut self, members: u32, seqs: &Sequences) {
+        let most = 2 * members as usize + 16;
+        if self.shortest.len() > most {
+            self.shortest.retain(|Reverse(m)| is_at(*m, seqs));
+        }
+        if self.longest.len() > most {
+            self.longest.retain(|m| is_at(*m, seqs));
+        }
+    }
+}
+
+/// Whether a request is (still) a member with this context.
+fn is_at((offset, admission, slot): Member, seqs: &Sequences) -> bool {
+    seqs.live(slot).is_some_and(|s| {
+        s.phase == Phase::Decoding
+            && s.admission == admission
+            && s.computed as i64 - s.joined as i64 == offset
+    })
 }
 
 #[cfg(test)]

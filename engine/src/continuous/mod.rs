@@ -67,6 +67,8 @@ pub struct ContinuousBatching {
     facts: ReplicaFacts,
     rules: Rules,
     cost: CostFn,
+    /// What the cost model rounds contexts of prompts up to, so that it is not asked per prompt.
+    context_step: u64,
     energy: EnergyFn,
     memory: Memory,
     sequences: Sequences,
@@ -107,9 +109,10 @@ impl ContinuousBatching {
     ) -> Self {
         Self {
             waiting: WaitingRoom::new(rules.kind),
-            decoding: DecodeSet::new(memory.block_size(), cost.needs_context_max()),
+            decoding: DecodeSet::new(memory.block_size(), cost.needs_context_range()),
             facts,
             rules,
+            context_step: u64::from(cost.context_step()),
             cost,
             energy,
             memory,
@@ -212,6 +215,7 @@ impl ContinuousBatching {
         let until_finish = finish.map_or(1, |f| f - self.decoding.steps());
         let steps = (self.run.limit() as u64).min(until_finish);
         let mut shape = self.run.shape;
+        let ranged = self.cost.needs_context_range();
         // Later steps take their blocks when the run is committed. That must not be too late for
         // those who watch what the cache forgets.
         let watched = self.watched || self.memory.records_events();
@@ -229,8 +233,7 @@ impl ContinuousBatching {
                 break;
             }
             free -= blocks;
-            shape.decode_context += u64::from(shape.decode_seqs);
-            shape.decode_context_max += u32::from(self.cost.needs_context_max());
+            shape = shape.later(1, ranged);
             let cost = self.cost.step(&shape);
             end += cost.time;
             self.run.ends.push(StepEnd {
@@ -254,10 +257,15 @@ impl ContinuousBatching {
     }
 
     fn shape(&mut self) -> BatchShape {
+        let (shortest, longest) = self
+            .decoding
+            .range(&self.sequences)
+            .unwrap_or((u32::MAX, 0));
         let mut shape = BatchShape {
             decode_seqs: self.decoding.count(),
             decode_context: self.decoding.context(),
-            decode_context_max: self.decoding.longest(&self.sequences),
+            context_min: shortest,
+            context_max: longest,
             sampled: self.decoding.count(),
             swap_bytes: self.plan.swap_bytes,
             ..BatchShape::default()
@@ -268,10 +276,20 @@ impl ContinuousBatching {
             shape.prefill_seqs += 1;
             shape.prefill_tokens += t;
             shape.prefill_context += c;
+            shape.prefill_context_rounded += c.next_multiple_of(self.context_step);
+            if tokens == 1 {
+                shape.single_prefills += 1;
+                shape.single_context += c;
+                shape.context_min = shape.context_min.min(s.computed);
+                shape.context_max = shape.context_max.max(s.computed);
+            }
             shape.prefill_pairs += t * c + t * (t + 1) / 2;
             shape.prefill_prompt_products += t * u64::from(s.target);
             shape.prefill_squares += t * t;
             shape.sampled += u32::from(s.computed + tokens == s.target);
+        }
+        if !self.cost.needs_context_range() || shape.context_min > shape.context_max {
+            (shape.context_min, shape.context_max) = (0, 0);
         }
         shape
     }

@@ -7,11 +7,17 @@ pub mod roofline;
 pub mod linear;
 /// From measured points.
 pub mod table;
+/// From operator tables.
+pub mod operators;
+/// From fitted coefficients of a roofline.
+pub mod coefficients;
 /// Tensor parallelism.
 pub mod interconnect;
 
 use crate::batch::BatchShape;
+use coefficients::Coefficients;
 use linear::Linear;
+use operators::Operators;
 use roofline::Roofline;
 use table::Table;
 use windtunnel_base::time::FineDuration;
@@ -31,9 +37,15 @@ pub trait CostModel {
     /// Duration of one step over `shape`; more than zero.
     fn step(&self, shape: &BatchShape) -> StepCost;
 
-    /// Whether [`BatchShape::decode_context_max`] must be kept.
-    fn needs_context_max(&self) -> bool {
+    /// Whether [`BatchShape::context_min`] and [`BatchShape::context_max`] must be kept.
+    fn needs_context_range(&self) -> bool {
         false
+    }
+
+    /// The multiple to which contexts are rounded up for
+    /// [`BatchShape::prefill_context_rounded`]; at least 1.
+    fn context_step(&self) -> u32 {
+        1
     }
 }
 
@@ -55,6 +67,10 @@ pub enum StepModel {
     Linear(Linear),
     /// From measured points.
     Table(Table),
+    /// From operator tables.
+    Operators(Operators),
+    /// From fitted coefficients of a roofline.
+    Coefficients(Box<Coefficients>),
 }
 
 /// At least so long, so that time goes on.
@@ -65,6 +81,16 @@ const LONGEST: FineDuration = FineDuration::from_nanos(u64::MAX >> 8);
 impl CostModel for CostFn {
     fn step(&self, shape: &BatchShape) -> StepCost {
         let (mut seconds, extrapolated) = match &self.model {
+            // Whole microseconds stay whole.
+            StepModel::Coefficients(m) if shape.swap_bytes == 0 => {
+                let micros = m.micros(shape).min(u64::MAX >> 20);
+                return StepCost {
+                    time: FineDuration::from_micros(micros),
+                    extrapolated: false,
+                };
+            }
+            StepModel::Coefficients(m) => (m.micros(shape) as f64 * 1e-6, false),
+            StepModel::Operators(m) => m.seconds(shape),
             StepModel::Roofline(m) => (m.seconds(shape), false),
             StepModel::Linear(m) => m.seconds(shape),
             StepModel::Table(m) => m.seconds(shape),
@@ -76,6 +102,20 @@ impl CostModel for CostFn {
         StepCost {
             time: time.clamp(SHORTEST, LONGEST),
             extrapolated,
+        }
+    }
+
+    fn needs_context_range(&self) -> bool {
+        match &self.model {
+            StepModel::Operators(m) => m.needs_context_range(),
+            _ => false,
+        }
+    }
+
+    fn context_step(&self) -> u32 {
+        match &self.model {
+            StepModel::Operators(m) => m.context_step(),
+            _ => 1,
         }
     }
 }

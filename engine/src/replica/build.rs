@@ -1,6 +1,7 @@
 //! Building an LLM engine: the checks of its specification, and what follows from the catalogue.
 
 use super::runs_on::hardware_of;
+use super::tables::{coefficients, operators};
 use super::{EngineConfigError, ReplicaFacts};
 use crate::config::{
     ContinuousSpec, CostSpec, EnergySpec, LinearSpec, SchedulerKind, ShardSpec, ShardSplit,
@@ -295,6 +296,12 @@ fn cost(spec: &ContinuousSpec, gpu: &Gpu, model: &Model) -> Result<CostFn, Engin
                 "give a full grid of points",
             )
         })?),
+        CostSpec::Operators(tables) => {
+            StepModel::Operators(operators(tables, spec.tensor_parallel, gpu, model)?)
+        }
+        CostSpec::Coefficients(fit) => {
+            StepModel::Coefficients(Box::new(coefficients(fit, spec.tensor_parallel, model)?))
+        }
     };
     Ok(CostFn {
         model,

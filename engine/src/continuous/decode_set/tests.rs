@@ -45,8 +45,8 @@ fn check(set: &mut DecodeSet, seqs: &Sequences, list: &[Member]) {
     assert_eq!(set.count() as usize, list.len());
     let context: u64 = list.iter().map(|m| u64::from(m.1)).sum();
     assert_eq!(set.context(), context);
-    let longest = list.iter().map(|m| m.1).max().unwrap_or(0);
-    assert_eq!(set.longest(seqs), longest);
+    let contexts = || list.iter().map(|m| m.1);
+    assert_eq!(set.range(seqs), contexts().min().zip(contexts().max()));
     let finish = list.iter().map(|m| set.steps() + u64::from(m.2)).min();
     assert_eq!(set.next_finish(seqs), finish);
     let by_class: u32 = set.by_class().iter().sum();

@@ -94,6 +94,9 @@ pub(super) fn engines(rules: &mut Rules<'_>) {
 /// The engine itself has the last word, once nothing else is wrong with it.
 fn can_be_built(rules: &mut Rules<'_>, path: &Path, engine: &EngineSpec) {
     let prefix = path.to_string();
+    if lacks_files(engine) {
+        return;
+    }
     if rules.findings.iter().any(|f| f.path.starts_with(&prefix)) {
         return;
     }
@@ -113,6 +116,18 @@ fn can_be_built(rules: &mut Rules<'_>, path: &Path, engine: &EngineSpec) {
         let finding = rules.error(Code::Engine, &here, message);
         finding.label = near;
         finding.notes = vec![error.remedy];
+    }
+}
+
+/// Whether the files of its cost model could not be read, which was said already.
+fn lacks_files(engine: &EngineSpec) -> bool {
+    let EngineSpec::Continuous(spec) = engine else {
+        return false;
+    };
+    match &spec.cost {
+        CostSpec::Operators(operators) => operators.tables.0.is_none(),
+        CostSpec::Coefficients(fit) => fit.file.is_some() && fit.digest.is_none(),
+        CostSpec::Roofline { .. } | CostSpec::Linear(_) | CostSpec::Table(_) => false,
     }
 }
 
@@ -236,6 +251,8 @@ fn cost(rules: &mut Rules<'_>, path: &Path, spec: &CostSpec) {
                 rules.error(Code::Incomplete, path, message);
             }
         }
+        // What they hold is checked where they are read, and by the engine itself.
+        CostSpec::Operators(_) | CostSpec::Coefficients(_) => {}
         CostSpec::Table(table) => {
             let lists = [
                 (

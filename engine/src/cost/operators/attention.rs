@@ -1,0 +1,277 @@
+//! Attention on a grid of four axes.
+//!
+//! A grid is ragged: a step without prompts has no context of prompts, one without decodes none of
+//! decodes, and large batches are not measured beside large chunks. What is absent is filled once,
+//! axis by axis, so that a time is the linear interpolation between at most 16 corners.
+
+use super::TablesError;
+
+/// One measured time.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct AttentionPoint {
+    /// Tokens of requests that compute more than one.
+    pub prefill_chunk: u32,
+    /// What those requests have in KV, summed.
+    pub kv_prefill: u32,
+    /// Requests that compute one token.
+    pub n_decode: u32,
+    /// What each of those has in KV.
+    pub kv_decode: u32,
+    /// Microseconds of one call.
+    pub us: f64,
+}
+
+/// Order of the axes in memory, the last running fastest.
+const CHUNK: usize = 0;
+const DECODES: usize = 1;
+const PREFILL_KV: usize = 2;
+const DECODE_KV: usize = 3;
+const NAMES: [&str; 4] = ["prefill_chunk", "n_decode", "kv_prefill", "kv_decode"];
+
+/// The most nodes that a grid may have once filled.
+const MAX_NODES: usize = 1 << 22;
+
+/// Times on four axes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AttentionGrid {
+    axes: [Axis; 4],
+    strides: [usize; 4],
+    /// Microseconds.
+    values: Vec<f64>,
+    /// Whether a node was measured, or says the same as one that was.
+    measured: Vec<bool>,
+}
+
+/// Rising values, and what a step between them is divided by.
+#[derive(Clone, PartialEq, Debug)]
+struct Axis {
+    values: Vec<f64>,
+    inverse: Vec<f64>,
+}
+
+/// A place on an axis: between which nodes, and how far.
+#[derive(Clone, Copy)]
+struct Place {
+    low: usize,
+    high: usize,
+    share: f64,
+    outside: bool,
+}
+
+impl Axis {
+    fn new(mut values: Vec<u32>) -> Self {
+        values.sort_unstable();
+        values.dedup();
+        let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+        let inverse = values.windows(2).map(|w| 1.0 / (w[1] - w[0])).collect();
+        Self { values, inverse }
+    }
+
+    /// Below the first value it is the first, beyond the last the last cell is extended.
+    #[inline]
+    fn place(&self, x: f64) -> Place {
+        let last = self.values.len() - 1;
+        if last == 0 || x <= self.values[0] {
+            return Place {
+                low: 0,
+                high: 0,
+                share: 0.0,
+                outside: x != self.values[0],
+            };
+        }
+        let low = self.values.partition_point(|&v| v <= x).min(last) - 1;
+        Place {
+            low,
+            high: low + 1,
+            share: (x - self.values[low]) * self.inverse[low],
+            outside: x > self.values[last],
+        }
+    }
+}
+
+impl AttentionGrid {
+    /// From points in any order.
+    ///
+    /// # Errors
+    /// If there are none, one is there twice, or a time is none.
+    pub fn new(points: &[AttentionPoint]) -> Result<Self, TablesError> {
+        let error = |reason: String, remedy| Err(TablesError::new("attention", reason, remedy));
+        let coordinates =
+            |p: &AttentionPoint| [p.prefill_chunk, p.n_decode, p.kv_prefill, p.kv_decode];
+        if points.is_empty() {
+            return error("it has no rows".into(), "measure attention");
+        }
+        let axes: [Axis; 4] =
+            std::array::from_fn(|a| Axis::new(points.iter().map(|p| coordinates(p)[a]).collect()));
+        let sizes = axes.each_ref().map(|a| a.values.len());
+        let nodes = sizes.iter().product();
+        if nodes > MAX_NODES {
+            let reason = format!("its axes have {sizes:?} values, which make {nodes} nodes");
+            return error(reason, "measure on a common grid");
+        }
+        let strides = [
+            sizes[1] * sizes[2] * sizes[3],
+            sizes[2] * sizes[3],
+            sizes[3],
+            1,
+        ];
+        let mut filled = Filling {
+            values: vec![None; nodes],
+            measured: vec![false; nodes],
+            axes: &axes,
+            strides,
+        };
+        for p in points {
+            let at: usize = std::array::from_fn::<_, 4, _>(|a| {
+                let x = f64::from(coordinates(p)[a]);
+                axes[a].values.partition_point(|&v| v < x) * strides[a]
+            })
+            .iter()
+            .sum();
+            let place = || {
+                let named: Vec<String> = std::iter::zip(NAMES, coordinates(p))
+                    .map(|(name, x)| format!("{name} {x}"))
+                    .collect();
+                named.join(", ")
+            };
+            if !(p.us >= 0.0 && p.us.is_finite()) {
+                let reason = format!("{} at {} is no time", p.us, place());
+                return error(reason, "measure it again, or drop the row");
+            }
+            if filled.values[at].replace(p.us).is_some() {
+                let reason = format!("{} is there twice", place());
+                return error(reason, "keep one of the rows");
+            }
+            filled.measured[at] = true;
+        }
+        for axis in [DECODE_KV, PREFILL_KV, DECODES, CHUNK] {
+            filled.fill(axis);
+        }
+        let Filling {
+            values, measured, ..
+        } = filled;
+        Ok(Self {
+            values: values.into_iter().map(Option::unwrap_or_default).collect(),
+            measured,
+            axes,
+            strides,
+        })
+    }
+
+    /// Largest chunk that was measured.
+    pub fn largest_chunk(&self) -> f64 {
+        self.axes[CHUNK].values.last().copied().unwrap_or(0.0)
+    }
+
+    /// Microseconds of one call, and whether a node was used that was not measured.
+    pub fn at(&self, chunk: u64, kv_prefill: u64, decodes: u64, kv_decode: u64) -> (f64, bool) {
+        let x = [chunk, decodes, kv_prefill, kv_decode];
+        let places: [Place; 4] = std::array::from_fn(|a| self.axes[a].place(x[a] as f64));
+        let outside = places.iter().any(|p| p.outside);
+        let (us, measured) = self.along(0, 0, &places);
+        (us.max(0.0), outside || !measured)
+    }
+
+    #[inline(always)]
+    fn along(&self, axis: usize, base: usize, places: &[Place; 4]) -> (f64, bool) {
+        if axis == 4 {
+            return (self.values[base], self.measured[base]);
+        }
+        let Place {
+            low, high, share, ..
+        } = places[axis];
+        let stride = self.strides[axis];
+        let (a, a_measured) = self.below(axis, base + low * stride, places);
+        if share == 0.0 {
+            return (a, a_measured);
+        }
+        let (b, b_measured) = self.below(axis, base + high * stride, places);
+        (a + share * (b - a), a_measured && b_measured)
+    }
+
+    /// The next axis. Four calls deep, each its own function, so that all are inlined.
+    #[inline(always)]
+    fn below(&self, axis: usize, base: usize, places: &[Place; 4]) -> (f64, bool) {
+        match axis {
+            0 => self.second(base, places),
+            1 => self.third(base, places),
+            2 => self.fourth(base, places),
+            _ => (self.values[base], self.measured[base]),
+        }
+    }
+
+    #[inline]
+    fn second(&self, base: usize, places: &[Place; 4]) -> (f64, bool) {
+        self.along(1, base, places)
+    }
+
+    #[inline]
+    fn third(&self, base: usize, places: &[Place; 4]) -> (f64, bool) {
+        self.along(2, base, places)
+    }
+
+    #[inline]
+    fn fourth(&self, base: usize, places: &[Place; 4]) -> (f64, bool) {
+        self.along(3, base, places)
+    }
+}
+
+/// A grid some of whose nodes have no time yet.
+struct Filling<'a> {
+    values: Vec<Option<f64>>,
+    measured: Vec<bool>,
+    axes: &'a [Axis; 4],
+    strides: [usize; 4],
+}
+
+impl Filling<'_> {
+    /// Fills every line along an axis that has a time somewhere: linear between times and above
+    /// them, the first below. Where the axis means nothing (the context of prompts without
+    /// prompts, that of decodes without decodes) the only time holds all along, as if measured.
+    fn fill(&mut self, axis: usize) {
+        let (count, stride) = (self.axes[axis].values.len(), self.strides[axis]);
+        for start in 0..self.values.len() {
+            if start / stride % count != 0 {
+                continue;
+            }
+            let known: Vec<usize> = (0..count)
+                .filter(|i| self.values[start + i * stride].is_some())
+                .collect();
+            let (Some(&first), Some(&last)) = (known.first(), known.last()) else {
+                continue;
+            };
+            let meaningless = match axis {
+                PREFILL_KV => self.is_zero(start, CHUNK),
+                DECODE_KV => self.is_zero(start, DECODES),
+                _ => false,
+            };
+            let same = meaningless && first == last;
+            for i in 0..count {
+                if known.contains(&i) {
+                    continue;
+                }
+                let value = self.between(&known, i, start, axis);
+                self.values[start + i * stride] = Some(value);
+                self.measured[start + i * stride] = same && self.measured[start + first * stride];
+            }
+        }
+    }
+
+    fn is_zero(&self, node: usize, axis: usize) -> bool {
+        let index = node / self.strides[axis] % self.axes[axis].values.len();
+        self.axes[axis].values[index] == 0.0
+    }
+
+    fn between(&self, known: &[usize], i: usize, start: usize, axis: usize) -> f64 {
+        let value = |k: usize| self.values[start + k * self.strides[axis]].unwrap_or_default();
+        let x = |k: usize| self.axes[axis].values[k];
+        let after = known.partition_point(|&k| k < i);
+        let (low, high) = match (after, known.len()) {
+            (0, _) | (_, 1) => return value(known[0]),
+            (n, len) if n == len => (known[len - 2], known[len - 1]),
+            (n, _) => (known[n - 1], known[n]),
+        };
+        let share = (x(i) - x(low)) / (x(high) - x(low));
+        value(low) + share * (value(high) - value(low))
+    }
+}
