@@ -12,6 +12,8 @@ mod routing;
 mod prefix_cache;
 /// One engine step by size of the batch.
 mod engine_step;
+/// One evaluation of a cost model.
+mod step_cost;
 /// Whole runs, in requests per second.
 mod whole_runs;
 
@@ -29,6 +31,7 @@ fn main() {
     routing::benches(&mut parts);
     prefix_cache::benches(&mut parts);
     engine_step::benches(&mut parts);
+    step_cost::benches(&mut parts);
     whole_runs::benches(&mut parts);
     parts.final_summary();
 }

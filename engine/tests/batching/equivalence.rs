@@ -4,13 +4,19 @@
 use crate::harness::{Call, Job, Log, drive};
 use crate::naive::{Limits, Naive};
 use proptest::prelude::*;
+use std::sync::Arc;
 use windtunnel_base::quantity::{Bandwidth, Bytes, Span};
 use windtunnel_base::time::SimDuration;
 use windtunnel_engine::config::{
-    ContinuousSpec, CostSpec, EngineSpec, EvictionKind, KvSpec, LinearSpec, PreemptionKind,
-    PrefixVisibility, SchedulerKind, SchedulerSpec,
+    ContinuousSpec, CostSpec, EngineSpec, EvictionKind, KvSpec, LinearSpec, OperatorsSpec,
+    PreemptionKind, PrefixVisibility, Resident, SchedulerKind, SchedulerSpec,
 };
+use windtunnel_engine::cost::interconnect::AllReduce;
 use windtunnel_engine::cost::linear::Linear;
+use windtunnel_engine::cost::operators::{
+    AttentionGrid, AttentionPoint, Bins, Bucket, Composition, CurveTables, LookupTables, OPERATORS,
+    OperatorTables, Operators, Plane, Series, SkewFit,
+};
 use windtunnel_engine::cost::{CostFn, StepModel};
 use windtunnel_engine::engine::{Engine, Outcome};
 use windtunnel_engine::replica::Replica;
@@ -74,7 +80,7 @@ fn memories() -> impl Strategy<Value = KvSpec> {
 }
 
 /// Coarse times, so that calls and step ends often coincide.
-fn costs() -> impl Strategy<Value = LinearSpec> {
+fn lines() -> impl Strategy<Value = LinearSpec> {
     let span = |n: u64| Some(Span(SimDuration::from_nanos(n)));
     // With 333 steps end between nanoseconds.
     let kilo = prop_oneof![Just(0_u64), Just(100_000), Just(333)];
@@ -86,6 +92,107 @@ fn costs() -> impl Strategy<Value = LinearSpec> {
         max_seqs: Some(3),
         ..LinearSpec::default()
     })
+}
+
+/// Lines, and tables that look at all a step has: unequal lengths, prompts of one token, contexts
+/// rounded up.
+fn costs() -> impl Strategy<Value = CostSpec> {
+    let tables = |tables: fn() -> OperatorTables| {
+        CostSpec::Operators(OperatorsSpec {
+            tables: Resident(Some(Arc::new(tables()))),
+            ..OperatorsSpec::default()
+        })
+    };
+    prop_oneof![
+        4 => lines().prop_map(CostSpec::Linear),
+        2 => Just(tables(curves)),
+        1 => Just(tables(lookups)),
+    ]
+}
+
+fn series(name: &str, base: f64, per_key: f64) -> Series {
+    let points = [1_u32, 5, 16].map(|n| (n, base + per_key * f64::from(n)));
+    Series::new(name, points.to_vec()).unwrap()
+}
+
+fn curves() -> OperatorTables {
+    let dense = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"];
+    let mut points = Vec::new();
+    for (chunk, decodes) in [(0, 1), (0, 4), (8, 0), (8, 4), (16, 0)] {
+        for kv in [0, 8, 64] {
+            points.push(AttentionPoint {
+                prefill_chunk: chunk,
+                kv_prefill: if chunk > 0 { kv } else { 0 },
+                n_decode: decodes,
+                kv_decode: if chunk > 0 { 16 } else { kv },
+                us: 0.5 + f64::from(chunk + decodes * kv) * 0.003,
+            });
+        }
+    }
+    let bins = || Bins(vec![0.2, 4.0, 32.0]);
+    let mut skew = SkewFit::new(vec![0, 8], [bins(), bins(), bins(), bins()], 0.3);
+    let bucket = Bucket {
+        chunk: 0,
+        decodes: 1,
+        rate: 1,
+        longest: 2,
+        kv_prefill: 0,
+    };
+    assert!(skew.set(bucket, 1.2));
+    OperatorTables::Curves(CurveTables {
+        dense: dense.map(|name| series(name, 0.1, 0.02)).to_vec(),
+        per_sequence: vec![series("lm_head", 0.4, 0.05)],
+        attention: AttentionGrid::new(&points).unwrap(),
+        skew: Some(skew),
+        moe: Vec::new(),
+        experts: None,
+        layers: Some(2),
+    })
+}
+
+fn lookups() -> OperatorTables {
+    let by_tokens = OPERATORS.map(|(name, _)| series(name, 1e-4, 2e-5)).to_vec();
+    let plane = |x_last: u32, per_pair: f64| {
+        let keys = (1..=x_last).flat_map(|x| (0..8).map(move |y| (x, y * 6)));
+        let points: Vec<_> = keys
+            .map(|(x, y)| (x, y, 1e-4 + per_pair * f64::from(x * (y + 3))))
+            .collect();
+        Plane::exact("plane", &points).unwrap()
+    };
+    OperatorTables::Lookups(LookupTables {
+        by_tokens,
+        prefill: plane(20, 1e-6),
+        decode: plane(4, 2e-6),
+        layers: Some(2),
+    })
+}
+
+/// The cost model of the plain engine.
+fn model(cost: &CostSpec) -> StepModel {
+    let seconds = |s: Option<Span>| s.map_or(0.0, |s| s.0.as_secs_f64());
+    match cost {
+        CostSpec::Linear(line) => StepModel::Linear(Linear {
+            base: seconds(line.base),
+            per_seq: seconds(line.per_seq),
+            per_context: seconds(line.per_kilo_context) / 1e3,
+            per_prefill_token: seconds(line.per_prefill_token),
+            per_pair: 0.0,
+            max_seqs: 3,
+        }),
+        CostSpec::Operators(spec) => {
+            let composition = Composition {
+                layers: 2,
+                tensor_parallel: 1,
+                grouped_query: true,
+                all_reduce: AllReduce::default(),
+                overhead: 0.0,
+                calls: &spec.calls,
+            };
+            let tables = spec.tables.0.as_ref().unwrap();
+            StepModel::Operators(Operators::new(tables, &composition).unwrap())
+        }
+        _ => panic!("no such cost model here"),
+    }
 }
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
@@ -146,11 +253,11 @@ fn script(jobs: &[Job], calls: &[(u64, u8, u32)], gap: u64, peek: bool) -> Vec<(
     script
 }
 
-fn spec(scheduler: SchedulerSpec, kv: KvSpec, cost: LinearSpec, fast_forward: bool) -> EngineSpec {
+fn spec(scheduler: SchedulerSpec, kv: KvSpec, cost: CostSpec, fast_forward: bool) -> EngineSpec {
     EngineSpec::Continuous(Box::new(ContinuousSpec {
         scheduler,
         kv,
-        cost: CostSpec::Linear(cost),
+        cost,
         fast_forward,
         ..ContinuousSpec::default()
     }))
@@ -228,16 +335,8 @@ proptest! {
             watermark: (kv.watermark * blocks as f64) as u32,
             whole_prompt: kv.reserve_full_prompt,
         };
-        let seconds = |s: Option<Span>| s.map_or(0.0, |s| s.0.as_secs_f64());
         let cost = CostFn {
-            model: StepModel::Linear(Linear {
-                base: seconds(cost.base),
-                per_seq: seconds(cost.per_seq),
-                per_context: seconds(cost.per_kilo_context) / 1e3,
-                per_prefill_token: seconds(cost.per_prefill_token),
-                per_pair: 0.0,
-                max_seqs: 3,
-            }),
+            model: model(&cost),
             swap_bandwidth: 1.0,
         };
         let (times, gaps) = Naive::new(limits, &cost, jobs.len()).run(&jobs, &script);

@@ -297,6 +297,14 @@ impl<'a> Naive<'a> {
     /// Duration of the step that was formed.
     fn duration(&self) -> FineDuration {
         let mut shape = BatchShape::default();
+        let step = u64::from(self.cost.context_step());
+        let scheduled = || self.running.iter().filter(|r| r.scheduled > 0);
+        if self.cost.needs_context_range() {
+            // Whoever computes one token.
+            let contexts = || scheduled().filter(|r| r.scheduled == 1).map(|r| r.computed);
+            shape.context_min = contexts().min().unwrap_or(0);
+            shape.context_max = contexts().max().unwrap_or(0);
+        }
         for r in self.running.iter().filter(|r| r.scheduled > 0) {
             let (t, c) = (u64::from(r.scheduled), u64::from(r.computed));
             let target = r.prompt + r.generated;
@@ -309,6 +317,10 @@ impl<'a> Naive<'a> {
                 shape.prefill_tokens += t;
                 shape.prefill_context += c;
                 shape.prefill_pairs += t * c + t * (t + 1) / 2;
+                shape.prefill_squares += t * t;
+                shape.prefill_context_rounded += c.div_ceil(step) * step;
+                shape.single_prefills += u32::from(t == 1);
+                shape.single_context += if t == 1 { c } else { 0 };
                 shape.sampled += u32::from(r.computed + r.scheduled == target);
             }
         }

@@ -1,8 +1,10 @@
 //! Attention on a grid of four axes.
 //!
 //! A grid is ragged: a step without prompts has no context of prompts, one without decodes none of
-//! decodes, and large batches are not measured beside large chunks. What is absent is filled once,
-//! axis by axis, so that a time is the linear interpolation between at most 16 corners.
+//! decodes, large batches are not measured beside large chunks, and several sweeps over different
+//! values may lie in one table. What is absent is filled once: between two times along whichever
+//! axis has them, beyond all times by the line through the last two. A time is then the linear
+//! interpolation between at most 16 corners.
 
 use super::TablesError;
 
@@ -144,8 +146,13 @@ impl AttentionGrid {
             }
             filled.measured[at] = true;
         }
-        for axis in [DECODE_KV, PREFILL_KV, DECODES, CHUNK] {
-            filled.fill(axis);
+        let order = [DECODE_KV, PREFILL_KV, DECODES, CHUNK];
+        while order
+            .iter()
+            .fold(false, |any, &a| filled.fill(a, false) | any)
+        {}
+        for axis in order {
+            filled.fill(axis, true);
         }
         let Filling {
             values, measured, ..
@@ -225,36 +232,46 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// Fills every line along an axis that has a time somewhere: linear between times and above
-    /// them, the first below. Where the axis means nothing (the context of prompts without
-    /// prompts, that of decodes without decodes) the only time holds all along, as if measured.
-    fn fill(&mut self, axis: usize) {
+    /// Fills lines along an axis; says whether there was anything to fill. Between two times it is
+    /// linear. Where the axis means nothing (the context of prompts without prompts, that of decodes
+    /// without decodes) the only time holds all along, as if measured. What has a time on one
+    /// side only waits for another axis unless it is to `extend`: then it is linear above the last
+    /// times, and the first holds below.
+    fn fill(&mut self, axis: usize, extend: bool) -> bool {
         let (count, stride) = (self.axes[axis].values.len(), self.strides[axis]);
+        let mut any = false;
+        let mut known = Vec::new();
         for start in 0..self.values.len() {
             if start / stride % count != 0 {
                 continue;
             }
-            let known: Vec<usize> = (0..count)
-                .filter(|i| self.values[start + i * stride].is_some())
-                .collect();
-            let (Some(&first), Some(&last)) = (known.first(), known.last()) else {
-                continue;
-            };
+            known.clear();
+            known.extend((0..count).filter(|i| self.values[start + i * stride].is_some()));
             let meaningless = match axis {
                 PREFILL_KV => self.is_zero(start, CHUNK),
                 DECODE_KV => self.is_zero(start, DECODES),
                 _ => false,
             };
-            let same = meaningless && first == last;
+            let same = meaningless && known.len() == 1;
             for i in 0..count {
-                if known.contains(&i) {
+                let after = known.partition_point(|&k| k < i);
+                if known.is_empty() || known.get(after) == Some(&i) {
                     continue;
                 }
-                let value = self.between(&known, i, start, axis);
-                self.values[start + i * stride] = Some(value);
-                self.measured[start + i * stride] = same && self.measured[start + first * stride];
+                let here = start + i * stride;
+                let measured = |k: usize| self.measured[start + k * stride];
+                self.measured[here] = match (after.checked_sub(1), known.get(after)) {
+                    _ if same => measured(known[0]),
+                    // Like any other place between two measured nodes.
+                    (Some(low), Some(&high)) => measured(known[low]) && measured(high),
+                    _ if extend => false,
+                    _ => continue,
+                };
+                self.values[here] = Some(self.between(&known, after, i, start, axis));
+                any = true;
             }
         }
+        any
     }
 
     fn is_zero(&self, node: usize, axis: usize) -> bool {
@@ -262,10 +279,10 @@ impl Filling<'_> {
         self.axes[axis].values[index] == 0.0
     }
 
-    fn between(&self, known: &[usize], i: usize, start: usize, axis: usize) -> f64 {
+    /// The time at node `i` of a line, before which `after` of the known nodes lie.
+    fn between(&self, known: &[usize], after: usize, i: usize, start: usize, axis: usize) -> f64 {
         let value = |k: usize| self.values[start + k * self.strides[axis]].unwrap_or_default();
         let x = |k: usize| self.axes[axis].values[k];
-        let after = known.partition_point(|&k| k < i);
         let (low, high) = match (after, known.len()) {
             (0, _) | (_, 1) => return value(known[0]),
             (n, len) if n == len => (known[len - 2], known[len - 1]),

