@@ -1,18 +1,26 @@
 //! Distributions of times: log-linear buckets as in HDR histograms, in pages of one octave that
 //! are made on first use. Exact below 2 µs, within one part in 1024 above; merging and writing to
 //! files lose nothing.
+//!
+//! The first values are kept as a list: most distributions of a short run, or of a short segment of
+//! time, never have enough of them to be worth a page of 8 KB, and merging lists costs next to nothing.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Buckets of one octave; their width is the octave's least value over this.
 const PAGE: usize = 1 << PAGE_BITS;
 const PAGE_BITS: u32 = 10;
+/// Longest list before pages are made: less memory than two pages.
+const LISTED: usize = 960;
 
 /// A distribution of times in ns: exact count, sum, least and most; quantiles within 0.1 %.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Distribution {
-    /// Page 0 holds 0 to 1023, page `p` the octave that begins at `2^(p + 9)`.
+    /// Page 0 holds 0 to 1023, page `p` the octave that begins at `2^(p + 9)`. Empty while the list
+    /// suffices.
     pages: Vec<Option<Box<[u64; PAGE]>>>,
+    /// Buckets (page and slot in one number) and counts, as they came.
+    list: Vec<(u32, u64)>,
     count: u64,
     sum: u128,
     min: u64,
@@ -23,6 +31,7 @@ impl Default for Distribution {
     fn default() -> Self {
         Self {
             pages: Vec::new(),
+            list: Vec::new(),
             count: 0,
             sum: 0,
             min: u64::MAX,
@@ -31,27 +40,36 @@ impl Default for Distribution {
     }
 }
 
-/// Page and place of a value.
-#[inline]
-const fn place(ns: u64) -> (usize, usize) {
-    if ns < PAGE as u64 {
-        return (0, ns as usize);
+/// Equal counts in equal buckets, whichever way they are kept.
+impl PartialEq for Distribution {
+    fn eq(&self, other: &Self) -> bool {
+        let exact = |d: &Self| (d.count, d.sum, d.min, d.max);
+        exact(self) == exact(other) && self.buckets().eq(other.buckets())
     }
-    let octave = 63 - ns.leading_zeros();
+}
+
+impl Eq for Distribution {}
+
+/// The number of a value's bucket: page, then slot.
+#[inline]
+const fn bucket(ns: u64) -> u32 {
+    // Below 1024 there is no leading one to cut off and nothing to shift out.
+    let octave = 63 - (ns | PAGE as u64 >> 1).leading_zeros();
+    if octave < PAGE_BITS {
+        return ns as u32;
+    }
     let page = octave - PAGE_BITS + 1;
-    (
-        page as usize,
-        (ns >> (octave - PAGE_BITS)) as usize & (PAGE - 1),
-    )
+    (page << PAGE_BITS) | (ns >> (octave - PAGE_BITS)) as u32 & (PAGE as u32 - 1)
 }
 
 /// Least and greatest value of a bucket.
-const fn bounds(page: usize, slot: usize) -> (u64, u64) {
+const fn bounds(bucket: u32) -> (u64, u64) {
+    let (page, slot) = (bucket >> PAGE_BITS, bucket & (PAGE as u32 - 1));
     if page == 0 {
         return (slot as u64, slot as u64);
     }
-    let shift = page as u32 - 1;
-    let low = ((PAGE + slot) as u64) << shift;
+    let shift = page - 1;
+    let low = (PAGE as u64 + slot as u64) << shift;
     (low, low + ((1 << shift) - 1))
 }
 
@@ -66,16 +84,38 @@ impl Distribution {
         self.sum += u128::from(ns) * u128::from(count);
         self.min = self.min.min(ns);
         self.max = self.max.max(ns);
-        let (page, slot) = place(ns);
-        self.page(page)[slot] += count;
+        self.add(bucket(ns), count);
     }
 
+    /// Adds to a bucket, and to no sum.
     #[inline]
+    fn add(&mut self, bucket: u32, count: u64) {
+        let (page, slot) = ((bucket >> PAGE_BITS) as usize, bucket as usize % PAGE);
+        if let Some(Some(page)) = self.pages.get_mut(page) {
+            page[slot] += count;
+        } else if self.pages.is_empty() && self.list.len() < LISTED {
+            self.list.push((bucket, count));
+        } else {
+            self.spread();
+            self.page(page)[slot] += count;
+        }
+    }
+
+    /// A page, made if it is not there.
+    #[cold]
     fn page(&mut self, page: usize) -> &mut [u64; PAGE] {
         if page >= self.pages.len() {
             self.pages.resize(page + 1, None);
         }
         self.pages[page].get_or_insert_with(|| Box::new([0; PAGE]))
+    }
+
+    /// Moves the list to pages.
+    #[cold]
+    fn spread(&mut self) {
+        for (bucket, count) in std::mem::take(&mut self.list) {
+            self.page((bucket >> PAGE_BITS) as usize)[bucket as usize % PAGE] += count;
+        }
     }
 
     /// Adds another distribution.
@@ -84,6 +124,16 @@ impl Distribution {
         self.sum += other.sum;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
+        if self.pages.is_empty() && self.list.len() + other.list.len() <= LISTED {
+            self.list.extend_from_slice(&other.list);
+        } else {
+            for &(bucket, count) in &other.list {
+                self.add(bucket, count);
+            }
+        }
+        if !other.pages.is_empty() {
+            self.spread();
+        }
         for (page, theirs) in other.pages.iter().enumerate() {
             let Some(theirs) = theirs else { continue };
             for (mine, theirs) in self.page(page).iter_mut().zip(theirs.iter()) {
@@ -92,21 +142,54 @@ impl Distribution {
         }
     }
 
+    /// Like [`Self::merge`]; what is in pages on one side only changes hands.
+    pub fn absorb(&mut self, mut other: Self) {
+        if self.pages.is_empty() && !other.pages.is_empty() {
+            std::mem::swap(self, &mut other);
+        }
+        let mut pages = std::mem::take(&mut other.pages);
+        self.merge(&other);
+        if pages.is_empty() {
+            return;
+        }
+        self.spread();
+        if self.pages.len() < pages.len() {
+            std::mem::swap(&mut self.pages, &mut pages);
+        }
+        for (mine, theirs) in self.pages.iter_mut().zip(pages) {
+            match (mine, theirs) {
+                (Some(mine), Some(theirs)) => {
+                    for (mine, theirs) in mine.iter_mut().zip(theirs.iter()) {
+                        *mine += theirs;
+                    }
+                }
+                (mine @ None, theirs) => *mine = theirs,
+                (Some(_), None) => {}
+            }
+        }
+    }
+
     /// Occupied buckets in order: least value, greatest value, count.
     fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.pages
-            .iter()
-            .enumerate()
+        // One of the two is empty.
+        let mut listed = self.list.clone();
+        listed.sort_unstable_by_key(|entry| entry.0);
+        listed.dedup_by(|later, first| {
+            let same = later.0 == first.0;
+            first.1 += if same { later.1 } else { 0 };
+            same
+        });
+        let paged = self.pages.iter().enumerate();
+        let paged = paged
             .filter_map(|(p, page)| Some((p, page.as_ref()?)))
             .flat_map(|(p, page)| {
-                page.iter()
-                    .enumerate()
-                    .filter(|&(_, &count)| count > 0)
-                    .map(move |(slot, &count)| {
-                        let (low, high) = bounds(p, slot);
-                        (low, high, count)
-                    })
-            })
+                let counts = page.iter().enumerate().filter(|&(_, &count)| count > 0);
+                counts.map(move |(slot, &count)| ((p << PAGE_BITS | slot) as u32, count))
+            });
+        listed.into_iter().chain(paged).map(|(bucket, count)| {
+            let (low, high) = bounds(bucket);
+            (low, high, count)
+        })
     }
 
     /// How many values.
@@ -228,11 +311,17 @@ mod tests {
             prop_assert_eq!(d.mean().unwrap(), sum as f64 / values.len() as f64);
         }
 
+        /// Of every mixture of lists and pages.
         #[test]
         fn merging_is_recording_and_files_lose_nothing(
             a in prop::collection::vec((0..u64::MAX / 8, 1..9_u64), 0..60),
             b in prop::collection::vec((0..3_000_000_u64, 1..9_u64), 0..60),
+            (long_a, long_b) in prop::sample::select(vec![(1, 1), (40, 1), (1, 40), (40, 40)]),
         ) {
+            let repeat = |pairs: &[(u64, u64)], times: u64| -> Vec<(u64, u64)> {
+                (0..times).flat_map(|i| pairs.iter().map(move |&(v, n)| (v / (i + 1), n))).collect()
+            };
+            let (a, b) = (repeat(&a, long_a), repeat(&b, long_b));
             let of = |pairs: &[(u64, u64)]| {
                 let mut d = Distribution::default();
                 pairs.iter().for_each(|&(v, n)| d.record(v, n));
@@ -242,6 +331,12 @@ mod tests {
             merged.merge(&of(&b));
             let both: Vec<_> = a.iter().chain(&b).copied().collect();
             prop_assert_eq!(&merged, &of(&both));
+            let mut absorbed = of(&a);
+            absorbed.absorb(of(&b));
+            prop_assert_eq!(&absorbed, &merged);
+            prop_assert!(merged.pages.is_empty() || merged.list.is_empty());
+            prop_assert!(absorbed.pages.is_empty() || absorbed.list.is_empty());
+            prop_assert_eq!(merged == of(&a), b.is_empty());
             let text = serde_json::to_string(&merged).unwrap();
             prop_assert_eq!(serde_json::from_str::<Distribution>(&text).unwrap(), merged);
         }
@@ -250,13 +345,11 @@ mod tests {
     #[test]
     fn buckets_tile_the_line() {
         let mut next = 0;
-        for page in 0..=54 {
-            for slot in 0..PAGE {
-                let (low, high) = bounds(page, slot);
-                assert_eq!(low, next);
-                assert_eq!((place(low), place(high)), ((page, slot), (page, slot)));
-                next = high.wrapping_add(1);
-            }
+        for number in 0..55 * PAGE as u32 {
+            let (low, high) = bounds(number);
+            assert_eq!(low, next);
+            assert_eq!((bucket(low), bucket(high)), (number, number));
+            next = high.wrapping_add(1);
         }
         assert_eq!(next, 0, "the last bucket ends at the greatest value");
     }

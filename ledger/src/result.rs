@@ -123,6 +123,25 @@ impl Population {
 
     /// Adds another population's figures.
     pub fn merge(&mut self, o: &Self) {
+        self.merge_counts(o);
+        self.ttft.merge(&o.ttft);
+        self.tpot.merge(&o.tpot);
+        self.itl.merge(&o.itl);
+        self.e2e.merge(&o.e2e);
+        self.queue.merge(&o.queue);
+    }
+
+    /// Like [`Self::merge`], but takes over what it can.
+    fn absorb(&mut self, o: Self) {
+        self.merge_counts(&o);
+        self.ttft.absorb(o.ttft);
+        self.tpot.absorb(o.tpot);
+        self.itl.absorb(o.itl);
+        self.e2e.absorb(o.e2e);
+        self.queue.absorb(o.queue);
+    }
+
+    fn merge_counts(&mut self, o: &Self) {
         for (mine, theirs) in self.refused.iter_mut().zip(o.refused) {
             *mine += theirs;
         }
@@ -130,11 +149,6 @@ impl Population {
         add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens verified accepted verified_useful good started
              prompt_tokens cached_tokens output_tokens preemptions single_token);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);
-        self.ttft.merge(&o.ttft);
-        self.tpot.merge(&o.tpot);
-        self.itl.merge(&o.itl);
-        self.e2e.merge(&o.e2e);
-        self.queue.merge(&o.queue);
     }
 }
 
@@ -175,6 +189,19 @@ impl Segment {
         for (mine, theirs) in self.classes.iter_mut().zip(&o.classes) {
             mine.merge(theirs);
         }
+        self.merge_counts(o);
+    }
+
+    /// Like [`Self::merge`], but takes over what it can.
+    fn absorb(&mut self, o: Self) {
+        self.merge_counts(&o);
+        self.all.absorb(o.all);
+        for (mine, theirs) in self.classes.iter_mut().zip(o.classes) {
+            mine.absorb(theirs);
+        }
+    }
+
+    fn merge_counts(&mut self, o: &Self) {
         self.books.merge(&o.books);
         self.steps += o.steps;
         self.extrapolated_steps += o.extrapolated_steps;
@@ -273,6 +300,9 @@ pub struct Collector {
     classes: usize,
     segment_ns: u64,
     segments: Vec<Segment>,
+    /// Where the segment asked for last begins, and which it is: the next question is mostly for the
+    /// same one, and needs no division.
+    last: (u64, usize),
     keep_rows: bool,
     rows: Vec<Row>,
 }
@@ -285,6 +315,7 @@ impl Collector {
             classes,
             segment_ns: first_segment.as_nanos().max(1),
             segments: Vec::new(),
+            last: (0, 0),
             keep_rows,
             rows: Vec::new(),
         }
@@ -301,25 +332,41 @@ impl Collector {
     }
 
     /// The segment that `at` falls into.
+    #[inline]
     pub fn segment(&mut self, at: SimTime) -> &mut Segment {
-        let mut index = (at.as_nanos() / self.segment_ns) as usize;
-        while index >= MAX_SEGMENTS {
-            self.halve();
-            index = (at.as_nanos() / self.segment_ns) as usize;
-        }
-        while self.segments.len() <= index {
-            self.segments.push(Segment::new(self.classes));
-        }
+        let (begin, index) = self.last;
+        let within = at.as_nanos().wrapping_sub(begin) < self.segment_ns;
+        let index = if within && index < self.segments.len() {
+            index
+        } else {
+            self.find(at)
+        };
         &mut self.segments[index]
     }
 
+    /// The number of the segment that `at` falls into, which is there then.
+    fn find(&mut self, at: SimTime) -> usize {
+        let mut index = at.as_nanos() / self.segment_ns;
+        while index >= MAX_SEGMENTS as u64 {
+            self.halve();
+            index = at.as_nanos() / self.segment_ns;
+        }
+        self.last = (index * self.segment_ns, index as usize);
+        while self.segments.len() <= self.last.1 {
+            self.segments.push(Segment::new(self.classes));
+        }
+        self.last.1
+    }
+
+    /// Merges segments in pairs, which makes them twice as long.
+    #[cold]
     fn halve(&mut self) {
         self.segment_ns *= 2;
         let mut merged = Vec::with_capacity(MAX_SEGMENTS);
         let mut old = std::mem::take(&mut self.segments).into_iter();
         while let Some(mut a) = old.next() {
             if let Some(b) = old.next() {
-                a.merge(&b);
+                a.absorb(b);
             }
             merged.push(a);
         }
