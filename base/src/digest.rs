@@ -53,6 +53,9 @@ impl RunDigest {
     }
 
     fn hash_pending(&mut self) {
+        if self.filled == 0 {
+            return;
+        }
         self.state.update(&self.pending[..self.filled]);
         self.filled = 0;
     }

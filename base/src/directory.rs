@@ -17,6 +17,8 @@ const SPARSEST: usize = 8;
 pub struct Directory {
     /// Id and slot, at the id's place; a power of two of them.
     places: Vec<(u32, u32)>,
+    /// 32 less the bits of a place.
+    shift: u32,
     /// Those whose place was taken by another id.
     displaced: FxHashMap<u32, u32>,
     len: usize,
@@ -26,6 +28,7 @@ impl Default for Directory {
     fn default() -> Self {
         Self {
             places: vec![(0, VACANT); FEWEST],
+            shift: 32 - FEWEST.trailing_zeros(),
             displaced: FxHashMap::default(),
             len: 0,
         }
@@ -50,8 +53,19 @@ impl Directory {
     ///
     /// # Panics
     /// If `slot` is `u32::MAX`.
+    #[inline]
     pub fn insert(&mut self, id: u32, slot: u32) -> Option<u32> {
         assert!(slot != VACANT, "no slot has this number");
+        let place = self.place(id);
+        if self.places[place].1 == VACANT && self.displaced.is_empty() {
+            self.places[place] = (id, slot);
+            self.len += 1;
+            return None;
+        }
+        self.insert_among_others(id, slot)
+    }
+
+    fn insert_among_others(&mut self, id: u32, slot: u32) -> Option<u32> {
         let before = self.remove(id);
         self.len += 1;
         self.put(id, slot);
@@ -92,7 +106,7 @@ impl Directory {
     #[inline]
     fn place(&self, id: u32) -> usize {
         // The upper bits of id * 2^32 / golden ratio (Knuth, vol. 3, section 6.4).
-        (id.wrapping_mul(0x9e37_79b9) >> (32 - self.places.len().trailing_zeros())) as usize
+        (id.wrapping_mul(0x9e37_79b9) >> self.shift) as usize
     }
 
     /// Puts an entry at its place, and who was there aside.
@@ -106,6 +120,7 @@ impl Directory {
 
     fn grow(&mut self) {
         let places = vec![(0, VACANT); 2 * self.places.len()];
+        self.shift -= 1;
         let placed = std::mem::replace(&mut self.places, places);
         let displaced = std::mem::take(&mut self.displaced);
         for (id, slot) in displaced.into_iter().chain(placed) {

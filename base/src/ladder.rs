@@ -120,6 +120,10 @@ impl<T: Timed> Ladder<T> {
     #[inline]
     pub fn peek(&mut self) -> Option<&T> {
         if self.near.is_empty() {
+            if self.len == 0 {
+                self.rest();
+                return None;
+            }
             self.refill();
         }
         self.near.peek().map(|first| &first.0)
@@ -129,11 +133,24 @@ impl<T: Timed> Ladder<T> {
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         if self.near.is_empty() {
+            if self.len == 0 {
+                self.rest();
+                return None;
+            }
             self.refill();
         }
         let first = self.near.pop()?.0;
         self.len -= 1;
         Some(first)
+    }
+
+    /// Takes down what is left of the ladder when nothing is left on it.
+    #[inline]
+    fn rest(&mut self) {
+        if !self.rungs.is_empty() {
+            self.rungs.clear();
+            self.near_end = NO_END;
+        }
     }
 
     /// Moves the next entries to the empty heap.
@@ -185,7 +202,8 @@ impl<T: Timed> Ladder<T> {
             self.near_limit = 2 * self.near.len();
             return;
         }
-        let end = if self.near_end == NO_END {
+        // Without rungs, nothing is after the heap, and all beyond its last entry will be far.
+        let end = if self.rungs.is_empty() {
             last + 1
         } else {
             self.near_end

@@ -14,7 +14,7 @@ const PAGE_BITS: u32 = 10;
 const LISTED: usize = 960;
 
 /// A distribution of times in ns: exact count, sum, least and most; quantiles within 0.1 %.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Distribution {
     /// Page 0 holds 0 to 1023, page `p` the octave that begins at `2^(p + 9)`. Empty while the list
     /// suffices.
@@ -49,6 +49,19 @@ impl PartialEq for Distribution {
 }
 
 impl Eq for Distribution {}
+
+/// What equality is about.
+impl std::fmt::Debug for Distribution {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let buckets: Vec<_> = self.buckets().map(|(low, _, n)| (low, n)).collect();
+        f.debug_struct("Distribution")
+            .field("sum", &self.sum)
+            .field("min", &self.min())
+            .field("max", &self.max())
+            .field("buckets", &buckets)
+            .finish()
+    }
+}
 
 /// The number of a value's bucket: page, then slot.
 #[inline]

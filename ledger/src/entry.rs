@@ -54,21 +54,51 @@ impl Fact {
         )
     }
 
-    /// The fact as two words, for digests; distinct for distinct facts.
-    pub const fn words(self) -> (u64, u64) {
+    /// One fact of each kind, in the order of [`Self::kind`].
+    pub const KINDS: [Self; 12] = [
+        Self::Sent,
+        Self::Refused(Refusal::QueueFull),
+        Self::Dispatched(ReplicaId(0)),
+        Self::Accepted,
+        Self::Started { cached_tokens: 0 },
+        Self::FirstToken,
+        Self::Preempted { generated: 0 },
+        Self::Generated,
+        Self::Verified { accepted: false },
+        Self::Finished,
+        Self::Abandoned,
+        Self::Unfinished,
+    ];
+
+    /// What kind of fact it is, less than the number of [`Self::KINDS`].
+    #[inline]
+    pub const fn kind(self) -> u8 {
         match self {
-            Self::Sent => (1, 0),
-            Self::Refused(reason) => (2, reason as u64),
-            Self::Dispatched(replica) => (3, replica.0 as u64),
-            Self::Accepted => (4, 0),
-            Self::Started { cached_tokens } => (5, cached_tokens as u64),
-            Self::FirstToken => (6, 0),
-            Self::Preempted { generated } => (7, generated as u64),
-            Self::Generated => (8, 0),
-            Self::Verified { accepted } => (9, accepted as u64),
-            Self::Finished => (10, 0),
-            Self::Abandoned => (11, 0),
-            Self::Unfinished => (12, 0),
+            Self::Sent => 0,
+            Self::Refused(_) => 1,
+            Self::Dispatched(_) => 2,
+            Self::Accepted => 3,
+            Self::Started { .. } => 4,
+            Self::FirstToken => 5,
+            Self::Preempted { .. } => 6,
+            Self::Generated => 7,
+            Self::Verified { .. } => 8,
+            Self::Finished => 9,
+            Self::Abandoned => 10,
+            Self::Unfinished => 11,
+        }
+    }
+
+    /// What it says beside its kind, for digests; distinct for distinct facts of one kind.
+    #[inline]
+    pub const fn detail(self) -> u32 {
+        match self {
+            Self::Refused(reason) => reason as u32,
+            Self::Dispatched(replica) => replica.0,
+            Self::Started { cached_tokens } => cached_tokens,
+            Self::Preempted { generated } => generated,
+            Self::Verified { accepted } => accepted as u32,
+            _ => 0,
         }
     }
 }
@@ -82,4 +112,16 @@ pub struct Entry {
     pub request: RequestId,
     /// What.
     pub fact: Fact,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_numbered_in_their_order() {
+        for (number, fact) in Fact::KINDS.into_iter().enumerate() {
+            assert_eq!(usize::from(fact.kind()), number);
+        }
+    }
 }

@@ -114,7 +114,7 @@ impl Population {
                     .into_iter()
                     .for_each(|ns| self.e2e.record(ns, 1));
                 match row.tpot_ns() {
-                    Some(ns) => self.tpot.record(ns.round() as u64, 1),
+                    Some(ns) => self.tpot.record(nearest(ns), 1),
                     None => self.single_token += 1,
                 }
             }
@@ -150,6 +150,15 @@ impl Population {
              prompt_tokens cached_tokens output_tokens preemptions single_token);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);
     }
+}
+
+/// The nearest whole number, halves up, of a number that is not negative: `f64::round`, which is a call
+/// into a library where the target has no instruction for it.
+#[inline]
+fn nearest(x: f64) -> u64 {
+    let whole = x as u64;
+    // Exact: both are close, or `x` is whole.
+    whole + u64::from(x - whole as f64 >= 0.5)
 }
 
 /// A stretch of time: requests sent in it, tokens and spending that fell into it.
@@ -454,6 +463,17 @@ mod tests {
             }
             let counted: u64 = segments.iter().map(|s| s.all.ttft.count()).sum();
             prop_assert_eq!(counted as usize, sent.len());
+        }
+    }
+
+    #[test]
+    fn the_nearest_is_what_round_says() {
+        let mut random = windtunnel_base::rng::Rng::from_seed(5);
+        for i in 0..100_000 {
+            let x = random.f64() * (1_u64 << (i % 63)) as f64;
+            for x in [x, x.floor(), x.floor() + 0.5, (x.floor() + 0.5).next_down()] {
+                assert_eq!(nearest(x), x.round() as u64, "{x:e}");
+            }
         }
     }
 

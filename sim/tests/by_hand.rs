@@ -3,12 +3,13 @@
 mod common;
 
 use common::{Script, U, job, llm, plain, request, span, stations, units};
-use windtunnel_base::ids::RequestId;
+use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::quantity::Money;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::config::{EngineSpec, StationSpec};
 use windtunnel_ledger::account::{Account, Books};
+use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec, TieBreak};
@@ -332,12 +333,20 @@ fn a_watched_request_tells_its_story() {
     let story: Vec<_> = result
         .watched
         .iter()
-        .map(|e| (e.at.as_nanos() / U, e.fact.words().0))
+        .map(|e| (e.at.as_nanos() / U, e.fact))
         .collect();
-    // Sent, dispatched, accepted, started at 1; first token, generated, finished at 3.
+    let cached_tokens = 0;
     assert_eq!(
         story,
-        [(1, 1), (1, 3), (1, 4), (1, 5), (3, 6), (3, 8), (3, 10)]
+        [
+            (1, Fact::Sent),
+            (1, Fact::Dispatched(ReplicaId(1))),
+            (1, Fact::Accepted),
+            (1, Fact::Started { cached_tokens }),
+            (3, Fact::FirstToken),
+            (3, Fact::Generated),
+            (3, Fact::Finished),
+        ]
     );
     let [decision] = &result.decisions[..] else {
         panic!("one decision, not {:?}", result.decisions)

@@ -102,7 +102,8 @@ impl OutcomePlan {
         let truth = Truth {
             output_tokens,
             service,
-            good: !draws.good.chance(self.error_rate),
+            // Its stream is for this alone: a draw that nobody waits for need not be made.
+            good: self.error_rate <= 0.0 || !draws.good.chance(self.error_rate),
             output_continues,
         };
         let predicted = self

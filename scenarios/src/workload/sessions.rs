@@ -152,6 +152,9 @@ impl<T: Copy> ClosedLoop<T> {
 
     /// The one that waited for this answer, if any; it is let go.
     pub(crate) fn answered(&mut self, request: RequestId) -> Option<T> {
+        if self.waiting.is_empty() {
+            return None; // the usual case without conversations
+        }
         let slot = self.waiting.remove(&request)?;
         self.free.push(slot);
         Some(self.open[slot as usize])

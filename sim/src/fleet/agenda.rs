@@ -45,10 +45,16 @@ impl Agenda {
         Some(self.tree[self.leaves + replica]).filter(|&at| at < SimTime::MAX)
     }
 
+    /// The earliest instant of all; [`SimTime::MAX`] if there is none.
+    #[inline]
+    pub(crate) fn earliest(&self) -> SimTime {
+        self.tree[1]
+    }
+
     /// The earliest instant of all.
     #[inline]
     pub(crate) fn next_at(&self) -> Option<SimTime> {
-        Some(self.tree[1]).filter(|&at| at < SimTime::MAX)
+        Some(self.earliest()).filter(|&at| at < SimTime::MAX)
     }
 
     /// Whose it is.

@@ -72,6 +72,17 @@ impl<M: Machine> Fleet<M> {
         !self.unsettled.is_empty()
     }
 
+    /// Takes the unsettled replica if there is one only.
+    #[inline]
+    pub(crate) fn take_only_unsettled(&mut self) -> Option<u32> {
+        let &[replica] = &self.unsettled[..] else {
+            return None;
+        };
+        self.unsettled.clear();
+        self.states[replica as usize].unsettled = false;
+        Some(replica)
+    }
+
     /// Moves the unsettled replicas to `list`, by ascending id, so that the order of what follows
     /// does not depend on who was touched first.
     pub(crate) fn take_unsettled(&mut self, list: &mut Vec<u32>) {

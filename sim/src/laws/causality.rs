@@ -1,7 +1,7 @@
 //! Causes before effects: entries come in order of time, and the facts of a request in an order in
 //! which they can happen.
 
-use super::{Law, Verdict, Violation};
+use super::{Check, Law, Verdict, Violation};
 use windtunnel_base::time::SimTime;
 use windtunnel_ledger::entry::{Entry, Fact};
 
@@ -25,6 +25,22 @@ enum Stage {
     Verified,
 }
 
+impl Stage {
+    /// All of them, each at its own place.
+    const ALL: [Self; 10] = [
+        Self::Nowhere,
+        Self::Sent,
+        Self::Dispatched,
+        Self::Accepted,
+        Self::Started,
+        Self::Waiting,
+        Self::Talking,
+        Self::Paused,
+        Self::Generated,
+        Self::Verified,
+    ];
+}
+
 /// Follows every request.
 #[derive(Debug, Default)]
 pub(crate) struct Causality {
@@ -32,9 +48,9 @@ pub(crate) struct Causality {
     stages: Vec<Stage>,
 }
 
-impl Causality {
+impl Check for Causality {
     #[inline]
-    pub(crate) fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
+    fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
         let slot = slot as usize;
         if slot >= self.stages.len() {
             self.stages.resize(slot + 1, Stage::Nowhere);
@@ -45,7 +61,7 @@ impl Causality {
             return Err(breach(entry, expected, format!("{:?}", entry.fact)));
         }
         self.now = entry.at;
-        match after(stage, entry.fact) {
+        match AFTER[stage as usize][usize::from(entry.fact.kind())] {
             Some(next) => {
                 self.stages[slot] = next;
                 Ok(())
@@ -58,6 +74,21 @@ impl Causality {
         }
     }
 }
+
+/// [`after`], by stage and kind of fact.
+const AFTER: [[Option<Stage>; Fact::KINDS.len()]; Stage::ALL.len()] = {
+    let mut table = [[None; Fact::KINDS.len()]; Stage::ALL.len()];
+    let mut stage = 0;
+    while stage < Stage::ALL.len() {
+        let mut kind = 0;
+        while kind < Fact::KINDS.len() {
+            table[stage][kind] = after(Stage::ALL[stage], Fact::KINDS[kind]);
+            kind += 1;
+        }
+        stage += 1;
+    }
+    table
+};
 
 /// Where a fact leads from a stage; `None` if it cannot happen there.
 const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
@@ -108,6 +139,17 @@ mod tests {
         // Only the last fact is wrong.
         assert_eq!(tell(&facts[..facts.len() - 1]), Ok(()));
         tell(facts).is_err_and(|v| v.law == Law::Causality)
+    }
+
+    #[test]
+    fn the_table_is_what_can_follow() {
+        for (place, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(stage as usize, place);
+            for fact in Fact::KINDS {
+                let row = AFTER[stage as usize];
+                assert_eq!(row[usize::from(fact.kind())], after(stage, fact));
+            }
+        }
     }
 
     const TO: Fact = Fact::Dispatched(ReplicaId(0));

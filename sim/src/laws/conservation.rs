@@ -2,7 +2,7 @@
 //! Little's law on the sample path: the integral over time of the number of requests in the
 //! system equals the sum of their times in it, to the nanosecond.
 
-use super::{Law, Verdict, Violation};
+use super::{Check, Law, Verdict, Violation};
 use windtunnel_base::time::SimTime;
 use windtunnel_ledger::entry::{Entry, Fact};
 use windtunnel_ledger::result::Population;
@@ -28,9 +28,9 @@ pub(crate) struct Conservation {
     sojourns: u128,
 }
 
-impl Conservation {
+impl Check for Conservation {
     #[inline]
-    pub(crate) fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
+    fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
         let slot = slot as usize;
         let begins = entry.fact == Fact::Sent;
         if !begins && !entry.fact.is_end() {
@@ -74,7 +74,9 @@ impl Conservation {
         }
         Ok(())
     }
+}
 
+impl Conservation {
     /// At the end of a run: nobody is left, and the ledger counted the same.
     pub(crate) fn finish(&self, at: SimTime, counted: &Population) -> Verdict {
         let fail = |expected: String, found: String| {

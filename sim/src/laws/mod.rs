@@ -112,12 +112,35 @@ pub(crate) struct Laws {
 }
 
 impl Laws {
-    /// Checks an entry before it counts. `slot` is where the world keeps the request: distinct for
-    /// requests that live at the same time.
-    #[inline]
-    pub(crate) fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
-        self.conservation.entry(slot, entry)?;
-        self.causality.entry(slot, entry)?;
-        self.progress.entry(slot, entry)
+    /// Checks entries in order: the first breach of all laws is told. `slots` says where the world keeps
+    /// each one's request: distinct for requests that live at the same time.
+    pub(crate) fn entries(&mut self, slots: &[u32], entries: &[Entry]) -> Verdict {
+        // One law after the other, each in a loop of its own. Who finds a breach stops those behind it
+        // from looking any further.
+        let mut first: Verdict = Ok(());
+        let mut checked = entries.len().min(slots.len());
+        let mut check = |law: &mut dyn Check| {
+            if let Err((at, breach)) = law.entries(&slots[..checked], &entries[..checked]) {
+                (first, checked) = (Err(breach), at);
+            }
+        };
+        check(&mut self.conservation);
+        check(&mut self.causality);
+        check(&mut self.progress);
+        first
+    }
+}
+
+/// A law that watches entries.
+trait Check {
+    /// Checks one entry.
+    fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict;
+
+    /// Checks many; tells at which of them the first breach is.
+    fn entries(&mut self, slots: &[u32], entries: &[Entry]) -> Result<(), (usize, Box<Violation>)> {
+        for (i, (&slot, entry)) in slots.iter().zip(entries).enumerate() {
+            self.entry(slot, entry).map_err(|breach| (i, breach))?;
+        }
+        Ok(())
     }
 }

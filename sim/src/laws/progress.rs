@@ -2,7 +2,7 @@
 //! gateway while a replica has room, time goes on, and a request is not thrown out of memory for
 //! ever without gaining a token.
 
-use super::{Law, Verdict, Violation};
+use super::{Check, Law, Verdict, Violation};
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::engine::EngineStats;
@@ -44,9 +44,11 @@ impl Progress {
         }
         Ok(())
     }
+}
 
+impl Check for Progress {
     #[inline]
-    pub(crate) fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
+    fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
         let slot = slot as usize;
         match entry.fact {
             Fact::Sent => {
@@ -80,7 +82,9 @@ impl Progress {
             _ => Ok(()),
         }
     }
+}
 
+impl Progress {
     /// A replica says that it is idle.
     pub(crate) fn idle(at: SimTime, replica: ReplicaId, stats: &EngineStats) -> Verdict {
         if stats.running == 0 && stats.waiting == 0 {

@@ -26,14 +26,15 @@ use client::ClassRules;
 use gateway::Gateway;
 use recorder::Recorder;
 use requests::Requests;
-use sampling::Sampler;
+use sampling::{Sampler, Totals};
 use windtunnel_base::queue::EventQueue;
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::engine::EngineOutcome;
 use windtunnel_ledger::entry::Fact;
-use windtunnel_ledger::result::{ReplicaSample, RunResult, Sample};
+use windtunnel_ledger::result::{ReplicaSample, RunResult};
 use windtunnel_scenarios::Names;
+use windtunnel_scenarios::schema::traffic::ArrivalSpec;
 use windtunnel_scenarios::schema::{Scenario, WarmUp};
 use windtunnel_scenarios::workload::Workload;
 
@@ -70,6 +71,29 @@ pub(crate) struct World<'a, M> {
     /// Buffers, kept for their capacity.
     outcomes: Vec<EngineOutcome>,
     settling: Vec<u32>,
+}
+
+/// About when the last request comes, as far as the scenario says; zero if it does not.
+fn expected_end(scenario: &Scenario) -> SimTime {
+    let traffic = &scenario.traffic;
+    let steady = match traffic.arrivals {
+        Some(
+            ArrivalSpec::Diurnal { .. }
+            | ArrivalSpec::Step { .. }
+            | ArrivalSpec::Ramp { .. }
+            | ArrivalSpec::FlashCrowd { .. },
+        ) => false,
+        _ => traffic.clients.is_empty() && traffic.session.is_none() && traffic.trace.is_none(),
+    };
+    let by_number = match (traffic.num_prompts, traffic.request_rate) {
+        (Some(n), Some(rate)) if steady && rate.0 > 0.0 => Some(n as f64 / rate.0),
+        _ => None,
+    };
+    let by_number = by_number.map(SimDuration::from_secs_f64_saturating);
+    let by_time = traffic.duration.filter(|_| steady).map(|limit| limit.0);
+    let cut_off = scenario.run.cut_off.map_or(SimDuration::MAX, |at| at.0);
+    let known = by_number.into_iter().chain(by_time).min();
+    SimTime::ZERO + known.map_or(SimDuration::ZERO, |end| end.min(cut_off))
 }
 
 impl<'a, M: Machine> World<'a, M> {
@@ -125,7 +149,7 @@ impl<'a, M: Machine> World<'a, M> {
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),
             recorder,
-            sampler: Sampler::new(options.samples),
+            sampler: Sampler::new(options.samples, expected_end(scenario)),
             sent: 0,
             in_system: 0,
             in_system_ns: 0,
@@ -217,6 +241,21 @@ impl<'a, M: Machine> World<'a, M> {
     /// What is due next. Scrapes alone do not keep a run going.
     #[inline]
     fn next(&mut self) -> Option<(SimTime, Source)> {
+        let arrival = self.next_arrival.unwrap_or(SimTime::MAX);
+        let step = self.fleet.agenda.earliest();
+        if self.queue.is_empty() && arrival != step {
+            // Mostly nothing travels, and nothing is simultaneous.
+            return Some(if arrival < step {
+                (arrival, Source::Arrival)
+            } else {
+                (step, Source::Step)
+            });
+        }
+        self.next_of_all()
+    }
+
+    /// [`Self::next`], whatever is due.
+    fn next_of_all(&mut self) -> Option<(SimTime, Source)> {
         let mut first: Option<(SimTime, Source)> = None;
         for source in self.order {
             let at = match source {
@@ -280,7 +319,9 @@ impl<'a, M: Machine> World<'a, M> {
         }
     }
 
-    /// Sends something about a request on its way; what takes no time happens now.
+    /// Sends something about a request on its way; what takes no time happens now. Inlined, because
+    /// callers know what it is, and one call of the right function is left.
+    #[inline(always)]
     fn hop(&mut self, slot: u32, delay: SimDuration, hop: Hop) {
         if delay.is_zero() {
             return self.arrived(slot, hop);
@@ -292,6 +333,7 @@ impl<'a, M: Machine> World<'a, M> {
     }
 
     /// Something about a request reaches its next place.
+    #[inline(always)]
     fn arrived(&mut self, slot: u32, hop: Hop) {
         match hop {
             Hop::ToGateway => self.received(slot),
@@ -322,24 +364,22 @@ impl<'a, M: Machine> World<'a, M> {
     fn sample_up_to(&mut self, until: SimTime) {
         let (gateway, fleet) = (&self.gateway, &self.fleet);
         let in_system = self.in_system;
-        self.sampler.up_to(until, |at| Sample {
-            at_ns: at.as_nanos(),
-            gateway_waiting: gateway.room.len() as u32,
-            in_system,
-            replicas: fleet
-                .machines
-                .iter()
-                .map(|machine| {
-                    let stats = machine.stats(at);
-                    ReplicaSample {
-                        running: stats.running,
-                        waiting: stats.waiting,
-                        kv_held: stats.kv_held,
-                        kv_cached: stats.kv_cached,
-                        kv_total: stats.kv_total,
-                    }
-                })
-                .collect(),
+        self.sampler.up_to(until, |at, replicas| {
+            replicas.extend(fleet.machines.iter().map(|machine| {
+                let stats = machine.stats(at);
+                ReplicaSample {
+                    running: stats.running,
+                    waiting: stats.waiting,
+                    kv_held: stats.kv_held,
+                    kv_cached: stats.kv_cached,
+                    kv_total: stats.kv_total,
+                }
+            }));
+            Totals {
+                at_ns: at.as_nanos(),
+                gateway_waiting: gateway.room.len() as u32,
+                in_system,
+            }
         });
     }
 

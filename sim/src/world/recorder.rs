@@ -17,9 +17,25 @@ use windtunnel_ledger::result::{Collector, Population, ReplicaTotals, Segment};
 /// First guess of a segment's length; the ledger doubles it as a run gets long.
 const FIRST_SEGMENT: SimDuration = SimDuration::from_millis(1);
 
+/// Facts that are written down together: laws look at many faster than at each, and so does the
+/// digest. Part of the digest's definition.
+const AT_ONCE: usize = 64;
+/// Bytes of a fact in the digest: time, request, detail, kind.
+const BYTES: usize = 8 + 4 + 4 + 1;
+
+/// Facts that are not written down yet.
+#[derive(Debug)]
+struct Pending {
+    entries: [Entry; AT_ONCE],
+    /// Where the world keeps the request of each.
+    slots: [u32; AT_ONCE],
+    len: usize,
+}
+
 /// Writes down a run.
 #[derive(Debug)]
 pub(super) struct Recorder {
+    pending: Pending,
     digest: RunDigest,
     pub(super) collector: Collector,
     pub(super) laws: Option<Box<Laws>>,
@@ -52,7 +68,17 @@ impl Recorder {
         log_steps: bool,
     ) -> Self {
         let meter = |m: &M| Meter::new(m.hourly_price().0, m.idle_microwatts(), m.is_station());
+        let nothing = Entry {
+            at: SimTime::ZERO,
+            request: RequestId(0),
+            fact: Fact::Sent,
+        };
         Self {
+            pending: Pending {
+                entries: [nothing; AT_ONCE],
+                slots: [0; AT_ONCE],
+                len: 0,
+            },
             digest: RunDigest::default(),
             collector: Collector::new(classes, FIRST_SEGMENT, keep_rows),
             laws: laws.then(Box::default),
@@ -69,22 +95,48 @@ impl Recorder {
     #[inline]
     pub(super) fn fact(&mut self, slot: u32, at: SimTime, request: RequestId, fact: Fact) {
         let entry = Entry { at, request, fact };
-        if let Some(laws) = &mut self.laws {
-            let verdict = laws.entry(slot, &entry);
-            self.judge(verdict);
+        let place = self.pending.len % AT_ONCE;
+        self.pending.entries[place] = entry;
+        self.pending.slots[place] = slot;
+        self.pending.len = place + 1;
+        if self.pending.len == AT_ONCE {
+            self.write_down();
         }
-        let (what, how) = fact.words();
-        self.digest
-            .absorb([at.as_nanos(), u64::from(request.0), what, how]);
         if self.watch == Some(request) {
             self.watched.push(entry);
         }
     }
 
-    /// Keeps the first breach; the run stops before the next event.
+    /// Writes down what is pending: laws look first, then the digest takes it in, column by column.
+    #[inline(never)]
+    fn write_down(&mut self) {
+        let len = std::mem::take(&mut self.pending.len);
+        let entries = &self.pending.entries[..len];
+        let mut bytes = [0; AT_ONCE * BYTES];
+        let (times, rest) = bytes[..len * BYTES].split_at_mut(len * 8);
+        let (requests, rest) = rest.split_at_mut(len * 4);
+        let (details, kinds) = rest.split_at_mut(len * 4);
+        for (i, entry) in entries.iter().enumerate() {
+            times[i * 8..][..8].copy_from_slice(&entry.at.as_nanos().to_le_bytes());
+            requests[i * 4..][..4].copy_from_slice(&entry.request.0.to_le_bytes());
+            details[i * 4..][..4].copy_from_slice(&entry.fact.detail().to_le_bytes());
+            kinds[i] = entry.fact.kind();
+        }
+        self.digest.absorb_bytes(&bytes[..len * BYTES]);
+        if let Some(laws) = &mut self.laws
+            && let Err(violation) = laws.entries(&self.pending.slots[..len], entries)
+        {
+            self.broken.get_or_insert(violation);
+        }
+    }
+
+    /// Keeps the first breach; the run stops before the next event. A breach that shows in the facts
+    /// themselves stops it when those are written down, a few events later.
     #[inline]
     pub(super) fn judge(&mut self, verdict: Verdict) {
         if let Err(violation) = verdict {
+            // What the facts before it show was first.
+            self.write_down();
             self.broken.get_or_insert(violation);
         }
     }
@@ -148,6 +200,8 @@ impl Recorder {
 
     /// Ends the run: pays the rest of the time, closes digest and books.
     pub(super) fn finish(mut self, end: SimTime) -> Result<Record, Box<Violation>> {
+        self.write_down();
+        self.verdict()?;
         for meter in &mut self.meters {
             meter.finish(&mut self.collector, end);
         }

@@ -83,23 +83,30 @@ impl<M: Machine> World<'_, M> {
 
     /// Begins the next steps of all replicas that something happened to at this instant.
     pub(super) fn settle(&mut self) {
+        if let Some(replica) = self.fleet.take_only_unsettled() {
+            return self.settle_one(replica as usize);
+        }
         let mut list = std::mem::take(&mut self.settling);
         self.fleet.take_unsettled(&mut list);
         for &replica in &list {
-            let r = replica as usize;
-            let mut outcomes = std::mem::take(&mut self.outcomes);
-            let next = self.fleet.machines[r].next_event(self.now, &mut outcomes);
-            for outcome in outcomes.drain(..) {
-                self.outcome(outcome);
-            }
-            self.outcomes = outcomes;
-            self.fleet.agenda.set(r, next);
-            self.recorder.serving(r, self.now, next.is_some());
-            if self.recorder.laws.is_some() {
-                self.check_settled(r, next);
-            }
+            self.settle_one(replica as usize);
         }
         self.settling = list;
+    }
+
+    #[inline]
+    fn settle_one(&mut self, r: usize) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let next = self.fleet.machines[r].next_event(self.now, &mut outcomes);
+        for outcome in outcomes.drain(..) {
+            self.outcome(outcome);
+        }
+        self.outcomes = outcomes;
+        self.fleet.agenda.set(r, next);
+        self.recorder.serving(r, self.now, next.is_some());
+        if self.recorder.laws.is_some() {
+            self.check_settled(r, next);
+        }
     }
 
     /// A replica that rests has nothing to do; one that works is done later.

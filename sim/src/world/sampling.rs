@@ -2,10 +2,20 @@
 //! run: it doubles, and every second sample goes, whenever there are too many.
 
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_ledger::result::Sample;
+use windtunnel_ledger::result::{ReplicaSample, Sample};
 
-/// First guess of the distance.
+/// First guess of the distance, where nothing is known of the length.
 const FIRST_DISTANCE: SimDuration = SimDuration::from_millis(1);
+/// Where something is known, a run may still be shorter by this factor without losing a sample.
+const SHORTER: u64 = 4;
+
+/// A sample, replicas apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Totals {
+    pub(super) at_ns: u64,
+    pub(super) gateway_waiting: u32,
+    pub(super) in_system: u32,
+}
 
 /// Takes samples.
 #[derive(Debug)]
@@ -14,53 +24,79 @@ pub(super) struct Sampler {
     capacity: usize,
     distance: SimDuration,
     next: SimTime,
-    samples: Vec<Sample>,
+    samples: Vec<Totals>,
+    /// Of all samples, one after the other: as many for each.
+    replicas: Vec<ReplicaSample>,
 }
 
 impl Sampler {
-    pub(super) fn new(capacity: usize) -> Self {
+    /// For at most `capacity` samples of a run that ends about at `expected_end`; a time of zero says
+    /// nothing. It moves no sample that stays, and saves those that would not.
+    pub(super) fn new(capacity: usize, expected_end: SimTime) -> Self {
         // Halving needs a pair.
         let capacity = if capacity == 0 { 0 } else { capacity.max(2) };
+        let mut distance = FIRST_DISTANCE;
+        let fits = |distance: SimDuration| distance.saturating_mul(SHORTER * capacity as u64);
+        while capacity > 0 && SimTime::ZERO.saturating_add(fits(distance)) < expected_end {
+            distance = distance.saturating_mul(2);
+        }
         Self {
             capacity,
-            distance: FIRST_DISTANCE,
+            distance,
             next: if capacity == 0 {
                 SimTime::MAX
             } else {
                 SimTime::ZERO
             },
             samples: Vec::new(),
+            replicas: Vec::new(),
         }
     }
 
     /// Takes the samples due before `until`, while the system's state is still the one since the last
-    /// event; `look` reads it as of a given time.
+    /// event; `look` reads it as of a given time, and appends that of each replica.
     #[inline]
-    pub(super) fn up_to(&mut self, until: SimTime, mut look: impl FnMut(SimTime) -> Sample) {
+    pub(super) fn up_to(
+        &mut self,
+        until: SimTime,
+        mut look: impl FnMut(SimTime, &mut Vec<ReplicaSample>) -> Totals,
+    ) {
         while self.next < until {
             if self.samples.len() == self.capacity {
                 self.halve();
                 continue;
             }
-            self.samples.push(look(self.next));
+            self.samples.push(look(self.next, &mut self.replicas));
             self.next = self.next.saturating_add(self.distance);
         }
     }
 
     /// Drops every second sample. The distance doubles, and the next sample stays on its grid.
+    #[cold]
     fn halve(&mut self) {
-        let mut keep = false;
-        self.samples.retain(|_| {
-            keep = !keep;
-            keep
-        });
+        let each = self.replicas.len() / self.samples.len().max(1);
+        let kept = self.samples.len().div_ceil(2);
+        for i in 1..kept {
+            self.samples[i] = self.samples[2 * i];
+            self.replicas
+                .copy_within(2 * i * each..(2 * i + 1) * each, i * each);
+        }
+        self.samples.truncate(kept);
+        self.replicas.truncate(kept * each);
         self.distance = self.distance.saturating_mul(2);
         let last = self.samples.last().map_or(0, |s| s.at_ns);
         self.next = SimTime::from_nanos(last).saturating_add(self.distance);
     }
 
     pub(super) fn finish(self) -> Vec<Sample> {
-        self.samples
+        let each = self.replicas.len() / self.samples.len().max(1);
+        let sample = |(i, totals): (usize, &Totals)| Sample {
+            at_ns: totals.at_ns,
+            gateway_waiting: totals.gateway_waiting,
+            in_system: totals.in_system,
+            replicas: self.replicas[i * each..(i + 1) * each].to_vec(),
+        };
+        self.samples.iter().enumerate().map(sample).collect()
     }
 }
 
@@ -71,30 +107,47 @@ mod tests {
     #[test]
     fn samples_stay_few_and_equally_far_apart() {
         for end in [1_u64, 999_999, 7_000_000, 123_456_789, 86_400_000_000_000] {
-            let mut sampler = Sampler::new(100);
-            // Events come at odd times; each finds the samples before it taken.
-            let mut now = 0;
-            while now < end {
-                now = (now + 1 + now / 7).min(end);
-                sampler.up_to(SimTime::from_nanos(now), |at| Sample {
-                    at_ns: at.as_nanos(),
-                    ..Sample::default()
-                });
-            }
-            let samples = sampler.finish();
+            let samples = samples(end, SimTime::ZERO);
             assert!((1..=100).contains(&samples.len()), "{}", samples.len());
             assert!(end < 60_000_000 || samples.len() >= 50, "{}", samples.len());
             let step = samples.get(1).map_or(0, |s| s.at_ns);
             for (i, sample) in samples.iter().enumerate() {
                 assert_eq!(sample.at_ns, i as u64 * step);
+                let running: Vec<u32> = sample.replicas.iter().map(|r| r.running).collect();
+                assert_eq!(running, [sample.at_ns as u32, sample.at_ns as u32 + 1]);
+            }
+            // To know about when it ends saves work and changes nothing.
+            for guess in [end, 2 * end, end / 10] {
+                assert_eq!(self::samples(end, SimTime::from_nanos(guess)), samples);
             }
         }
     }
 
+    /// Events come at odd times; each finds the samples before it taken.
+    fn samples(end: u64, expected_end: SimTime) -> Vec<Sample> {
+        let mut sampler = Sampler::new(100, expected_end);
+        let mut now = 0;
+        while now < end {
+            now = (now + 1 + now / 7).min(end);
+            sampler.up_to(SimTime::from_nanos(now), |at, replicas| {
+                replicas.extend([0, 1].map(|more| ReplicaSample {
+                    running: at.as_nanos() as u32 + more,
+                    ..ReplicaSample::default()
+                }));
+                Totals {
+                    at_ns: at.as_nanos(),
+                    gateway_waiting: 0,
+                    in_system: 0,
+                }
+            });
+        }
+        sampler.finish()
+    }
+
     #[test]
     fn none_are_taken_unless_asked_for() {
-        let mut sampler = Sampler::new(0);
-        sampler.up_to(SimTime::from_nanos(u64::MAX - 1), |_| unreachable!());
+        let mut sampler = Sampler::new(0, SimTime::from_nanos(u64::MAX));
+        sampler.up_to(SimTime::from_nanos(u64::MAX - 1), |_, _| unreachable!());
         assert!(sampler.finish().is_empty());
     }
 }
