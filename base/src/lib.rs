@@ -9,6 +9,8 @@ pub mod queue;
 pub mod ladder;
 /// One named random generator; one stream per purpose and entity, from one seed.
 pub mod rng;
+/// The generator of Go, for reproducing systems that draw from it.
+pub mod go_rand;
 /// Samplers that draw the same on every platform.
 pub mod sample;
 /// Dense ids.

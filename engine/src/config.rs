@@ -94,6 +94,8 @@ pub struct ContinuousSpec {
     pub kv: KvSpec,
     /// How long a step takes.
     pub cost: CostSpec,
+    /// Time on the way in and out that holds up no step.
+    pub frontend: FrontendSpec,
     /// What a step draws; derived from the GPU if absent.
     pub energy: Option<EnergySpec>,
     /// Price of one GPU; its own if absent.
@@ -115,11 +117,26 @@ impl Default for ContinuousSpec {
             scheduler: SchedulerSpec::default(),
             kv: KvSpec::default(),
             cost: CostSpec::default(),
+            frontend: FrontendSpec::default(),
             energy: None,
             gpu_price: None,
             fast_forward: true,
         }
     }
+}
+
+/// The server in front of an engine: it parses and tokenizes requests, turns tokens back into text
+/// and sends them on, all beside the engine, so none of it holds up a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FrontendSpec {
+    /// From the request's arrival at the replica to the engine's waiting queue.
+    pub input: Span,
+    /// Added per output token on its way out: the first token comes out so much later, and every
+    /// gap between tokens is so much longer.
+    pub per_token: Span,
+    /// From the last token to the end of the answer.
+    pub completion: Span,
 }
 
 /// What a step runs. Limits are shared by all kinds.

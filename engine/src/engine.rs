@@ -31,6 +31,15 @@ pub struct EngineStats {
     pub kv_total: u64,
 }
 
+/// What leaves a replica at the end of the step in progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leaving {
+    /// Running requests whose last token that step computes.
+    pub requests: u32,
+    /// KV blocks that those hold and nobody else does.
+    pub kv_blocks: u64,
+}
+
 /// What happened to a request inside a replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -154,6 +163,13 @@ pub trait Engine {
 
     /// What telemetry would read at `now`.
     fn stats(&self, now: SimTime) -> EngineStats;
+
+    /// What is bound to leave at the end of the step that is in progress at `now`, having begun
+    /// before: it is known from the step's beginning, because outputs end where the truth says.
+    /// For systems that account for a step's results when it begins.
+    fn leaving(&self, _now: SimTime) -> Leaving {
+        Leaving::default()
+    }
 
     /// Says that somebody will read the prefix cache between two events
     /// ([`Self::cached_prefix_tokens`]), so that it must be exact at every instant. Unwatched, a

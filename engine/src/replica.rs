@@ -7,9 +7,9 @@ mod runs_on;
 /// Cost models made of files.
 mod tables;
 
-use crate::config::EngineSpec;
+use crate::config::{EngineSpec, FrontendSpec};
 use crate::continuous::ContinuousBatching;
-use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, StepObserver};
+use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
 use crate::kv::{Imbalance, KvLayout};
 use crate::request::Submission;
 use crate::station::Station;
@@ -44,6 +44,8 @@ pub struct ReplicaFacts {
     pub kv: Option<KvLayout>,
     /// Longest prompt plus output; no limit at a station.
     pub max_tokens_per_request: Option<u32>,
+    /// Time on the way in and out; none at a station.
+    pub frontend: FrontendSpec,
 }
 
 /// One replica.
@@ -173,6 +175,13 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.stats(now),
             Self::Station(station) => station.stats(now),
+        }
+    }
+
+    fn leaving(&self, now: SimTime) -> Leaving {
+        match self {
+            Self::Continuous(engine) => engine.leaving(now),
+            Self::Station(station) => station.leaving(now),
         }
     }
 

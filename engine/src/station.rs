@@ -2,7 +2,7 @@
 //! for checking the simulator against queueing theory.
 
 use crate::batch::BatchShape;
-use crate::config::{StationOrder, StationSpec};
+use crate::config::{FrontendSpec, StationOrder, StationSpec};
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Outcome, StepObserver};
 use crate::replica::ReplicaFacts;
 use crate::request::Submission;
@@ -107,6 +107,7 @@ impl Station {
             gpus: 0,
             kv: None,
             max_tokens_per_request: None,
+            frontend: FrontendSpec::default(),
         };
         Self {
             facts,

@@ -73,5 +73,7 @@ fn weighted(scorers: &[(ScorerKind, f64)]) -> RoutingSpec {
         scorers: scorers.iter().copied().collect::<BTreeMap<_, _>>(),
         picker: PickerKind::MaxScoreRandomTie,
         prefix_index: PrefixIndexSpec::default(),
+        normalize: false,
+        order: Vec::new(),
     }
 }

@@ -21,6 +21,8 @@ pub mod names;
 pub mod library;
 /// What shipped systems are made of.
 pub mod expand;
+/// Clusters of BLIS, as its command line says them.
+pub mod blis;
 /// Scenarios as text: complete, with origins, and what differs between two.
 pub mod show;
 /// A commented file to begin with.

@@ -48,6 +48,19 @@ pub struct FleetView<'a> {
     pub replicas: &'a [ReplicaView],
     /// What is cached where; empty unless the policy asked for [`Signals::cache`].
     pub cache: &'a dyn CacheView,
+    /// What changed since this policy was asked last.
+    pub news: News<'a>,
+}
+
+/// What changed in a fleet between two questions to the same policy, for policies that keep an
+/// order of the replicas instead of looking at each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News<'a> {
+    /// Anything may have: views, and which replicas are routable.
+    Everything,
+    /// At most the views of these replicas, each named once. All replicas are routable, now as the
+    /// last time, and each stands in the place of its id.
+    Only(&'a [ReplicaId]),
 }
 
 impl std::fmt::Debug for FleetView<'_> {
@@ -64,6 +77,8 @@ impl std::fmt::Debug for FleetView<'_> {
 pub struct Signals {
     /// [`ReplicaView::stats`].
     pub stats: bool,
+    /// Of those, what changes while nothing happens: memory, and the time of the reading.
+    pub passing: bool,
     /// [`FleetView::cache`].
     pub cache: bool,
 }

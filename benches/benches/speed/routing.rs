@@ -13,7 +13,7 @@ use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::policies::RoutingSpec;
 use windtunnel_sim::gateway::routing::{self, FleetFacts};
 use windtunnel_sim::view::{
-    CacheView, Feedback, FleetView, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy,
+    CacheView, Feedback, FleetView, News, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy,
 };
 
 /// Requests in flight at each replica, on average.
@@ -103,6 +103,7 @@ impl Gateway {
         let facts = FleetFacts {
             replicas,
             block_tokens: 16,
+            seed: 1,
         };
         let mut gateway = Self {
             policy: routing::build(&spec, &facts),
@@ -126,6 +127,7 @@ impl Gateway {
             now: self.now,
             replicas: &self.replicas,
             cache: &Blind,
+            news: News::Everything,
         };
         let mut cx = PolicyCx {
             rng: &mut self.rng,

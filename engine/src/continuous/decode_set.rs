@@ -154,6 +154,32 @@ impl DecodeSet {
         None
     }
 
+    /// The members that are done at this step count, in no order. Their entries are at the top of
+    /// the heap: nothing below a later one is looked at.
+    pub(crate) fn finishing_at<'a>(
+        &'a self,
+        at: u64,
+        seqs: &'a Sequences,
+    ) -> impl Iterator<Item = u32> + 'a {
+        let entries = self.finishing.as_slice();
+        let mut open = vec![0];
+        std::iter::from_fn(move || {
+            while let Some(i) = open.pop() {
+                let Some(&Reverse((done, admission, slot))) = entries.get(i) else {
+                    continue;
+                };
+                if done > at {
+                    continue;
+                }
+                open.extend([2 * i + 1, 2 * i + 2]);
+                if done == at && self.is_member(done, admission, slot, seqs) {
+                    return Some(slot);
+                }
+            }
+            None
+        })
+    }
+
     fn is_member(&self, at: u64, admission: u64, slot: u32, seqs: &Sequences) -> bool {
         seqs.live(slot).is_some_and(|s| {
             s.phase == Phase::Decoding && s.finish_at == at && s.admission == admission

@@ -114,6 +114,15 @@ impl Memory {
         pages.shared += self.device.publish(&mut pages.holding, prefix, tokens);
     }
 
+    /// Blocks that these requests hold, with so many tokens, and nobody else does.
+    pub(crate) fn held_alone(&self, requests: &[(&Pages, u32)]) -> u64 {
+        let private = requests
+            .iter()
+            .map(|&(pages, tokens)| self.blocks(tokens) - pages.shared);
+        let holdings = requests.iter().map(|(pages, _)| &pages.holding);
+        private.sum::<u64>() + self.device.shared_by_only(holdings)
+    }
+
     /// Ends a request's stay: it has blocks for `tokens` tokens, the last `unused` of which were
     /// never computed.
     pub(crate) fn release(&mut self, pages: &mut Pages, tokens: u32, unused: u32) {

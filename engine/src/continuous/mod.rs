@@ -29,11 +29,13 @@ mod preemption;
 mod run;
 /// Ending steps: tokens come out, requests leave.
 mod commit;
+/// Who leaves when the step in progress ends.
+mod leaving;
 
 use crate::batch::BatchShape;
 use crate::cost::{CostFn, CostModel};
 use crate::energy::EnergyFn;
-use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, StepObserver};
+use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
 use crate::kv::Imbalance;
 use crate::replica::ReplicaFacts;
 use crate::request::Submission;
@@ -401,6 +403,10 @@ impl Engine for ContinuousBatching {
             kv_cached: cached,
             kv_total: self.memory.total(),
         }
+    }
+
+    fn leaving(&self, now: SimTime) -> Leaving {
+        self.leaving_after(now)
     }
 
     fn watch_cache(&mut self, on: bool) {

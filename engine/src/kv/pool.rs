@@ -156,6 +156,23 @@ impl KvCache {
         (tokens, idle)
     }
 
+    /// Shared blocks that would no longer be held if these holdings were released.
+    pub(crate) fn shared_by_only<'a>(&self, holdings: impl Iterator<Item = &'a Holding>) -> u64 {
+        let mut met: Vec<(u32, u32)> = Vec::new();
+        for holding in holdings {
+            let mut slot = holding.node;
+            while slot != ROOT {
+                match met.iter_mut().find(|(node, _)| *node == slot) {
+                    Some((_, times)) => *times += 1,
+                    None => met.push((slot, 1)),
+                }
+                slot = self.tree[slot].parent;
+            }
+        }
+        let alone = met.iter().filter(|&&(slot, n)| self.tree[slot].refs == n);
+        alone.map(|&(slot, _)| self.tree[slot].blocks).sum()
+    }
+
     // --- the life of a sequence ----------------------------------------------------------
 
     /// Pins what [`Self::lookup`] would find, and says how many tokens that is.

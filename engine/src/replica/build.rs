@@ -53,6 +53,7 @@ pub(super) fn continuous(spec: &ContinuousSpec) -> Result<ContinuousBatching, En
         gpus,
         kv: Some(layout),
         max_tokens_per_request: Some(rules.max_tokens),
+        frontend: spec.frontend,
     };
     let host_blocks = spec.kv.swap_space.0 / rules.block_bytes.max(1);
     let memory = Memory::new(&layout, host_blocks);

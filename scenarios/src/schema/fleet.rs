@@ -62,4 +62,35 @@ pub struct TelemetrySpec {
     pub period: Span,
     /// Time from a scrape, or a cache event, to the gateway knowing it.
     pub delay: Span,
+    /// When replicas are read.
+    pub refresh: TelemetryRefresh,
+    /// With `refresh = "on_decision"`: time between two readings of what replicas have cached; `0s`
+    /// reads the live caches.
+    pub cache_period: Span,
+    /// How long a request counts at its replica: in statistics and, for the policy, in flight.
+    pub counted: Counted,
+}
+
+/// When replicas are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TelemetryRefresh {
+    /// Every `period`, from time zero on.
+    #[default]
+    Timer,
+    /// At a decision that finds the last reading at least `period` old; before the first one,
+    /// everything reads zero as of time zero (BLIS).
+    OnDecision,
+}
+
+/// How long a request counts at its replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Counted {
+    /// In statistics until its last step has ended, in flight until its answer has arrived.
+    #[default]
+    UntilAnswered,
+    /// Until its last step begins, blocks of memory included (BLIS, which accounts for a step's
+    /// results when it begins).
+    UntilLastStep,
 }

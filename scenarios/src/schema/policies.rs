@@ -141,6 +141,13 @@ pub enum RoutingSpec {
         /// How the prefix scorers follow caches.
         #[serde(default)]
         prefix_index: PrefixIndexSpec,
+        /// Divide the weights by their sum.
+        #[serde(default)]
+        normalize: bool,
+        /// Scorers in the order in which their scores are added, before those not named here. It
+        /// matters for the last bit of a sum, and so for what is equal.
+        #[serde(default)]
+        order: Vec<ScorerKind>,
     },
     /// SGLang's gateway as shipped: `cache_aware` with the defaults of its command line.
     #[serde(rename = "sglang-gateway")]
@@ -176,6 +183,9 @@ pub enum TieBreak {
     LowestId,
     /// Any of them, each as likely as the others.
     Random,
+    /// Any of them, drawn as BLIS draws: by Go's `math/rand`, seeded with the run's seed xor the
+    /// FNV-1a hash of `router`, and only if there are several.
+    GoRandom,
 }
 
 /// What counts as load.
@@ -193,6 +203,9 @@ pub enum LoadSignal {
     Waiting,
     /// Waiting and running requests, as telemetry has it.
     WaitingAndRunning,
+    /// Waiting and running requests, as telemetry has it, and those in flight, as the gateway
+    /// counts them: who has reached a replica counts twice (BLIS).
+    WaitingRunningInFlight,
     /// Share of KV blocks held, as telemetry has it. Differences count in billionths.
     KvUtilization,
     /// `4 * waiting + running` as telemetry has it, where requests sent since the last reading
@@ -261,6 +274,15 @@ pub enum ScorerKind {
     NoHitLru,
     /// Fewest running requests, scaled like `queue_depth`.
     Running,
+    /// `1 / (1 + waiting + running + in flight)` (BLIS).
+    LoadBalance,
+    /// Most cached prefix blocks by the replicas' cache events: `(cached - min) / (max - min)`, 1
+    /// for all if equal (BLIS, llm-d).
+    PrecisePrefixRank,
+    /// 1 for replicas with nothing in flight, else `(max - in flight) / max` (llm-d, BLIS).
+    IdleFirst,
+    /// Least `4 * waiting + running`, scaled like `queue_depth` (BLIS).
+    VllmDp,
 }
 
 /// Who among the scored.
@@ -272,6 +294,8 @@ pub enum PickerKind {
     MaxScore,
     /// The best; ties are drawn.
     MaxScoreRandomTie,
+    /// The best; ties are drawn as `go_random` draws for `least_loaded`.
+    MaxScoreGoRandomTie,
     /// Drawn with probability proportional to the score.
     WeightedRandom,
 }
@@ -286,6 +310,20 @@ pub struct PrefixIndexSpec {
     pub max_blocks: u32,
     /// Blocks that the approximate index keeps per replica, least recently used first out.
     pub capacity_blocks: u64,
+    /// Who leaves first of the blocks that one request used.
+    pub forget: ForgetOrder,
+}
+
+/// Which of the blocks that were used last by the same request an index forgets first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForgetOrder {
+    /// The end of the prompt: what is left is a beginning, and can be found.
+    #[default]
+    DeepestFirst,
+    /// The beginning of the prompt, as if its blocks were entered in that order (BLIS): what is
+    /// left behind it cannot be found until the beginning comes back.
+    ShallowestFirst,
 }
 
 impl Default for PrefixIndexSpec {
@@ -294,6 +332,7 @@ impl Default for PrefixIndexSpec {
             block_tokens: 16,
             max_blocks: 256,
             capacity_blocks: 31_250,
+            forget: ForgetOrder::DeepestFirst,
         }
     }
 }

@@ -40,7 +40,7 @@ impl Agenda {
     }
 
     /// A replica's next instant.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn get(&self, replica: usize) -> Option<SimTime> {
         Some(self.tree[self.leaves + replica]).filter(|&at| at < SimTime::MAX)
     }

@@ -2,6 +2,7 @@
 //! its memory.
 
 use windtunnel_base::units::{MicroJoules, NanoUsd};
+use windtunnel_engine::config::FrontendSpec;
 use windtunnel_engine::engine::Engine;
 use windtunnel_engine::replica::Replica;
 
@@ -18,6 +19,11 @@ pub trait Machine: Engine {
 
     /// Tokens per block of its prefix cache; 16 where there is none.
     fn block_tokens(&self) -> u32;
+
+    /// Time on its way in and out that holds up no step.
+    fn frontend(&self) -> FrontendSpec {
+        FrontendSpec::default()
+    }
 
     /// Checks that held, cached and free memory make up the total. Cheap, unless `thorough`: then it
     /// counts everything anew.
@@ -42,6 +48,10 @@ impl Machine for Replica {
 
     fn block_tokens(&self) -> u32 {
         self.kv_layout().map_or(16, |layout| layout.block_size)
+    }
+
+    fn frontend(&self) -> FrontendSpec {
+        self.facts().frontend
     }
 
     fn check_memory(&self, thorough: bool) -> Result<(), Discrepancy> {

@@ -15,8 +15,7 @@ pub(crate) mod telemetry;
 use agenda::Agenda;
 use machine::Machine;
 use network::Network;
-use windtunnel_base::time::SimTime;
-use windtunnel_engine::engine::EngineStats;
+use windtunnel_engine::config::FrontendSpec;
 
 /// The replicas of a run.
 #[derive(Debug)]
@@ -24,8 +23,12 @@ pub(crate) struct Fleet<M> {
     pub(crate) machines: Vec<M>,
     pub(crate) agenda: Agenda,
     pub(crate) network: Network,
+    /// Time on the way in and out of each replica.
+    pub(crate) frontends: Vec<FrontendSpec>,
     /// Replicas that something happened to at this instant: their next step is not settled.
     unsettled: Vec<u32>,
+    /// Replicas that something happened to since they were last taken from here.
+    touched: Vec<u32>,
     states: Vec<State>,
 }
 
@@ -33,7 +36,7 @@ pub(crate) struct Fleet<M> {
 struct State {
     /// It is listed in `unsettled`.
     unsettled: bool,
-    /// Something happened to it since its statistics were last read.
+    /// It is listed in `touched`.
     touched: bool,
 }
 
@@ -43,6 +46,7 @@ impl<M: Machine> Fleet<M> {
             agenda: Agenda::new(machines.len()),
             unsettled: Vec::with_capacity(machines.len()),
             // Nothing has ever been read of them.
+            touched: (0..machines.len() as u32).collect(),
             states: vec![
                 State {
                     unsettled: false,
@@ -51,6 +55,7 @@ impl<M: Machine> Fleet<M> {
                 machines.len()
             ],
             network,
+            frontends: machines.iter().map(Machine::frontend).collect(),
             machines,
         }
     }
@@ -59,10 +64,17 @@ impl<M: Machine> Fleet<M> {
     #[inline]
     pub(crate) fn touch(&mut self, replica: usize) {
         let state = &mut self.states[replica];
-        state.touched = true;
         if !state.unsettled {
             state.unsettled = true;
             self.unsettled.push(replica as u32);
+        }
+        self.note_change(replica);
+    }
+
+    #[inline]
+    fn note_change(&mut self, replica: usize) {
+        if !std::mem::replace(&mut self.states[replica].touched, true) {
+            self.touched.push(replica as u32);
         }
     }
 
@@ -91,14 +103,18 @@ impl<M: Machine> Fleet<M> {
         list.sort_unstable();
         for &replica in &*list {
             self.states[replica as usize].unsettled = false;
+            // Settling changes it once more, after whoever read it in this instant.
+            self.note_change(replica as usize);
         }
     }
 
-    /// A replica's statistics at `now`, if they can differ from those read last: something happened
-    /// to it, or it is at work.
-    #[inline]
-    pub(crate) fn news(&mut self, replica: usize, now: SimTime) -> Option<EngineStats> {
-        let touched = std::mem::take(&mut self.states[replica].touched);
-        (touched || self.agenda.get(replica).is_some()).then(|| self.machines[replica].stats(now))
+    /// Moves the replicas that something happened to since the last call to `list`, in no order.
+    /// Of the others, nothing but what passes with time can differ.
+    pub(crate) fn take_touched(&mut self, list: &mut Vec<u32>) {
+        list.clear();
+        std::mem::swap(list, &mut self.touched);
+        for &replica in &*list {
+            self.states[replica as usize].touched = false;
+        }
     }
 }

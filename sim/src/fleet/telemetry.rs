@@ -13,6 +13,34 @@ pub(crate) enum Telemetry {
     Live,
     /// Scrapes that arrive later.
     Scraped(Scrapes),
+    /// The gateway reads for itself when it needs to know and its last reading is so old.
+    OnDecision(Pace),
+}
+
+/// Readings that are taken when somebody asks and the last one is `period` old. Time zero counts as
+/// the first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    period: SimDuration,
+    last: SimTime,
+}
+
+impl Pace {
+    pub(crate) const fn new(period: SimDuration) -> Self {
+        Self {
+            period,
+            last: SimTime::ZERO,
+        }
+    }
+
+    /// Whether somebody who asks at `now` takes a reading.
+    pub(crate) fn is_due(&mut self, now: SimTime) -> bool {
+        let due = now.since(self.last) >= self.period;
+        if due {
+            self.last = now;
+        }
+        due
+    }
 }
 
 /// Scrapes under way to the gateway.

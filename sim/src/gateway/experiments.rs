@@ -2,7 +2,7 @@
 //! run through the policies and the ring that scenarios use.
 
 use crate::gateway::routing::{FleetFacts, HashRing, build};
-use crate::view::{CacheView, FleetView, Observed, PolicyCx, ReplicaView, Route};
+use crate::view::{CacheView, FleetView, News, Observed, PolicyCx, ReplicaView, Route};
 use windtunnel_base::ids::{ClassId, ReplicaId, RequestId, TenantId};
 use windtunnel_base::rng::{Streams, mix64};
 use windtunnel_base::time::SimTime;
@@ -32,6 +32,7 @@ pub fn balls_in_bins(spec: &RoutingSpec, bins: u32, balls: u32, seed: u64) -> Ve
     let facts = FleetFacts {
         replicas: bins as usize,
         block_tokens: 16,
+        seed,
     };
     let mut policy = build(spec, &facts);
     let mut rng = Streams::new(seed).stream("routing", 0);
@@ -54,6 +55,7 @@ pub fn balls_in_bins(spec: &RoutingSpec, bins: u32, balls: u32, seed: u64) -> Ve
             now: SimTime::ZERO,
             replicas: &replicas,
             cache: &NothingCached,
+            news: News::Everything,
         };
         let mut cx = PolicyCx {
             rng: &mut rng,

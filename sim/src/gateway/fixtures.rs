@@ -1,6 +1,8 @@
 //! Requests and fleets for the tests of the gateway.
 
-use crate::view::{CacheView, FleetView, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy};
+use crate::view::{
+    CacheView, FleetView, News, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy,
+};
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ClassId, ReplicaId, RequestId, TenantId};
 use windtunnel_base::rng::Rng;
@@ -80,6 +82,7 @@ pub(super) fn decide(
         now: SimTime::ZERO,
         replicas,
         cache: &cache,
+        news: News::Everything,
     };
     let mut scores = Vec::new();
     let mut cx = PolicyCx {

@@ -5,7 +5,7 @@
 
 use crate::gateway::experiments::idle_replica;
 use crate::gateway::routing::{FleetFacts, build};
-use crate::view::{CacheView, FleetView, PolicyCx, Route};
+use crate::view::{CacheView, FleetView, News, PolicyCx, Route};
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ClassId, ReplicaId, RequestId, TenantId};
 use windtunnel_base::rng::Streams;
@@ -94,6 +94,7 @@ pub fn replay<'a>(
     let facts = FleetFacts {
         replicas: nodes,
         block_tokens: fleet.block_tokens,
+        seed,
     };
     let mut policy = build(spec, &facts);
     let mut rng = Streams::new(seed).stream("routing", 0);
@@ -139,6 +140,7 @@ pub fn replay<'a>(
             now: SimTime::ZERO,
             replicas: &replicas,
             cache: &Live(&cached),
+            news: News::Everything,
         };
         let mut cx = PolicyCx {
             rng: &mut rng,

@@ -1,27 +1,26 @@
 //! The gateway's side of the world: who gets in, who waits, who goes where, and what comes back.
 
-use super::requests::Place;
+use super::requests::{NOT_YET, Place};
+use super::signals::{self, Cache, Changes, LiveCaches, Nothing};
 use super::{World, requests::Requests};
-use crate::event::{Event, Hop};
+use crate::event::Hop;
 use crate::fleet::machine::Machine;
-use crate::fleet::telemetry::{Scrapes, Telemetry};
+use crate::fleet::telemetry::Telemetry;
 use crate::gateway::admission::Admission;
-use crate::gateway::prefix_index::DelayedCacheView;
 use crate::gateway::queue::WaitingRoom;
 use crate::gateway::routing::{self, FleetFacts};
 use crate::laws::{Verdict, bounds};
 use crate::view::{
-    CacheView, Feedback, FleetView, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy, Signals,
+    Feedback, FleetView, News, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy, Signals,
 };
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_engine::engine::CacheEvent;
-use windtunnel_engine::request::RequestView;
 use windtunnel_ledger::decision::{Candidate, Decision, GatewayTotals};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::fleet::Counted;
 
 /// The gateway and all it knows.
 pub(super) struct Gateway {
@@ -30,18 +29,26 @@ pub(super) struct Gateway {
     admission: Admission,
     pub(super) room: WaitingRoom,
     /// Most requests in flight at one replica.
-    max_in_flight: u32,
+    pub(super) max_in_flight: u32,
     policy: Box<dyn RoutingPolicy>,
-    signals: Signals,
+    pub(super) signals: Signals,
     pub(super) wants_feedback: bool,
     rng: Rng,
-    views: Vec<ReplicaView>,
+    pub(super) views: Vec<ReplicaView>,
     /// Replicas at `max_in_flight`.
-    full: usize,
-    /// The replicas that are not, while some are.
-    offered: Vec<ReplicaView>,
-    telemetry: Telemetry,
-    cache: Cache,
+    pub(super) full: usize,
+    /// The replicas that are not, while some are; or all, as the policy is to see them.
+    pub(super) offered: Vec<ReplicaView>,
+    /// Answers under way from each replica.
+    pub(super) answering: Vec<u32>,
+    pub(super) counted: Counted,
+    pub(super) changes: Changes,
+    /// What passes with time is not read: replicas that nothing happened to read as before.
+    pub(super) follows_changes: bool,
+    /// Those that something happened to since the last decision.
+    pub(super) touched: Vec<u32>,
+    pub(super) telemetry: Telemetry,
+    pub(super) cache: Cache,
     /// Admitted and not yet answered or dropped.
     in_system: u64,
     pub(super) totals: GatewayTotals,
@@ -49,39 +56,6 @@ pub(super) struct Gateway {
     watch: Option<RequestId>,
     scores: Vec<f64>,
     pub(super) decisions: Vec<Decision>,
-}
-
-/// How the gateway knows what is cached where.
-enum Cache {
-    /// It does not ask.
-    Blind,
-    /// It sees the live caches (an oracle).
-    Live,
-    /// Reports of changes that take a while; and a buffer for them.
-    Reported(DelayedCacheView, Vec<CacheEvent>),
-}
-
-/// What is known of caches by those who know nothing.
-struct Nothing;
-
-impl CacheView for Nothing {
-    fn cached_tokens(&self, _: &RequestView<'_>, tokens: &mut Vec<u32>) {
-        tokens.clear();
-    }
-}
-
-/// The caches themselves.
-struct LiveCaches<'a, M>(&'a [M]);
-
-impl<M: Machine> CacheView for LiveCaches<'_, M> {
-    fn cached_tokens(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>) {
-        tokens.clear();
-        tokens.extend(
-            self.0
-                .iter()
-                .map(|m| m.cached_prefix_tokens(request.prefix, request.prompt_tokens)),
-        );
-    }
 }
 
 impl Gateway {
@@ -97,37 +71,16 @@ impl Gateway {
         let facts = FleetFacts {
             replicas: machines.len(),
             block_tokens: machines.first().map_or(16, Machine::block_tokens),
+            seed: streams.seed(),
         };
         let policy = routing::build(&spec.routing, &facts);
         let signals = policy.signals();
-        let scrape = &scenario.fleet.telemetry;
-        let delay = scrape.delay.0;
+        let spec_of_telemetry = &scenario.fleet.telemetry;
         // A system that is modelled as shipped brings its own pace, unless the scenario sets one.
-        let period = if scrape.period.0.is_zero() {
-            let shipped = routing::expand(&spec.routing).1;
-            shipped.map_or(SimDuration::ZERO, |period| period.0)
-        } else {
-            scrape.period.0
-        };
-        let telemetry = match (signals.stats, period.is_zero()) {
-            (false, _) => Telemetry::Off,
-            (true, true) => Telemetry::Live,
-            (true, false) => Telemetry::Scraped(Scrapes::new(period, delay)),
-        };
-        let cache = match (signals.cache, delay.is_zero()) {
-            (false, _) => Cache::Blind,
-            (true, true) => {
-                machines.iter_mut().for_each(|m| m.watch_cache(true));
-                Cache::Live
-            }
-            (true, false) => {
-                machines
-                    .iter_mut()
-                    .for_each(|m| m.record_cache_events(true));
-                let blocks = machines.iter().map(Machine::block_tokens).collect();
-                Cache::Reported(DelayedCacheView::new(blocks, delay), Vec::new())
-            }
-        };
+        let shipped = routing::expand(&spec.routing).1.map(|period| period.0);
+        let counted = spec_of_telemetry.counted;
+        let telemetry = signals::telemetry(spec_of_telemetry, signals, shipped);
+        let cache = signals::cache(spec_of_telemetry, signals, machines);
         let view = |id: usize| ReplicaView {
             id: ReplicaId::from(id),
             stats: Observed::default(),
@@ -148,6 +101,11 @@ impl Gateway {
             views: (0..machines.len()).map(view).collect(),
             full: 0,
             offered: Vec::new(),
+            answering: vec![0; machines.len()],
+            counted,
+            changes: Changes::new(machines.len()),
+            follows_changes: !signals.passing && counted == Counted::UntilAnswered,
+            touched: Vec::new(),
             telemetry,
             cache,
             in_system: 0,
@@ -181,7 +139,7 @@ impl Gateway {
     pub(super) const fn scrape_period(&self) -> Option<SimDuration> {
         match &self.telemetry {
             Telemetry::Scraped(scrapes) => Some(scrapes.period()),
-            Telemetry::Off | Telemetry::Live => None,
+            Telemetry::Off | Telemetry::Live | Telemetry::OnDecision(_) => None,
         }
     }
 
@@ -255,13 +213,11 @@ impl<M: Machine> World<'_, M> {
     fn route(&mut self, slot: u32) {
         self.read_signals();
         let gateway = &mut self.gateway;
-        let offered = if gateway.full == 0 {
-            &gateway.views
+        gateway.leave_out_full();
+        let (offered, news) = if gateway.offers_all() {
+            (&gateway.views, gateway.changes.news())
         } else {
-            let room = |v: &&ReplicaView| v.in_flight < gateway.max_in_flight;
-            gateway.offered.clear();
-            gateway.offered.extend(gateway.views.iter().filter(room));
-            &gateway.offered
+            (&gateway.offered, News::Everything)
         };
         let live = LiveCaches(&self.fleet.machines);
         let fleet = FleetView {
@@ -270,8 +226,9 @@ impl<M: Machine> World<'_, M> {
             cache: match &gateway.cache {
                 Cache::Blind => &Nothing,
                 Cache::Live => &live,
-                Cache::Reported(view, _) => view,
+                Cache::Reported(view, _) | Cache::Copied(view, ..) => view,
             },
+            news,
         };
         let request = self.requests.view(slot);
         let record = gateway.record_decisions || gateway.watch == Some(request.id);
@@ -281,8 +238,12 @@ impl<M: Machine> World<'_, M> {
         };
         let route = gateway.policy.route(&request, &fleet, &mut cx);
         if record {
-            let reads_stats = gateway.signals.stats;
-            let decision = describe(request.id, &fleet, reads_stats, route, &gateway.scores);
+            let age = match &gateway.telemetry {
+                Telemetry::Off => None,
+                Telemetry::Live => Some(Age::None),
+                Telemetry::Scraped(_) | Telemetry::OnDecision(_) => Some(Age::SinceReading),
+            };
+            let decision = describe(request.id, &fleet, age, route, &gateway.scores);
             gateway.decisions.push(decision);
             gateway.scores.clear();
         }
@@ -291,6 +252,7 @@ impl<M: Machine> World<'_, M> {
                 let lawful = bounds::route(self.now, request.id, replica, offered);
                 let breach = lawful.is_err();
                 self.recorder.judge(lawful);
+                gateway.told();
                 if !breach {
                     self.dispatch(slot, replica);
                 }
@@ -315,13 +277,15 @@ impl<M: Machine> World<'_, M> {
         view.total_tokens += u64::from(prompt)
             + u64::from(flight.arrival.predicted_output_tokens.unwrap_or_default());
         gateway.full += usize::from(view.in_flight == gateway.max_in_flight);
+        gateway.changes.note(replica);
         gateway.totals.dispatched += 1;
         flight.place = Place::Out;
         flight.replica = Some(replica);
         flight.dispatched = self.now;
         self.recorder.dispatched(replica, prompt);
         self.fact(slot, Fact::Dispatched(replica));
-        self.hop(slot, self.fleet.network.replica, Hop::ToReplica);
+        let way = self.fleet.network.replica + self.fleet.frontends[replica.index()].input.0;
+        self.hop(slot, way, Hop::ToReplica);
     }
 
     /// Turns a request away at the gateway, which has nothing of it.
@@ -342,6 +306,8 @@ impl<M: Machine> World<'_, M> {
         gateway.full -= usize::from(view.in_flight == gateway.max_in_flight);
         let lawful = bounds::release(self.now, view, flight.arrival.prompt_tokens);
         self.recorder.judge(lawful);
+        gateway.changes.note(replica);
+        gateway.answering[replica.index()] -= u32::from(flight.generated != NOT_YET);
         gateway.in_system -= 1;
         gateway.feedback(&self.requests, slot, feedback, self.now);
         self.gone(slot);
@@ -423,68 +389,36 @@ impl<M: Machine> World<'_, M> {
         self.requests.get_mut(slot).place = Place::Gone;
         self.leaving.push(slot);
     }
+}
 
-    /// Brings what the policy reads up to date.
-    fn read_signals(&mut self) {
-        let (gateway, fleet, now) = (&mut self.gateway, &mut self.fleet, self.now);
-        match &mut gateway.telemetry {
-            Telemetry::Off => {}
-            Telemetry::Live => {
-                for (replica, view) in gateway.views.iter_mut().enumerate() {
-                    if let Some(stats) = fleet.news(replica, now) {
-                        view.stats.value = stats;
-                    }
-                    view.stats.read_at = now;
-                }
-            }
-            Telemetry::Scraped(scrapes) => scrapes.arrived(now, |read_at, stats| {
-                for (view, &value) in gateway.views.iter_mut().zip(stats) {
-                    view.stats = Observed { value, read_at };
-                }
-            }),
-        }
-        if let Cache::Reported(view, buffer) = &mut gateway.cache {
-            for (replica, machine) in fleet.machines.iter_mut().enumerate() {
-                machine.take_cache_events(buffer);
-                view.record(ReplicaId::from(replica), buffer);
-                buffer.clear();
-            }
-            view.advance(now);
-        }
-        debug_assert!(
-            gateway.signals.cache == !matches!(gateway.cache, Cache::Blind),
-            "a policy changed its signals"
-        );
-    }
-
-    /// Telemetry reads every replica, and will again.
-    pub(super) fn scrape(&mut self) {
-        if let Telemetry::Scraped(scrapes) = &mut self.gateway.telemetry {
-            let now = self.now;
-            scrapes.read(now, self.fleet.machines.iter().map(|m| m.stats(now)));
-            let next = now.saturating_add(scrapes.period());
-            self.queue
-                .schedule(next, Event::Scrape.class(), Event::Scrape);
-        }
-    }
+/// How old statistics are, where a policy reads them.
+#[derive(Clone, Copy)]
+enum Age {
+    /// They are live.
+    None,
+    /// As their reading.
+    SinceReading,
 }
 
 /// A decision as it is kept.
 fn describe(
     request: RequestId,
     fleet: &FleetView<'_>,
-    reads_stats: bool,
+    age: Option<Age>,
     route: Route,
     scores: &[f64],
 ) -> Decision {
-    let age = |v: &ReplicaView| fleet.now.since(v.stats.read_at).as_nanos();
+    let nanos = |v: &ReplicaView, age| match age {
+        Age::None => 0,
+        Age::SinceReading => fleet.now.since(v.stats.read_at).as_nanos(),
+    };
     let candidate = |v: &ReplicaView| Candidate {
         replica: v.id.0,
         score: scores.get(v.id.index()).copied(),
         in_flight: v.in_flight,
         running: v.stats.value.running,
         waiting: v.stats.value.waiting,
-        telemetry_age_ns: reads_stats.then(|| age(v)),
+        telemetry_age_ns: age.map(|age| nanos(v, age)),
     };
     let (replica, refused) = match route {
         Route::To(replica) => (Some(replica.0), None),

@@ -12,6 +12,8 @@ mod sampling;
 mod client;
 /// The gateway's side.
 mod gateway;
+/// What the gateway knows when it decides.
+mod signals;
 /// The replicas' side.
 mod replica;
 

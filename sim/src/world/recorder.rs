@@ -41,6 +41,8 @@ pub(super) struct Recorder {
     pub(super) laws: Option<Box<Laws>>,
     broken: Option<Box<Violation>>,
     meters: Vec<Meter>,
+    /// Time that each replica's frontend takes for a token.
+    per_token: Vec<SimDuration>,
     watch: Option<RequestId>,
     watched: Vec<Entry>,
     /// Steps that were not told yet, if anybody listens.
@@ -84,6 +86,7 @@ impl Recorder {
             laws: laws.then(Box::default),
             broken: None,
             meters: machines.iter().map(meter).collect(),
+            per_token: machines.iter().map(|m| m.frontend().per_token.0).collect(),
             watch,
             watched: Vec::new(),
             steps: log_steps.then(Vec::new),
@@ -176,6 +179,7 @@ impl Recorder {
             collector: &mut self.collector,
             steps: self.steps.as_mut(),
             replica,
+            per_token: self.per_token[replica],
         }
     }
 
@@ -258,13 +262,15 @@ pub(super) struct Listener<'a> {
     collector: &'a mut Collector,
     steps: Option<&'a mut Vec<Step>>,
     replica: usize,
+    /// What the replica's frontend adds to each gap.
+    per_token: SimDuration,
 }
 
 impl StepObserver for Listener<'_> {
     #[inline]
     fn token_gap(&mut self, at: SimTime, class: ClassId, gap: SimDuration, count: u64) {
         if self.meter.counts(at) {
-            self.collector.gap(at, class, gap, count);
+            self.collector.gap(at, class, gap + self.per_token, count);
         }
     }
 

@@ -3,7 +3,7 @@
 //! that begins then is the replica's to say, and does not depend on what was told first.
 
 use super::World;
-use super::requests::NOT_YET;
+use super::requests::{NOT_YET, Place};
 use crate::event::Hop;
 use crate::fleet::machine::Machine;
 use crate::laws::{Law, Violation, memory::Memory, progress::Progress};
@@ -161,10 +161,12 @@ impl<M: Machine> World<'_, M> {
                 self.fact(slot, Fact::Started { cached_tokens });
             }
             Outcome::FirstToken => {
-                flight.first_token = now.saturating_add(self.fleet.network.all_the_way());
+                let out = flight.frontend_time(&self.fleet.frontends, 1);
+                let way = self.fleet.network.all_the_way() + out;
+                flight.first_token = now.saturating_add(way);
                 self.fact(slot, Fact::FirstToken);
                 if self.gateway.wants_feedback {
-                    self.hop(slot, self.fleet.network.replica, Hop::TokenSeen);
+                    self.hop(slot, self.fleet.network.replica + out, Hop::TokenSeen);
                 }
             }
             Outcome::Preempted { generated } => {
@@ -173,8 +175,14 @@ impl<M: Machine> World<'_, M> {
             }
             Outcome::Finished => {
                 flight.generated = now;
+                let out = flight.answer_time(&self.fleet.frontends);
+                if flight.place == Place::Out
+                    && let Some(replica) = flight.replica
+                {
+                    self.gateway.answering[replica.index()] += 1;
+                }
                 self.fact(slot, Fact::Generated);
-                self.hop(slot, self.fleet.network.replica, Hop::AnswerSeen);
+                self.hop(slot, self.fleet.network.replica + out, Hop::AnswerSeen);
             }
             Outcome::Cancelled { .. } => {}
         }

@@ -5,7 +5,8 @@ use windtunnel_base::content::Extent;
 use windtunnel_base::directory::Directory;
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::queue::EventKey;
-use windtunnel_base::time::SimTime;
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_engine::config::FrontendSpec;
 use windtunnel_engine::request::{RequestView, Submission};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::workload::Arrival;
@@ -80,6 +81,21 @@ impl Flight {
             preemptions: 0,
             verdict: None,
         }
+    }
+
+    /// What its replica's frontend takes to bring out so many tokens.
+    pub(super) fn frontend_time(&self, frontends: &[FrontendSpec], tokens: u32) -> SimDuration {
+        self.replica.map_or(SimDuration::ZERO, |replica| {
+            let per_token = frontends[replica.index()].per_token.0;
+            per_token.saturating_mul(u64::from(tokens))
+        })
+    }
+
+    /// What its replica's frontend takes to bring out the whole answer.
+    pub(super) fn answer_time(&self, frontends: &[FrontendSpec]) -> SimDuration {
+        let tokens = self.arrival.truth.output_tokens.max(1);
+        let completion = self.replica.map(|r| frontends[r.index()].completion.0);
+        self.frontend_time(frontends, tokens) + completion.unwrap_or_default()
     }
 
     /// Its row, having ended so at `now`. Objectives are not judged yet.

@@ -12,4 +12,4 @@ pub mod routed;
 pub mod reported;
 
 pub use reported::{DelayedCacheView, ReportedIndex};
-pub use routed::{RoutedIndex, RoutedLimits};
+pub use routed::{Found, RoutedIndex, RoutedLimits};

@@ -11,9 +11,11 @@
 use crate::gateway::prefix_index::walk::{self, Step};
 use crate::gateway::recency::{Arena, Links, NONE, Recency};
 use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::request::RequestView;
+use windtunnel_scenarios::schema::policies::ForgetOrder;
 
 /// What an index keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,10 +30,44 @@ pub struct RoutedLimits {
     pub ttl: Option<SimDuration>,
 }
 
+/// Blocks of a prompt by replica, for the replicas that have any.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// By id; zero for those not listed.
+    blocks: Vec<u32>,
+    replicas: Vec<u32>,
+}
+
+impl Found {
+    /// Blocks found from the beginning of the prompt.
+    #[inline]
+    pub fn blocks(&self, replica: ReplicaId) -> u32 {
+        self.blocks.get(replica.index()).copied().unwrap_or(0)
+    }
+
+    /// The replicas for which anything was found, in no order.
+    pub fn replicas(&self) -> &[u32] {
+        &self.replicas
+    }
+
+    /// Forgets everything, for a fleet of so many replicas.
+    fn clear(&mut self, replicas: usize) {
+        for replica in self.replicas.drain(..) {
+            self.blocks[replica as usize] = 0;
+        }
+        self.blocks.resize(replicas, 0);
+    }
+}
+
 /// What was routed where.
 #[derive(Clone, Debug)]
 pub struct RoutedIndex {
     limits: RoutedLimits,
+    forget: ForgetOrder,
+    /// When what was routed to whom, as long as that may still expire.
+    routed: VecDeque<(SimTime, u32)>,
+    /// A buffer.
+    found: Found,
     /// Place in the tree of prefixes → the first of its holdings.
     places: FxHashMap<u64, u32>,
     holdings: Arena<Holding>,
@@ -84,6 +120,9 @@ impl RoutedIndex {
         assert!(limits.block_tokens > 0, "a block holds tokens");
         Self {
             limits,
+            forget: ForgetOrder::DeepestFirst,
+            routed: VecDeque::new(),
+            found: Found::default(),
             places: FxHashMap::default(),
             holdings: Arena::default(),
             segments: Arena::default(),
@@ -91,6 +130,13 @@ impl RoutedIndex {
             replicas: Vec::new(),
             walk: Vec::new(),
         }
+    }
+
+    /// The same, with another order of forgetting.
+    #[must_use]
+    pub fn forgetting(mut self, order: ForgetOrder) -> Self {
+        self.forget = order;
+        self
     }
 
     /// Tokens per block.
@@ -122,20 +168,40 @@ impl RoutedIndex {
         replicas: usize,
         blocks: &mut Vec<u32>,
     ) {
+        let mut found = std::mem::take(&mut self.found);
+        self.find(request, now, replicas, &mut found);
+        blocks.clear();
+        blocks.extend_from_slice(&found.blocks);
+        self.found = found;
+    }
+
+    /// As [`Self::matches`], in time proportional to the replicas that match.
+    pub fn find(
+        &mut self,
+        request: &RequestView<'_>,
+        now: SimTime,
+        replicas: usize,
+        found: &mut Found,
+    ) {
         self.expire(now);
         self.plan_walk(request);
-        blocks.clear();
-        blocks.resize(replicas, 0);
+        found.clear(replicas);
         for step in &self.walk {
             let mut onward = false;
             let mut at = self.places.get(&step.place).copied().unwrap_or(NONE);
             while at != NONE {
                 let holding = &self.holdings[at];
-                if let Some(found) = blocks.get_mut(holding.replica as usize) {
-                    // What is deeper was never routed without what is above it, and leaves first.
-                    debug_assert_eq!(*found, step.start, "a match without its beginning");
-                    *found = holding.end.min(step.end);
-                    onward |= holding.end >= step.end;
+                let end = self.contiguous(holding, step);
+                if let Some(blocks) = found.blocks.get_mut(holding.replica as usize) {
+                    // What is deeper was never routed without what is above it; but that may
+                    // have been forgotten.
+                    if *blocks == step.start && end > step.start {
+                        if step.start == 0 {
+                            found.replicas.push(holding.replica);
+                        }
+                        *blocks = end;
+                        onward |= end == step.end;
+                    }
                 }
                 at = holding.next;
             }
@@ -143,6 +209,19 @@ impl RoutedIndex {
                 return;
             }
         }
+    }
+
+    /// How far a holding goes without a gap from the beginning of a step, at most to its end.
+    fn contiguous(&self, holding: &Holding, step: &Step) -> u32 {
+        if self.forget == ForgetOrder::DeepestFirst {
+            return holding.end.min(step.end);
+        }
+        let (mut at, mut end) = (holding.first, step.start);
+        while at != NONE && self.segments[at].start <= end && end < step.end {
+            end = end.max(self.segments[at].end);
+            at = self.segments[at].deeper;
+        }
+        end.min(step.end)
     }
 
     /// Notes that a request was routed to a replica: all its blocks are now the replica's most
@@ -157,20 +236,37 @@ impl RoutedIndex {
             };
             self.replicas.resize(replica as usize + 1, empty);
         }
-        // Deepest first, so that among equals the deepest is forgotten first.
+        if self.limits.ttl.is_some() {
+            self.routed.push_back((now, replica));
+        }
         let total = self.blocks_of(request);
         let shared = self.walk.last().map_or(0, |step| step.end);
-        if total > shared {
-            self.push_segment(replica, NONE, shared, total, now);
-            self.replicas[replica as usize].blocks += u64::from(total - shared);
-        }
-        for i in (0..self.walk.len()).rev() {
-            let step = self.walk[i];
-            self.touch(replica, step, now);
+        // The last to be touched is the last to be forgotten.
+        match self.forget {
+            ForgetOrder::DeepestFirst => {
+                self.push_unshared(replica, shared, total, now);
+                for i in (0..self.walk.len()).rev() {
+                    self.touch(replica, self.walk[i], now);
+                }
+            }
+            ForgetOrder::ShallowestFirst => {
+                for i in 0..self.walk.len() {
+                    self.touch(replica, self.walk[i], now);
+                }
+                self.push_unshared(replica, shared, total, now);
+            }
         }
         while self.replicas[replica as usize].blocks > self.limits.capacity_blocks {
             let over = self.replicas[replica as usize].blocks - self.limits.capacity_blocks;
             self.forget_oldest(replica, over);
+        }
+    }
+
+    /// Blocks that nobody can ask for again, which take up room all the same.
+    fn push_unshared(&mut self, replica: u32, start: u32, end: u32, now: SimTime) {
+        if end > start {
+            self.push_segment(replica, NONE, start, end, now);
+            self.replicas[replica as usize].blocks += u64::from(end - start);
         }
     }
 
@@ -185,13 +281,17 @@ impl RoutedIndex {
 
     fn touch(&mut self, replica: u32, step: Step, now: SimTime) {
         let at = self.holding_of(replica, step);
+        let mut there = 0;
         // Segments that end inside the touched blocks are all newer than those that do not.
         while self.holdings[at].first != NONE {
             let top = self.holdings[at].first;
-            if self.segments[top].end > step.end {
-                self.segments[top].start = self.segments[top].start.max(step.end);
+            let segment = &mut self.segments[top];
+            if segment.end > step.end {
+                there += step.end.saturating_sub(segment.start);
+                segment.start = segment.start.max(step.end);
                 break;
             }
+            there += segment.end - segment.start;
             self.pop_first(replica, at);
         }
         let pushed = self.push_segment(replica, at, step.start, step.end, now);
@@ -203,8 +303,8 @@ impl RoutedIndex {
             self.segments[below].shallower = pushed;
         }
         self.holdings[at].first = pushed;
-        let grown = step.end.saturating_sub(self.holdings[at].end);
-        self.holdings[at].end += grown;
+        self.holdings[at].end = self.holdings[at].end.max(step.end);
+        let grown = step.end - step.start - there;
         self.replicas[replica as usize].blocks += u64::from(grown);
     }
 
@@ -273,7 +373,7 @@ impl RoutedIndex {
         self.segments.release(slot);
     }
 
-    /// Forgets up to `most` blocks of the replica's oldest segment, from its end.
+    /// Forgets up to `most` blocks of the replica's oldest segment, from the end that leaves first.
     fn forget_oldest(&mut self, replica: u32, most: u64) {
         let kept = &mut self.replicas[replica as usize];
         let Some(slot) = kept.recency.oldest() else {
@@ -284,7 +384,10 @@ impl RoutedIndex {
         let segment = &mut self.segments[slot];
         let gone = u64::from(segment.end - segment.start).min(most) as u32;
         kept.blocks -= u64::from(gone);
-        segment.end -= gone;
+        match self.forget {
+            ForgetOrder::DeepestFirst => segment.end -= gone,
+            ForgetOrder::ShallowestFirst => segment.start += gone,
+        }
         let Segment {
             holding,
             start,
@@ -297,7 +400,9 @@ impl RoutedIndex {
                 self.holdings[holding].last, slot,
                 "the oldest is the deepest"
             );
-            self.holdings[holding].end = end;
+            if self.forget == ForgetOrder::DeepestFirst {
+                self.holdings[holding].end = end;
+            }
         }
         if end > start {
             return;
@@ -310,6 +415,7 @@ impl RoutedIndex {
         if shallower == NONE {
             self.drop_holding(holding);
         } else {
+            self.holdings[holding].end = self.segments[shallower].end;
             self.segments[shallower].deeper = NONE;
         }
     }
@@ -331,14 +437,21 @@ impl RoutedIndex {
         self.holdings.release(gone);
     }
 
+    /// Forgets what has not been touched for too long. A segment that is due was touched by a
+    /// request, so only the replicas of requests that are due are looked at.
     fn expire(&mut self, now: SimTime) {
         let Some(ttl) = self.limits.ttl else { return };
-        for replica in 0..self.replicas.len() {
-            while let Some(slot) = self.replicas[replica].recency.oldest() {
-                if self.segments[slot].touched.saturating_add(ttl) > now {
+        let due = |touched: SimTime| touched.saturating_add(ttl) <= now;
+        while let Some(&(at, replica)) = self.routed.front() {
+            if !due(at) {
+                return;
+            }
+            self.routed.pop_front();
+            while let Some(slot) = self.replicas[replica as usize].recency.oldest() {
+                if !due(self.segments[slot].touched) {
                     break;
                 }
-                self.forget_oldest(replica as u32, u64::MAX);
+                self.forget_oldest(replica, u64::MAX);
             }
         }
     }

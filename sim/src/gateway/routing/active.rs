@@ -16,7 +16,36 @@ pub(super) struct ActiveBlocks {
     /// Distinct blocks on each replica, by id.
     held: Vec<u64>,
     steps: Vec<Step>,
+    /// By replica id, scratch: how far its requests reach into a place; zero for those that do
+    /// not, which are all between two calls.
     reach: Vec<u32>,
+    reaching: Vec<u32>,
+}
+
+/// Blocks that a request would share with active ones, for the replicas where it would share any.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    /// By id; zero for those not listed.
+    blocks: Vec<u32>,
+    replicas: Vec<u32>,
+}
+
+impl Shared {
+    pub(super) fn blocks(&self, replica: ReplicaId) -> u32 {
+        self.blocks.get(replica.index()).copied().unwrap_or(0)
+    }
+
+    /// The replicas where it would share any, in no order.
+    pub(super) fn replicas(&self) -> &[u32] {
+        &self.replicas
+    }
+
+    fn clear(&mut self, replicas: usize) {
+        for replica in self.replicas.drain(..) {
+            self.blocks[replica as usize] = 0;
+        }
+        self.blocks.resize(replicas, 0);
+    }
 }
 
 /// Requests of one replica whose blocks of a place end at the same block.
@@ -37,33 +66,51 @@ impl ActiveBlocks {
             held: Vec::new(),
             steps: Vec::new(),
             reach: Vec::new(),
+            reaching: Vec::new(),
         }
     }
 
-    /// Writes, for each of `replicas` replicas by id, how many distinct blocks would be active
-    /// if it took the request.
-    pub(super) fn with(&mut self, request: &RequestView<'_>, replicas: usize, out: &mut Vec<u64>) {
-        self.fit(replicas);
-        let own = u64::from(request.prompt_tokens.div_ceil(self.block));
-        out.clear();
-        out.extend(self.held[..replicas].iter().map(|held| held + own));
+    /// Distinct blocks that are active on a replica.
+    pub(super) fn held(&self, replica: ReplicaId) -> u64 {
+        self.held.get(replica.index()).copied().unwrap_or(0)
+    }
+
+    /// Writes, for `replicas` replicas by id, how many of its blocks a request would find active.
+    pub(super) fn shared(
+        &mut self,
+        request: &RequestView<'_>,
+        replicas: usize,
+        shared: &mut Shared,
+    ) {
+        shared.clear(replicas);
+        if self.reach.len() < replicas {
+            self.reach.resize(replicas, 0);
+        }
         walk::plan(request, self.block, u32::MAX, &mut self.steps);
         for step in &self.steps {
             let mut at = self.places.get(&step.place).copied().unwrap_or(NONE);
             if at == NONE {
                 return;
             }
-            self.reach.clear();
-            self.reach.resize(replicas, step.start);
             while at != NONE {
                 let entry = self.entries[at];
                 if let Some(reach) = self.reach.get_mut(entry.replica as usize) {
+                    if *reach == 0 {
+                        self.reaching.push(entry.replica);
+                    }
                     *reach = (*reach).max(entry.end.min(step.end));
                 }
                 at = entry.next;
             }
-            for (out, reach) in out.iter_mut().zip(&self.reach) {
-                *out -= u64::from(reach - step.start);
+            for replica in self.reaching.drain(..) {
+                let reach = std::mem::take(&mut self.reach[replica as usize]);
+                let Some(blocks) = shared.blocks.get_mut(replica as usize) else {
+                    continue; // not asked about
+                };
+                if *blocks == 0 {
+                    shared.replicas.push(replica);
+                }
+                *blocks += reach - step.start;
             }
         }
     }
@@ -201,6 +248,7 @@ mod tests {
                 (0..3_u32, 0..2_u64, 0..3_u64, 1..12_u32, 0..9_u32, prop::bool::ANY), 1..60),
         ) {
             let mut active = ActiveBlocks::new(block);
+            let mut shared = Shared::default();
             let mut inside: Vec<(u32, ReplicaId, Vec<Extent>, u32)> = Vec::new();
             for (id, (replica, system, talk, length, rest, leaves)) in moves.into_iter().enumerate() {
                 let prefix = vec![
@@ -217,9 +265,15 @@ mod tests {
                     if with { set.extend(blocks(id as u32, &prefix, prompt, block)); }
                     set.len() as u64
                 };
-                let mut out = Vec::new();
-                active.with(&asked, 3, &mut out);
-                prop_assert_eq!(&out, &(0..3).map(|r| distinct(r, true)).collect::<Vec<_>>());
+                active.shared(&asked, 3, &mut shared);
+                for replica in 0..3 {
+                    let id = ReplicaId(replica);
+                    let blocks = active.held(id) + u64::from(prompt.div_ceil(block));
+                    let with = blocks - u64::from(shared.blocks(id));
+                    prop_assert_eq!(with, distinct(replica, true));
+                    let listed = shared.replicas().contains(&replica);
+                    prop_assert_eq!(listed, shared.blocks(id) > 0);
+                }
                 if leaves && !inside.is_empty() {
                     let (id, at, prefix, prompt) = inside.swap_remove(id % inside.len());
                     active.remove(&request(id, prompt, &prefix), at);

@@ -1,9 +1,12 @@
 //! Where the longest prefix was routed, unless loads are uneven (SGLang `cache_aware`).
 
-use crate::gateway::prefix_index::{RoutedIndex, RoutedLimits};
+use crate::gateway::prefix_index::{Found, RoutedIndex, RoutedLimits};
 use crate::gateway::routing::load::LoadReader;
-use crate::gateway::routing::{note, width};
+use crate::gateway::routing::order::Order;
+use crate::gateway::routing::{note, position, width};
 use crate::view::{FleetView, PolicyCx, Route, RoutingPolicy, Signals};
+use std::cmp::Reverse;
+use windtunnel_base::ids::ReplicaId;
 use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::policies::RoutingSpec;
 
@@ -19,7 +22,10 @@ pub(super) struct CacheAware {
     min_match_tokens: u32,
     load: LoadReader,
     index: RoutedIndex,
-    matched: Vec<u32>,
+    matched: Found,
+    /// The replicas by load, from the least and from the most.
+    idle_first: Order,
+    busy_first: Order,
 }
 
 impl CacheAware {
@@ -50,37 +56,60 @@ impl CacheAware {
                 capacity_blocks: max_tree_tokens,
                 ttl: None,
             }),
-            matched: Vec::new(),
+            matched: Found::default(),
+            idle_first: Order::default(),
+            busy_first: Order::default(),
         }
     }
 
-    /// The place in view that the rules name, and whether a match decided.
-    fn choose(&mut self, request: &RequestView<'_>, fleet: &FleetView<'_>) -> (usize, bool) {
+    /// Least and most load, and the place of the first with the least.
+    fn loads(&mut self, fleet: &FleetView<'_>) -> (u64, u64, usize) {
+        let load = &self.load;
+        let kept = self.idle_first.follow(fleet, true, |r| load.load(r));
+        if kept && self.busy_first.follow(fleet, true, |r| !load.load(r)) {
+            let (least, _) = self.idle_first.least();
+            let (most, _) = self.busy_first.least();
+            return (least, !most, self.idle_first.place_of(0));
+        }
         let (mut least, mut most, mut idlest) = (u64::MAX, 0, 0);
         for (place, replica) in fleet.replicas.iter().enumerate() {
-            let load = self.load.load(replica);
+            let load = load.load(replica);
             most = most.max(load);
             if load < least {
                 (least, idlest) = (load, place);
             }
         }
+        (least, most, idlest)
+    }
+
+    /// The place in view that the rules name, and whether a match decided.
+    fn choose(&mut self, request: &RequestView<'_>, fleet: &FleetView<'_>) -> (usize, bool) {
+        let (least, most, idlest) = self.loads(fleet);
         if most - least > self.balance_abs && most as f64 > self.balance_rel * least as f64 {
             return (idlest, false);
         }
         self.index
-            .matches(request, fleet.now, width(fleet), &mut self.matched);
-        let (mut longest, mut load, mut best) = (0, u64::MAX, idlest);
-        for (place, replica) in fleet.replicas.iter().enumerate() {
-            let matched = self.matched[replica.id.index()];
-            if matched >= longest && matched > 0 {
-                let its_load = self.load.load(replica);
-                if matched > longest || its_load < load {
-                    (longest, load, best) = (matched, its_load, place);
+            .find(request, fleet.now, width(fleet), &mut self.matched);
+        // The longest match, then the least load, then the lowest id.
+        let mut best = None;
+        for &id in self.matched.replicas() {
+            let id = ReplicaId(id);
+            if let Some(place) = position(fleet, id) {
+                let rank = (
+                    Reverse(self.matched.blocks(id)),
+                    self.load.load(&fleet.replicas[place]),
+                    place,
+                );
+                if best.is_none_or(|best| rank < best) {
+                    best = Some(rank);
                 }
             }
         }
+        let Some((Reverse(longest), _, best)) = best else {
+            return (idlest, false);
+        };
         let share = f64::from(longest) / f64::from(request.prompt_tokens);
-        if longest > 0 && share > self.cache_threshold && longest >= self.min_match_tokens {
+        if share > self.cache_threshold && longest >= self.min_match_tokens {
             (best, true)
         } else {
             (idlest, false)
@@ -102,7 +131,7 @@ impl RoutingPolicy for CacheAware {
         let (place, by_match) = self.choose(request, fleet);
         note(cx, fleet, |_, replica| {
             if by_match {
-                let matched = self.matched[replica.id.index()];
+                let matched = self.matched.blocks(replica.id);
                 f64::from(matched) / f64::from(request.prompt_tokens)
             } else {
                 -(self.load.load(replica) as f64)
@@ -111,6 +140,9 @@ impl RoutingPolicy for CacheAware {
         let chosen = &fleet.replicas[place];
         self.index.insert(request, chosen.id, fleet.now);
         self.load.sent(chosen);
+        let load = self.load.load(chosen);
+        self.idle_first.set(place, load);
+        self.busy_first.set(place, !load);
         Route::To(chosen.id)
     }
 }

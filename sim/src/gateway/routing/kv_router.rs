@@ -1,7 +1,10 @@
 //! Least prefill left to do plus decode blocks (Dynamo's KV router).
 
-use crate::gateway::prefix_index::{RoutedIndex, RoutedLimits};
-use crate::gateway::routing::active::ActiveBlocks;
+use crate::gateway::prefix_index::{Found, RoutedIndex, RoutedLimits};
+use crate::gateway::routing::active::{ActiveBlocks, Shared};
+use crate::gateway::routing::order::Order;
+use crate::gateway::routing::ties;
+use crate::gateway::routing::weighted::pick_among;
 use crate::gateway::routing::{FleetFacts, note, width};
 use crate::view::{Feedback, FleetView, PolicyCx, Route, RoutingPolicy, Signals};
 use rustc_hash::FxHashMap;
@@ -34,11 +37,17 @@ pub(super) struct KvRouter {
     active: Vec<Active>,
     blocks: ActiveBlocks,
     requests: FxHashMap<RequestId, Sent>,
-    /// Cached tokens by replica id, in whole blocks.
-    cached: Vec<u32>,
-    /// Blocks by replica id, were the request there.
-    potential: Vec<u64>,
+    /// Blocks that the index takes to be cached, if there is one.
+    routed: Found,
+    /// Cached tokens by replica id, where cache events tell.
+    reported: Vec<u32>,
+    /// Blocks that the request would share with active ones.
+    shared: Shared,
     costs: Vec<f64>,
+    /// The replicas by what they cost any request, where that is the same for all requests.
+    order: Order,
+    /// Replicas as cheap as the cheapest of the order, though not by it.
+    others: Vec<u32>,
 }
 
 /// What is active on a replica.
@@ -89,27 +98,35 @@ impl KvRouter {
             active: Vec::new(),
             blocks: ActiveBlocks::new(fleet.block_tokens),
             requests: FxHashMap::default(),
-            cached: Vec::new(),
-            potential: Vec::new(),
+            routed: Found::default(),
+            reported: Vec::new(),
+            shared: Shared::default(),
             costs: Vec::new(),
+            order: Order::default(),
+            others: Vec::new(),
         }
     }
 
     fn look_up(&mut self, request: &RequestView<'_>, fleet: &FleetView<'_>) {
         let width = width(fleet);
         if let Some(index) = &mut self.assumed {
-            index.matches(request, fleet.now, width, &mut self.cached);
-            for blocks in &mut self.cached {
-                *blocks *= self.block;
-            }
+            index.find(request, fleet.now, width, &mut self.routed);
         } else {
-            self.cached.clear();
-            fleet.cache.cached_tokens(request, &mut self.cached);
-            self.cached.resize(width.max(self.cached.len()), 0);
+            self.reported.clear();
+            fleet.cache.cached_tokens(request, &mut self.reported);
+            self.reported.resize(width.max(self.reported.len()), 0);
         }
-        self.blocks.with(request, width, &mut self.potential);
+        self.blocks.shared(request, width, &mut self.shared);
         if self.active.len() < width {
             self.active.resize(width, Active::default());
+        }
+    }
+
+    /// Prompt tokens cached at a replica: whole blocks by the index, as told by events.
+    fn cached(&self, id: ReplicaId) -> u32 {
+        match self.assumed {
+            Some(_) => self.routed.blocks(id) * self.block,
+            None => self.reported[id.index()],
         }
     }
 
@@ -117,11 +134,99 @@ impl KvRouter {
         let active = self.active[id.index()];
         let block = f64::from(self.block);
         let tokens = active.prefill_tokens + u64::from(request.prompt_tokens);
-        let overlap = f64::from(self.cached[id.index()] / self.block);
+        let overlap = f64::from(self.cached(id) / self.block);
         let prefill = (tokens as f64 / block - self.credit * overlap).max(0.0);
+        let own = u64::from(request.prompt_tokens.div_ceil(self.block));
+        let potential = self.blocks.held(id) + own - u64::from(self.shared.blocks(id));
         self.prefill_scale * prefill
-            + self.potential[id.index()] as f64
+            + potential as f64
             + self.request_weight * active.requests as f64
+    }
+
+    /// What a replica costs any request alike, in tokens.
+    fn key(&self, id: ReplicaId) -> u64 {
+        let active = self.active.get(id.index()).copied().unwrap_or_default();
+        let blocks = self.blocks.held(id) + self.request_weight as u64 * active.requests;
+        self.prefill_scale as u64 * active.prefill_tokens + u64::from(self.block) * blocks
+    }
+
+    /// Whether costs are exact in binary, so that the order of keys is the order of costs, ties
+    /// included: blocks of a power of two, and whole weights.
+    fn is_exact(&self) -> bool {
+        let whole = |weight: f64| weight == weight.trunc() && (0.0..65_536.0).contains(&weight);
+        self.block.is_power_of_two()
+            && whole(self.prefill_scale)
+            && whole(self.request_weight)
+            && self.credit >= 0.0
+            && self.temperature <= 0.0
+    }
+
+    /// The place of the least cost by the order that is kept; none if every replica has to be
+    /// looked at. A cached or active prefix only ever makes a replica cheaper, so those with one
+    /// are looked at one by one, and for the others the order stands.
+    fn by_order(
+        &mut self,
+        request: &RequestView<'_>,
+        fleet: &FleetView<'_>,
+        cx: &mut PolicyCx<'_>,
+    ) -> Option<usize> {
+        if self.assumed.is_none() || cx.scores.is_some() || !self.is_exact() {
+            return None;
+        }
+        let mut order = std::mem::take(&mut self.order);
+        let mut others = std::mem::take(&mut self.others);
+        let follows = order.follow(fleet, true, |r| self.key(r.id));
+        let place = follows.then(|| {
+            let (least_key, ties) = order.least();
+            let first = fleet.replicas[order.place_of(0)].id;
+            let known = || self.routed.replicas().iter().chain(self.shared.replicas());
+            // The first of the order may itself be one with a prefix: any bound will do then.
+            let plain = self.plain_cost(request, first);
+            let cost = |&id: &u32| self.cost(request, ReplicaId(id));
+            let least = known().map(cost).fold(plain, f64::min);
+            let by_order = least == plain;
+            let besides = |id: &&u32| {
+                cost(id) == least && !(by_order && order.key(**id as usize) == least_key)
+            };
+            others.clear();
+            others.extend(known().filter(besides));
+            others.sort_unstable();
+            others.dedup();
+            if by_order {
+                let rank = ties::nth(cx, ties + others.len());
+                order.place_among(rank, &others)
+            } else {
+                others[ties::nth(cx, others.len())] as usize
+            }
+        });
+        (self.order, self.others) = (order, others);
+        place
+    }
+
+    /// What a replica would cost a request of which nothing is cached or active.
+    fn plain_cost(&self, request: &RequestView<'_>, id: ReplicaId) -> f64 {
+        let active = self.active[id.index()];
+        let tokens = active.prefill_tokens + u64::from(request.prompt_tokens);
+        let own = u64::from(request.prompt_tokens.div_ceil(self.block));
+        self.prefill_scale * (tokens as f64 / f64::from(self.block))
+            + (self.blocks.held(id) + own) as f64
+            + self.request_weight * active.requests as f64
+    }
+
+    /// Looks at every replica.
+    fn by_looking(
+        &mut self,
+        request: &RequestView<'_>,
+        fleet: &FleetView<'_>,
+        cx: &mut PolicyCx<'_>,
+    ) -> usize {
+        self.costs.clear();
+        for replica in fleet.replicas {
+            let cost = self.cost(request, replica.id);
+            self.costs.push(cost);
+        }
+        note(cx, fleet, |place, _| -self.costs[place]);
+        self.pick(cx)
     }
 
     /// The place of the least cost, ties at random; with a temperature, a draw from a softmax
@@ -147,26 +252,11 @@ impl KvRouter {
     }
 }
 
-/// One of the places whose value is among the best, all alike; draws only if there are several.
-pub(super) fn pick_among(
-    cx: &mut PolicyCx<'_>,
-    values: &[f64],
-    best: impl Fn(f64) -> bool,
-) -> usize {
-    let ties = values.iter().filter(|&&v| best(v)).count();
-    let nth = if ties > 1 {
-        cx.rng.below(ties as u64) as usize
-    } else {
-        0
-    };
-    let mut tied = values.iter().enumerate().filter(|&(_, &v)| best(v));
-    tied.nth(nth).map_or(0, |(place, _)| place)
-}
-
 impl RoutingPolicy for KvRouter {
     fn signals(&self) -> Signals {
         Signals {
             stats: false,
+            passing: false,
             cache: self.assumed.is_none(),
         }
     }
@@ -178,29 +268,22 @@ impl RoutingPolicy for KvRouter {
         cx: &mut PolicyCx<'_>,
     ) -> Route {
         self.look_up(request, fleet);
-        self.costs.clear();
-        for replica in fleet.replicas {
-            let cost = self.cost(request, replica.id);
-            self.costs.push(cost);
-        }
-        note(cx, fleet, |place, _| -self.costs[place]);
-        let id = fleet.replicas[self.pick(cx)].id;
+        let place = self.by_order(request, fleet, cx);
+        let place = place.unwrap_or_else(|| self.by_looking(request, fleet, cx));
+        let id = fleet.replicas[place].id;
         if let Some(index) = &mut self.assumed {
             index.insert(request, id, fleet.now);
         }
         let sent = Sent {
             replica: id,
-            prefill_tokens: u64::from(
-                request
-                    .prompt_tokens
-                    .saturating_sub(self.cached[id.index()]),
-            ),
+            prefill_tokens: u64::from(request.prompt_tokens.saturating_sub(self.cached(id))),
         };
         let active = &mut self.active[id.index()];
         active.requests += 1;
         active.prefill_tokens += sent.prefill_tokens;
         self.blocks.add(request, id);
         self.requests.insert(request.id, sent);
+        self.order.set(id.index(), self.key(id));
         Route::To(id)
     }
 
@@ -219,8 +302,13 @@ impl RoutingPolicy for KvRouter {
         sent.prefill_tokens = 0;
         if feedback != Feedback::FirstToken {
             active.requests -= 1;
-            self.blocks.remove(request, sent.replica);
+            let replica = sent.replica;
+            self.blocks.remove(request, replica);
             self.requests.remove(&request.id);
+            self.order.set(replica.index(), self.key(replica));
+        } else {
+            let replica = sent.replica;
+            self.order.set(replica.index(), self.key(replica));
         }
     }
 
@@ -247,6 +335,7 @@ mod tests {
         let facts = FleetFacts {
             replicas: 2,
             block_tokens: 10,
+            seed: 1,
         };
         KvRouter::new(&spec, &facts)
     }

@@ -1,7 +1,6 @@
 //! Replicas compared by a load signal, in integers, so that ties are ties.
 
 use crate::view::{FleetView, ReplicaView, Signals};
-use windtunnel_base::rng::Rng;
 use windtunnel_base::time::SimTime;
 use windtunnel_scenarios::schema::policies::LoadSignal;
 
@@ -27,8 +26,10 @@ impl LoadReader {
             self.signal,
             LoadSignal::InFlight | LoadSignal::InFlightTokens | LoadSignal::TotalTokens
         );
+        let passing = matches!(self.signal, LoadSignal::KvUtilization | LoadSignal::VllmDp);
         Signals {
             stats: !counted,
+            passing,
             cache: false,
         }
     }
@@ -43,6 +44,9 @@ impl LoadReader {
             LoadSignal::TotalTokens => replica.total_tokens,
             LoadSignal::Waiting => u64::from(stats.waiting),
             LoadSignal::WaitingAndRunning => u64::from(stats.waiting) + u64::from(stats.running),
+            LoadSignal::WaitingRunningInFlight => {
+                u64::from(stats.waiting) + u64::from(stats.running) + u64::from(replica.in_flight)
+            }
             LoadSignal::KvUtilization => {
                 let billionths = u128::from(stats.kv_held) * 1_000_000_000;
                 (billionths / u128::from(stats.kv_total.max(1))) as u64
@@ -61,36 +65,26 @@ impl LoadReader {
         }
     }
 
-    /// The least loaded replica's place in the view; ties go to the lowest id.
+    /// The place in the view of the first of the least loaded replicas, and how many they are.
     #[inline]
-    pub(super) fn least(&self, fleet: &FleetView<'_>) -> usize {
-        let mut best = 0;
-        let mut least = u64::MAX;
+    pub(super) fn least(&self, fleet: &FleetView<'_>) -> (usize, usize) {
+        let (mut first, mut least, mut ties) = (0, u64::MAX, 0);
         for (place, replica) in fleet.replicas.iter().enumerate() {
             let load = self.load(replica);
             if load < least {
-                (best, least) = (place, load);
+                (first, least, ties) = (place, load, 0);
             }
+            ties += usize::from(load == least);
         }
-        best
+        (first, ties)
     }
 
-    /// The place of one of the least loaded replicas, each as likely as the others. One draw per
-    /// call, however many they are, so that the stream does not depend on loads.
-    #[inline]
-    pub(super) fn least_of_equals(&self, fleet: &FleetView<'_>, rng: &mut Rng) -> usize {
-        let (mut least, mut equals) = (u64::MAX, 0);
-        for replica in fleet.replicas {
-            let load = self.load(replica);
-            if load < least {
-                (least, equals) = (load, 0);
-            }
-            equals += u64::from(load == least);
-        }
-        let chosen = rng.below(equals) as usize;
-        let of_least = |place: &usize| self.load(&fleet.replicas[*place]) == least;
-        let mut places = (0..fleet.replicas.len()).filter(of_least);
-        places.nth(chosen).unwrap_or(0)
+    /// The place of the `rank`-th of those as loaded as the one at `place`, the first of them.
+    pub(super) fn equal(&self, fleet: &FleetView<'_>, place: usize, rank: usize) -> usize {
+        let load = self.load(&fleet.replicas[place]);
+        let equal = |p: &usize| self.load(&fleet.replicas[*p]) == load;
+        let mut places = (place..fleet.replicas.len()).filter(equal);
+        places.nth(rank).unwrap_or(place)
     }
 
     /// Learns that a request goes to this replica.

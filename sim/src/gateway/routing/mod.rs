@@ -4,6 +4,10 @@
 
 /// Replicas compared by a load signal.
 mod load;
+/// Who among equals.
+mod ties;
+/// Replicas in an order that is kept.
+mod order;
 /// In turn.
 mod round_robin;
 /// Uniformly at random.
@@ -44,6 +48,8 @@ pub struct FleetFacts {
     /// Tokens per KV block of the replicas (of the first kind, if they differ); 16 where
     /// replicas have no KV cache. More than zero.
     pub block_tokens: u32,
+    /// Seed of the run, for policies that bring a generator of their own.
+    pub seed: u64,
 }
 
 /// The policy that a specification names; presets are expanded.
@@ -55,7 +61,7 @@ pub fn build(spec: &RoutingSpec, fleet: &FleetFacts) -> Box<dyn RoutingPolicy> {
             Box::new(power_of_two::PowerOfTwo::new(*load, *choices))
         }
         RoutingSpec::LeastLoaded { load, ties } => {
-            Box::new(least_loaded::LeastLoaded::new(*load, *ties))
+            Box::new(least_loaded::LeastLoaded::new(*load, *ties, fleet.seed))
         }
         RoutingSpec::Session { idle } => Box::new(session::Session::new(idle.0)),
         RoutingSpec::ConsistentHashing {
@@ -83,11 +89,18 @@ pub fn build(spec: &RoutingSpec, fleet: &FleetFacts) -> Box<dyn RoutingPolicy> {
             scorers,
             picker,
             prefix_index,
+            normalize,
+            order,
         } => Box::new(weighted::Weighted::new(
-            filters,
-            scorers,
-            *picker,
-            prefix_index,
+            &weighted::Parts {
+                filters,
+                scorers,
+                picker: *picker,
+                prefix_index,
+                normalize: *normalize,
+                order,
+            },
+            fleet.seed,
         )),
         RoutingSpec::SglangGateway
         | RoutingSpec::Gie

@@ -11,7 +11,7 @@ use windtunnel_base::rng::Rng;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::policies::{
-    FilterSpec, LoadSignal, PickerKind, PrefixIndexSpec, ScorerKind, TieBreak,
+    FilterSpec, ForgetOrder, LoadSignal, PickerKind, PrefixIndexSpec, ScorerKind, TieBreak,
 };
 
 /// Every policy, at parameters under which all its branches occur.
@@ -75,7 +75,10 @@ fn every_policy() -> Vec<RoutingSpec> {
                 block_tokens: 4,
                 max_blocks: 8,
                 capacity_blocks: 30,
+                forget: ForgetOrder::DeepestFirst,
             },
+            normalize: false,
+            order: Vec::new(),
         });
     }
     all.extend([
@@ -156,8 +159,113 @@ fn play(spec: &RoutingSpec, moments: &[Moment]) -> Vec<(u32, Vec<f64>)> {
     choices
 }
 
+/// What happens between two decisions: replicas whose loads or statistics change, whether the
+/// policy is told which, and the next request.
+type Turn = (Vec<(u32, Shown)>, u32, (u64, u64, u32, u32));
+
+fn turns() -> impl Strategy<Value = (u32, Vec<Turn>)> {
+    let few = prop::collection::btree_map(0..48_u32, shown(), 0..4)
+        .prop_map(|fleet| fleet.into_iter().collect());
+    let asked = (0..4_u64, 0..3_u64, 1..50_u32, 0..30_u32);
+    let turn = (few, 0..8_u32, asked);
+    (30..48_u32, prop::collection::vec(turn, 1..40))
+}
+
+/// The choices of a policy that is told what changed, or (`told` false) never is. Loads alone
+/// change between statistics that stay, as between two scrapes, unless the turn says otherwise.
+fn choices_of(spec: &RoutingSpec, replicas: u32, turns: &[Turn], told: bool) -> Vec<u32> {
+    let mut policy = build(spec, &FACTS);
+    let mut rng = Rng::from_seed(9);
+    let mut fleet: Vec<_> = (0..replicas)
+        .map(|id| replica(id, Shown::default()))
+        .collect();
+    let cached = crate::gateway::fixtures::Cached(vec![0; replicas as usize]);
+    let mut changed = std::collections::BTreeSet::new();
+    let mut sent: Vec<(ReplicaId, u64, u32, u32)> = Vec::new();
+    for (number, (changes, how, (key, session, shared, rest))) in turns.iter().enumerate() {
+        for (id, shown) in changes.iter().filter(|(id, _)| *id < replicas) {
+            let view = &mut fleet[*id as usize];
+            let stats = view.stats;
+            *view = replica(*id, *shown);
+            if *how > 1 {
+                view.stats = stats;
+            }
+            changed.insert(ReplicaId(*id));
+        }
+        let list: Vec<_> = changed.iter().copied().collect();
+        let prefix = [Extent {
+            key: *key,
+            tokens: *shared,
+        }];
+        let now = SimTime::from_nanos(number as u64 * 1_000_000_000);
+        let seen = FleetView {
+            now,
+            replicas: &fleet,
+            cache: &cached,
+            news: if told && number > 0 && *how > 0 {
+                crate::view::News::Only(&list)
+            } else {
+                crate::view::News::Everything
+            },
+        };
+        let asked = RequestView {
+            session: *session,
+            ..request(number as u32, shared + rest, &prefix)
+        };
+        let mut cx = PolicyCx {
+            rng: &mut rng,
+            scores: None,
+        };
+        let crate::view::Route::To(to) = policy.route(&asked, &seen, &mut cx) else {
+            panic!("refused");
+        };
+        changed = std::collections::BTreeSet::from([to]);
+        fleet[to.index()].in_flight += 1;
+        sent.push((to, *key, *shared, *rest));
+        if number >= 2 && policy.wants_feedback() {
+            let (to, key, shared, rest) = sent[number - 2];
+            let prefix = [Extent {
+                key,
+                tokens: shared,
+            }];
+            let old = request((number - 2) as u32, shared + rest, &prefix);
+            let feedback = [Feedback::FirstToken, Feedback::Finished][number % 2];
+            policy.observe(&old, to, feedback, now);
+        }
+    }
+    sent.into_iter().map(|(to, ..)| to.0).collect()
+}
+
+/// Policies that keep an order, at parameters under which it matters.
+fn that_keep_an_order() -> Vec<RoutingSpec> {
+    let mut all = every_policy();
+    for text in [
+        r#"{"kind":"kv_router","use_kv_events":false}"#,
+        r#"{"kind":"kv_router","use_kv_events":false,"ttl":"6s","overlap_score_credit":0.7}"#,
+        r#"{"kind":"kv_router","use_kv_events":false,"prefill_load_scale":2.0,"decode_active_request_weight":3.0}"#,
+        r#"{"kind":"least_loaded","ties":"go_random","load":"waiting_running_in_flight"}"#,
+        r#"{"kind":"weighted","scorers":{"queue_depth":1,"load_balance":2,"prefix_cache":0.3},"picker":"max_score_go_random_tie","normalize":true}"#,
+        r#"{"kind":"weighted","scorers":{"running":1,"session_affinity":0.5,"load_aware":1},"picker":"max_score_random_tie"}"#,
+        r#"{"kind":"weighted","scorers":{"kv_utilization":1,"prefix_cache":3},"order":["prefix_cache"]}"#,
+        r#"{"kind":"weighted","scorers":{"idle_first":1,"vllm_dp":3}}"#,
+    ] {
+        all.push(parse(text));
+    }
+    all
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// An order that is kept from decision to decision chooses what looking at every replica
+    /// chooses, and draws as often.
+    #[test]
+    fn being_told_what_changed_changes_no_choice((replicas, turns) in turns()) {
+        for spec in that_keep_an_order() {
+            let told = choices_of(&spec, replicas, &turns, true);
+            prop_assert_eq!(told, choices_of(&spec, replicas, &turns, false), "{:?}", spec);
+        }
+    }
 
     /// Every policy names a replica in view and repeats itself; what is scored best is chosen,
     /// unless it is chance that chooses.

@@ -15,6 +15,7 @@ use windtunnel_scenarios::schema::policies::{
 pub(super) const FACTS: FleetFacts = FleetFacts {
     replicas: 4,
     block_tokens: 16,
+    seed: 1,
 };
 
 /// A specification from what a scenario file would say.
@@ -28,6 +29,8 @@ pub(super) fn weighted(scorers: &[(ScorerKind, f64)], filters: Vec<FilterSpec>) 
         scorers: scorers.iter().copied().collect::<BTreeMap<_, _>>(),
         picker: PickerKind::MaxScore,
         prefix_index: PrefixIndexSpec::default(),
+        normalize: false,
+        order: Vec::new(),
     }
 }
 

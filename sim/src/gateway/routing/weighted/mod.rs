@@ -3,10 +3,13 @@
 
 /// What filters and scorers read.
 mod sources;
+/// Totals that are kept between decisions.
+mod kept;
 
-use crate::gateway::routing::kv_router::pick_among;
 use crate::gateway::routing::note;
+use crate::gateway::routing::ties::{self, GoTies};
 use crate::view::{FleetView, PolicyCx, ReplicaView, Route, RoutingPolicy, Signals};
+use kept::Kept;
 use sources::Sources;
 use std::collections::BTreeMap;
 use windtunnel_engine::engine::EngineStats;
@@ -16,6 +19,17 @@ use windtunnel_scenarios::schema::policies::{FilterSpec, PickerKind, PrefixIndex
 /// Waiting requests at which the load-aware scorer reaches zero (llm-d).
 const LOAD_AWARE_CAP: f64 = 128.0;
 
+/// What the policy is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts<'a> {
+    pub(super) filters: &'a [FilterSpec],
+    pub(super) scorers: &'a BTreeMap<ScorerKind, f64>,
+    pub(super) picker: PickerKind,
+    pub(super) prefix_index: &'a PrefixIndexSpec,
+    pub(super) normalize: bool,
+    pub(super) order: &'a [ScorerKind],
+}
+
 /// The policy. Filters apply one after the other; one that would leave nobody is skipped.
 /// Scores are scaled among the replicas left. Scorers of weight zero are dropped at construction
 /// and cost nothing.
@@ -24,30 +38,35 @@ pub(super) struct Weighted {
     filters: Vec<FilterSpec>,
     scorers: Vec<(ScorerKind, f64)>,
     picker: PickerKind,
+    go_ties: Option<GoTies>,
     sources: Sources,
     /// By place in view: left after the filters, and the sum of scores (minus infinity for
     /// those left out).
     left: Vec<bool>,
     totals: Vec<f64>,
+    /// Totals that do not depend on the request, where such an order can be kept.
+    kept: Option<Kept>,
 }
 
 impl Weighted {
-    pub(super) fn new(
-        filters: &[FilterSpec],
-        scorers: &BTreeMap<ScorerKind, f64>,
-        picker: PickerKind,
-        prefix_index: &PrefixIndexSpec,
-    ) -> Self {
-        let scorers: Vec<_> = scorers
-            .iter()
-            .map(|(&kind, &weight)| (kind, weight))
-            .filter(|&(_, weight)| weight != 0.0)
-            .collect();
+    pub(super) fn new(parts: &Parts<'_>, seed: u64) -> Self {
+        let all = || parts.scorers.iter().map(|(&kind, &weight)| (kind, weight));
+        let rank = |kind| parts.order.iter().position(|&k| k == kind);
+        // As they stand in the list, after those whose order is said.
+        let mut scorers: Vec<_> = all().filter(|&(_, weight)| weight != 0.0).collect();
+        scorers.sort_by_key(|&(kind, _)| rank(kind).unwrap_or(usize::MAX));
+        if parts.normalize {
+            let sum = scorers.iter().fold(0.0, |sum, (_, weight)| sum + weight);
+            scorers.iter_mut().for_each(|(_, weight)| *weight /= sum);
+        }
+        let go_ties = parts.picker == PickerKind::MaxScoreGoRandomTie;
         Self {
-            sources: Sources::new(filters, &scorers, prefix_index),
-            filters: filters.to_vec(),
+            sources: Sources::new(parts.filters, &scorers, parts.prefix_index),
+            kept: Kept::for_parts(parts.filters, &scorers, parts.picker),
+            filters: parts.filters.to_vec(),
             scorers,
-            picker,
+            picker: parts.picker,
+            go_ties: go_ties.then(|| GoTies::new(seed)),
             left: Vec::new(),
             totals: Vec::new(),
         }
@@ -81,14 +100,23 @@ impl Weighted {
         for &(kind, weight) in &self.scorers {
             let sources = &self.sources;
             let total = &mut self.totals;
+            if let Some(count) = count_of(kind) {
+                add_fewest(total, weight, fleet, count);
+                continue;
+            }
             match kind {
-                ScorerKind::QueueDepth => {
-                    add_fewest(total, weight, fleet, |r| r.stats.value.waiting);
+                ScorerKind::IdleFirst => add_idle_first(total, weight, fleet),
+                ScorerKind::PrecisePrefixRank => {
+                    add_most(total, weight, fleet, |r| sources.reported_blocks(r.id));
                 }
-                ScorerKind::Running => add_fewest(total, weight, fleet, |r| r.stats.value.running),
-                ScorerKind::ActiveRequest => add_fewest(total, weight, fleet, |r| r.in_flight),
-                ScorerKind::KvUtilization => {
-                    add(total, weight, fleet, |r| 1.0 - kv_share(&r.stats.value));
+                ScorerKind::SessionAffinity => {
+                    let home = sources.home(request.session);
+                    add(total, weight, fleet, |r| {
+                        f64::from(u8::from(home == Some(r.id)))
+                    });
+                }
+                ScorerKind::NoHitLru => {
+                    add(total, weight, fleet, |r| sources.coldness(r.id));
                 }
                 ScorerKind::PrefixCache => {
                     add(total, weight, fleet, |r| {
@@ -100,25 +128,13 @@ impl Weighted {
                         sources.reported_share(request, r.id)
                     });
                 }
-                ScorerKind::LoadAware => add(total, weight, fleet, |r| {
-                    let waiting = f64::from(r.stats.value.waiting).min(LOAD_AWARE_CAP);
-                    0.5 * (1.0 - waiting / LOAD_AWARE_CAP)
-                }),
-                ScorerKind::SessionAffinity => {
-                    let home = sources.home(request.session);
-                    add(total, weight, fleet, |r| {
-                        f64::from(u8::from(home == Some(r.id)))
-                    });
-                }
-                ScorerKind::NoHitLru => {
-                    add(total, weight, fleet, |r| sources.coldness(r.id));
-                }
+                _ => add(total, weight, fleet, |r| own_score(kind, r)),
             }
         }
     }
 
     /// A place among those left.
-    fn pick(&self, cx: &mut PolicyCx<'_>) -> usize {
+    fn pick(&mut self, cx: &mut PolicyCx<'_>) -> usize {
         let best = self
             .totals
             .iter()
@@ -127,6 +143,11 @@ impl Weighted {
         match self.picker {
             PickerKind::MaxScore => self.totals.iter().position(|&t| t >= best).unwrap_or(0),
             PickerKind::MaxScoreRandomTie => pick_among(cx, &self.totals, |t| t >= best),
+            PickerKind::MaxScoreGoRandomTie => {
+                let ties = self.totals.iter().filter(|&&t| t >= best).count();
+                let rank = self.go_ties.as_mut().map_or(0, |go| go.nth(ties));
+                nth_where(&self.totals, rank, |t| t >= best)
+            }
             PickerKind::WeightedRandom => {
                 let total: f64 = self.totals.iter().map(|t| t.max(0.0)).sum();
                 if total <= 0.0 {
@@ -147,6 +168,56 @@ impl Weighted {
                 last
             }
         }
+    }
+}
+
+/// One of the places whose value is among the best, all alike; draws only if there are several.
+pub(super) fn pick_among(
+    cx: &mut PolicyCx<'_>,
+    values: &[f64],
+    best: impl Fn(f64) -> bool,
+) -> usize {
+    let ties = values.iter().filter(|&&v| best(v)).count();
+    nth_where(values, ties::nth(cx, ties), best)
+}
+
+fn nth_where(values: &[f64], rank: usize, holds: impl Fn(f64) -> bool) -> usize {
+    let mut tied = values.iter().enumerate().filter(|&(_, &v)| holds(v));
+    tied.nth(rank).map_or(0, |(place, _)| place)
+}
+
+/// What a scorer counts, of those that score the fewest best.
+fn count_of(kind: ScorerKind) -> Option<fn(&ReplicaView) -> u32> {
+    match kind {
+        ScorerKind::QueueDepth => Some(|r| r.stats.value.waiting),
+        ScorerKind::Running => Some(|r| r.stats.value.running),
+        ScorerKind::ActiveRequest => Some(|r| r.in_flight),
+        ScorerKind::VllmDp => Some(|r| {
+            let stats = &r.stats.value;
+            stats
+                .waiting
+                .saturating_mul(4)
+                .saturating_add(stats.running)
+        }),
+        _ => None,
+    }
+}
+
+/// The score that a replica has by its own state alone; zero for the scorers that need more.
+fn own_score(kind: ScorerKind, replica: &ReplicaView) -> f64 {
+    let stats = &replica.stats.value;
+    match kind {
+        ScorerKind::KvUtilization => 1.0 - kv_share(stats),
+        ScorerKind::LoadAware => {
+            let waiting = f64::from(stats.waiting).min(LOAD_AWARE_CAP);
+            0.5 * (1.0 - waiting / LOAD_AWARE_CAP)
+        }
+        ScorerKind::LoadBalance => {
+            let load =
+                u64::from(stats.waiting) + u64::from(stats.running) + u64::from(replica.in_flight);
+            1.0 / (1.0 + load as f64)
+        }
+        _ => 0.0,
     }
 }
 
@@ -208,23 +279,66 @@ fn add_fewest(
     });
 }
 
+/// `(n - min) / (max - min)` among those left, 1 for all if equal.
+fn add_most(
+    totals: &mut [f64],
+    weight: f64,
+    fleet: &FleetView<'_>,
+    count: impl Fn(&ReplicaView) -> u32,
+) {
+    let (mut least, mut most) = (u32::MAX, 0);
+    for (total, replica) in totals.iter().zip(fleet.replicas) {
+        if *total > f64::NEG_INFINITY {
+            least = least.min(count(replica));
+            most = most.max(count(replica));
+        }
+    }
+    add(totals, weight, fleet, |replica| {
+        if most == least {
+            1.0
+        } else {
+            f64::from(count(replica) - least) / f64::from(most - least)
+        }
+    });
+}
+
+/// 1 where nothing is in flight, else `(max - n) / max` among those left.
+fn add_idle_first(totals: &mut [f64], weight: f64, fleet: &FleetView<'_>) {
+    let among = totals.iter().zip(fleet.replicas);
+    let left = among.filter(|(total, _)| **total > f64::NEG_INFINITY);
+    let most = left.map(|(_, r)| r.in_flight).max().unwrap_or(0);
+    add(totals, weight, fleet, |replica| {
+        if replica.in_flight == 0 {
+            1.0
+        } else {
+            f64::from(most - replica.in_flight) / f64::from(most)
+        }
+    });
+}
+
 impl RoutingPolicy for Weighted {
     fn signals(&self) -> Signals {
         let by_filter = self
             .filters
             .iter()
             .any(|f| !matches!(f, FilterSpec::LongestPrefix { .. }));
-        let by_scorer = self.scorers.iter().any(|&(kind, _)| {
-            matches!(
-                kind,
-                ScorerKind::QueueDepth
-                    | ScorerKind::KvUtilization
-                    | ScorerKind::LoadAware
-                    | ScorerKind::Running
-            )
-        });
+        let memory_by_filter = self
+            .filters
+            .iter()
+            .any(|f| matches!(f, FilterSpec::MaxKvUtilization { .. }));
+        let scores =
+            |kinds: &[ScorerKind]| self.scorers.iter().any(|(kind, _)| kinds.contains(kind));
+        let by_scorer = scores(&[
+            ScorerKind::QueueDepth,
+            ScorerKind::KvUtilization,
+            ScorerKind::LoadAware,
+            ScorerKind::Running,
+            ScorerKind::LoadBalance,
+            ScorerKind::VllmDp,
+        ]);
         Signals {
             stats: by_filter || by_scorer,
+            passing: memory_by_filter || scores(&[ScorerKind::KvUtilization]),
             cache: self.sources.reads_reports(),
         }
     }
@@ -236,10 +350,16 @@ impl RoutingPolicy for Weighted {
         cx: &mut PolicyCx<'_>,
     ) -> Route {
         self.sources.look_up(request, fleet);
-        self.filter(fleet);
-        self.score(request, fleet);
-        note(cx, fleet, |place, _| self.totals[place]);
-        let id = fleet.replicas[self.pick(cx)].id;
+        let place = match self.by_order(request, fleet, cx) {
+            Some(place) => place,
+            None => {
+                self.filter(fleet);
+                self.score(request, fleet);
+                note(cx, fleet, |place, _| self.totals[place]);
+                self.pick(cx)
+            }
+        };
+        let id = fleet.replicas[place].id;
         self.sources.sent(request, id, fleet.now);
         Route::To(id)
     }

@@ -1,9 +1,9 @@
 //! What filters and scorers read, looked up once per decision and only if somebody asks.
 
-use crate::gateway::prefix_index::{RoutedIndex, RoutedLimits};
+use crate::gateway::prefix_index::{Found, RoutedIndex, RoutedLimits};
 use crate::gateway::routing::session::Affinity;
 use crate::gateway::routing::width;
-use crate::view::FleetView;
+use crate::view::{FleetView, ReplicaView};
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::request::RequestView;
@@ -23,8 +23,9 @@ pub(super) struct Sources {
     max_blocks: u32,
     affinity: Option<Affinity>,
     cold: Option<ColdOrder>,
-    /// Cached tokens by replica id: as routed, and as reported.
-    routed: Vec<u32>,
+    /// Blocks of the prompt routed to each replica.
+    routed: Found,
+    /// Cached tokens by replica id, as reported.
     reported: Vec<u32>,
 }
 
@@ -35,7 +36,7 @@ impl Sources {
         spec: &PrefixIndexSpec,
     ) -> Self {
         let has = |kind| scorers.iter().any(|&(k, _)| k == kind);
-        let precise = has(ScorerKind::PrecisePrefixCache);
+        let precise = has(ScorerKind::PrecisePrefixCache) || has(ScorerKind::PrecisePrefixRank);
         let longest = filters
             .iter()
             .any(|f| matches!(f, FilterSpec::LongestPrefix { .. }));
@@ -48,6 +49,7 @@ impl Sources {
                 capacity_blocks: spec.capacity_blocks,
                 ttl: None,
             })
+            .forgetting(spec.forget)
         });
         Self {
             index,
@@ -56,7 +58,7 @@ impl Sources {
             max_blocks: spec.max_blocks,
             affinity: has(ScorerKind::SessionAffinity).then(|| Affinity::new(AFFINITY_IDLE)),
             cold: has(ScorerKind::NoHitLru).then(ColdOrder::default),
-            routed: Vec::new(),
+            routed: Found::default(),
             reported: Vec::new(),
         }
     }
@@ -70,10 +72,7 @@ impl Sources {
     pub(super) fn look_up(&mut self, request: &RequestView<'_>, fleet: &FleetView<'_>) {
         let width = width(fleet);
         if let Some(index) = &mut self.index {
-            index.matches(request, fleet.now, width, &mut self.routed);
-            for blocks in &mut self.routed {
-                *blocks *= self.block_tokens;
-            }
+            index.find(request, fleet.now, width, &mut self.routed);
         }
         if self.precise {
             self.reported.clear();
@@ -84,13 +83,11 @@ impl Sources {
             affinity.expire(fleet.now);
         }
         if let Some(cold) = &mut self.cold {
-            let cached = if self.precise {
-                &self.reported
-            } else {
-                &self.routed
+            let cached = |r: &ReplicaView| match self.precise {
+                true => self.reported[r.id.index()],
+                false => self.routed.blocks(r.id),
             };
-            let warm = fleet.replicas.iter().any(|r| cached[r.id.index()] > 0);
-            cold.rank(fleet, warm);
+            cold.rank(fleet, fleet.replicas.iter().any(|r| cached(r) > 0));
         }
     }
 
@@ -99,26 +96,43 @@ impl Sources {
         if self.precise {
             self.reported[replica.index()]
         } else {
-            self.routed[replica.index()]
+            self.routed.blocks(replica) * self.block_tokens
         }
     }
 
     /// Share of the prompt's whole blocks that was routed to a replica.
     pub(super) fn routed_share(&self, request: &RequestView<'_>, replica: ReplicaId) -> f64 {
-        self.share(request, self.routed[replica.index()])
+        self.share(request, self.routed.blocks(replica))
+    }
+
+    /// Calls `look` for each replica that may score more than others by the request's prefix or
+    /// conversation, perhaps twice for one.
+    pub(super) fn known(&self, request: &RequestView<'_>, mut look: impl FnMut(ReplicaId)) {
+        for &replica in self.routed.replicas() {
+            look(ReplicaId(replica));
+        }
+        if let Some(home) = self.home(request.session) {
+            look(home);
+        }
     }
 
     /// Share of the prompt's whole blocks that a replica reported.
     pub(super) fn reported_share(&self, request: &RequestView<'_>, replica: ReplicaId) -> f64 {
-        self.share(request, self.reported[replica.index()])
+        let blocks = self.reported[replica.index()] / self.block_tokens;
+        self.share(request, blocks)
     }
 
-    fn share(&self, request: &RequestView<'_>, tokens: u32) -> f64 {
+    /// Whole blocks that a replica reported of the prompt.
+    pub(super) fn reported_blocks(&self, replica: ReplicaId) -> u32 {
+        self.reported[replica.index()] / self.block_tokens
+    }
+
+    fn share(&self, request: &RequestView<'_>, found: u32) -> f64 {
         let blocks = (request.prompt_tokens / self.block_tokens).min(self.max_blocks);
         if blocks == 0 {
             return 0.0;
         }
-        (f64::from(tokens / self.block_tokens) / f64::from(blocks)).min(1.0)
+        (f64::from(found) / f64::from(blocks)).min(1.0)
     }
 
     /// The replica of the conversation's last request.
