@@ -4,7 +4,8 @@ use super::runs_on::hardware_of;
 use super::tables::{coefficients, operators};
 use super::{EngineConfigError, ReplicaFacts};
 use crate::config::{
-    ContinuousSpec, CostSpec, EnergySpec, LinearSpec, SchedulerKind, ShardSpec, ShardSplit,
+    ContinuousSpec, CostSpec, EnergySpec, FrontendSpec, LinearSpec, SchedulerKind, ShardSpec,
+    ShardSplit,
 };
 use crate::continuous::{ContinuousBatching, Memory, Rules};
 use crate::cost::linear::{Linear, STEP_FITS};
@@ -15,6 +16,7 @@ use crate::energy::{ENERGY_FITS, EnergyFn, Intensity};
 use crate::hardware::{self, Gpu, Model};
 use crate::kv::KvLayout;
 use windtunnel_base::quantity::{HourlyPrice, Span};
+use windtunnel_base::time::SimDuration;
 use windtunnel_base::units::NanoUsd;
 
 pub(super) fn error(
@@ -53,12 +55,29 @@ pub(super) fn continuous(spec: &ContinuousSpec) -> Result<ContinuousBatching, En
         gpus,
         kv: Some(layout),
         max_tokens_per_request: Some(rules.max_tokens),
-        frontend: spec.frontend,
+        frontend: frontend(spec),
     };
     let host_blocks = spec.kv.swap_space.0 / rules.block_bytes.max(1);
     let memory = Memory::new(&layout, host_blocks);
     let cost = cost(spec, gpu, model)?;
     Ok(ContinuousBatching::new(rules, cost, energy, memory, facts))
+}
+
+/// Time on the way in and out: as said, else that of fitted coefficients, which count it in whole
+/// microseconds.
+fn frontend(spec: &ContinuousSpec) -> FrontendSpec {
+    let fitted = match &spec.cost {
+        CostSpec::Coefficients(fit) if spec.frontend == FrontendSpec::default() => fit.alpha_us,
+        _ => None,
+    };
+    let micros = |us: f64| Span(SimDuration::from_micros(us as u64));
+    fitted.map_or(spec.frontend, |[input, completion, per_token]| {
+        FrontendSpec {
+            input: micros(input),
+            per_token: micros(per_token),
+            completion: micros(completion),
+        }
+    })
 }
 
 /// How batches are formed: the scheduler's settings, and limits that follow from memory.
