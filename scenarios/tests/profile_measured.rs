@@ -200,12 +200,12 @@ fn lookup_tables_take_every_iteration_of_vidur_to_the_last_bit() {
 
 fn blis(folder: &Path) -> (Coefficients, [f64; 3]) {
     let mut spec = ContinuousSpec {
-        cost: CostSpec::Coefficients(CoefficientsSpec {
+        cost: CostSpec::Coefficients(Box::new(CoefficientsSpec {
             file: Some("coefficients.json".into()),
             hardware: Some("H100".into()),
             model_config: Some("qwen3-14b.config.json".into()),
             ..CoefficientsSpec::default()
-        }),
+        })),
         ..ContinuousSpec::default()
     };
     let dir = folder.join("config");
@@ -315,5 +315,32 @@ fn coefficients_take_every_request_of_blis_to_the_microsecond() {
             "first token of {n}"
         );
         assert_eq!((row[e2e] * 1e3).round() as u64, end, "end of {n}");
+    }
+}
+
+#[test]
+fn interpolated_medians_come_close_to_forests() {
+    let Some(folder) = shared("vidur") else {
+        return;
+    };
+    let [forests, medians] = ["tables", "profile"].map(|f| operators(&folder.join(f), 32));
+    for (n, row) in rows(&folder.join("runs/s1_500/batches.csv.gz"))
+        .iter()
+        .enumerate()
+    {
+        // Batches of the recorded sizes, decodes with 1,024 in KV each.
+        let prefill = row[6] as u64;
+        let decodes = (row[5] - row[6]) as u32;
+        let shape = BatchShape {
+            prefill_seqs: u32::from(prefill > 0),
+            prefill_tokens: prefill,
+            prefill_squares: prefill * prefill,
+            decode_seqs: decodes,
+            decode_context: u64::from(decodes) * 1023,
+            ..BatchShape::default()
+        };
+        let (a, b) = (forests.seconds(&shape).0, medians.seconds(&shape).0);
+        // Both stand on medians that are written in whole microseconds, of some 0.3 ms per layer.
+        assert!((b / a - 1.0).abs() < 0.05, "iteration {n}: {b} for {a}");
     }
 }

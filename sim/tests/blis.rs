@@ -123,7 +123,7 @@ fn engine(folder: &Path) -> ContinuousSpec {
     spec.kv.blocks = Some(limit("kv_blocks_auto"));
     spec.kv.watermark = 0.0;
     spec.max_model_len = Some(model("max_model_len"));
-    spec.cost = CostSpec::Coefficients(CoefficientsSpec {
+    spec.cost = CostSpec::Coefficients(Box::new(CoefficientsSpec {
         file: None,
         hardware: None,
         model_config: None,
@@ -157,7 +157,7 @@ fn engine(folder: &Path) -> ContinuousSpec {
             bytes: model("bytes_per_param").into(),
             ..ArchitectureSpec::default()
         }),
-    });
+    }));
     spec
 }
 

@@ -1,6 +1,8 @@
 //! Fast-forward and stepping one by one cannot be told apart; nor can their results from those of
 //! a plain engine that moves one token at a time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use crate::harness::{Call, Job, Log, drive};
 use crate::naive::{Limits, Naive};
 use proptest::prelude::*;
@@ -98,10 +100,10 @@ fn lines() -> impl Strategy<Value = LinearSpec> {
 /// rounded up.
 fn costs() -> impl Strategy<Value = CostSpec> {
     let tables = |tables: fn() -> OperatorTables| {
-        CostSpec::Operators(OperatorsSpec {
+        CostSpec::Operators(Box::new(OperatorsSpec {
             tables: Resident(Some(Arc::new(tables()))),
             ..OperatorsSpec::default()
-        })
+        }))
     };
     prop_oneof![
         4 => lines().prop_map(CostSpec::Linear),

@@ -147,12 +147,12 @@ impl AttentionGrid {
             filled.measured[at] = true;
         }
         let order = [DECODE_KV, PREFILL_KV, DECODES, CHUNK];
-        while order
-            .iter()
-            .fold(false, |any, &a| filled.fill(a, false) | any)
-        {}
-        for axis in order {
-            filled.fill(axis, true);
+        // A line of one time says least: it comes last.
+        for least in [usize::MAX, 2, 1] {
+            while order
+                .iter()
+                .fold(false, |any, &axis| filled.fill(axis, least) | any)
+            {}
         }
         let Filling {
             values, measured, ..
@@ -234,10 +234,10 @@ struct Filling<'a> {
 impl Filling<'_> {
     /// Fills lines along an axis; says whether there was anything to fill. Between two times it is
     /// linear. Where the axis means nothing (the context of prompts without prompts, that of decodes
-    /// without decodes) the only time holds all along, as if measured. What has a time on one
-    /// side only waits for another axis unless it is to `extend`: then it is linear above the last
-    /// times, and the first holds below.
-    fn fill(&mut self, axis: usize, extend: bool) -> bool {
+    /// without decodes) the only time holds all along, as if measured. What has times on one
+    /// side only waits for another axis unless they are `least` at least: then it is linear above the
+    /// last two, and the first holds below.
+    fn fill(&mut self, axis: usize, least: usize) -> bool {
         let (count, stride) = (self.axes[axis].values.len(), self.strides[axis]);
         let mut any = false;
         let mut known = Vec::new();
@@ -264,8 +264,8 @@ impl Filling<'_> {
                     _ if same => measured(known[0]),
                     // Like any other place between two measured nodes.
                     (Some(low), Some(&high)) => measured(known[low]) && measured(high),
-                    _ if extend => false,
-                    _ => continue,
+                    _ if known.len() < least => continue,
+                    _ => false,
                 };
                 self.values[here] = Some(self.between(&known, after, i, start, axis));
                 any = true;

@@ -33,6 +33,10 @@ use std::sync::Arc;
 
 /// The tables of a folder.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one per folder, behind an Arc"
+)]
 pub enum OperatorTables {
     /// Curves and a grid, in microseconds per call.
     Curves(CurveTables),
