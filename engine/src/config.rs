@@ -152,6 +152,9 @@ pub struct SchedulerSpec {
     pub max_num_seqs: u32,
     /// With `chunked`: cap on one request's prompt tokens per step; none means the budget.
     pub long_prefill_threshold: Option<u32>,
+    /// A request that comes at the very instant at which a step ends joins the step that begins
+    /// then (BLIS), instead of the one after it.
+    pub join_at_boundary: bool,
 }
 
 /// The rule by which a step is filled.
@@ -180,6 +183,7 @@ impl Default for SchedulerSpec {
             token_budget: 8192,
             max_num_seqs: 256,
             long_prefill_threshold: None,
+            join_at_boundary: false,
         }
     }
 }

@@ -119,6 +119,7 @@ fn engine(folder: &Path) -> ContinuousSpec {
     let mut spec = ContinuousSpec::default();
     spec.scheduler.token_budget = limit("max_num_batched_tokens") as u32;
     spec.scheduler.max_num_seqs = limit("max_num_seqs") as u32;
+    spec.scheduler.join_at_boundary = true;
     spec.kv.block_size = limit("kv_block_tokens") as u32;
     spec.kv.blocks = Some(limit("kv_blocks_auto"));
     spec.kv.watermark = 0.0;

@@ -10,12 +10,13 @@ use windtunnel_base::ids::{ClassId, RequestId};
 use windtunnel_base::quantity::{Rate, Span};
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::config::{
-    ContinuousSpec, CostSpec, EngineSpec, KvSpec, LinearSpec, PreemptionKind, PrefixVisibility,
-    SchedulerKind, SchedulerSpec, StationOrder, StationSpec,
+    ContinuousSpec, CostSpec, EngineSpec, FrontendSpec, KvSpec, LinearSpec, PreemptionKind,
+    PrefixVisibility, SchedulerKind, SchedulerSpec, StationOrder, StationSpec,
 };
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
-use windtunnel_scenarios::schema::fleet::PoolSpec;
+use windtunnel_scenarios::blis;
+use windtunnel_scenarios::schema::fleet::{Counted, PoolSpec, TelemetryRefresh};
 use windtunnel_scenarios::schema::gateway::QueueOrder;
 use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec, TieBreak};
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
@@ -96,7 +97,9 @@ fn scheduler() -> impl Strategy<Value = SchedulerSpec> {
         Just(SchedulerKind::Shortest),
     ];
     let cap = prop::option::of(1_u32..40);
-    (kind, 200_u32..400, 1_u32..6, cap, any::<bool>()).prop_map(|(kind, wide, seqs, cap, tight)| {
+    let flags = any::<(bool, bool)>();
+    (kind, 200_u32..400, 1_u32..6, cap, flags).prop_map(|(kind, wide, seqs, cap, flags)| {
+        let (tight, join_at_boundary) = flags;
         // Rules that cut prompts into chunks may have a budget below the longest prompt.
         let chunks = !matches!(kind, SchedulerKind::Static | SchedulerKind::Fcfs);
         SchedulerSpec {
@@ -104,6 +107,8 @@ fn scheduler() -> impl Strategy<Value = SchedulerSpec> {
             token_budget: if chunks && tight { wide / 8 } else { wide },
             max_num_seqs: seqs,
             long_prefill_threshold: cap.filter(|_| chunks),
+            join_at_boundary,
+            ..SchedulerSpec::default()
         }
     })
 }
@@ -151,15 +156,24 @@ fn routing() -> impl Strategy<Value = RoutingSpec> {
         Just(LoadSignal::InFlight),
         Just(LoadSignal::WaitingAndRunning),
         Just(LoadSignal::KvUtilization),
+        Just(LoadSignal::WaitingRunningInFlight),
     ];
+    let ties = prop_oneof![
+        Just(TieBreak::LowestId),
+        Just(TieBreak::Random),
+        Just(TieBreak::GoRandom)
+    ];
+    let of_blis = ["least-loaded", "weighted"].map(|policy| {
+        let cluster = blis::cluster(["--routing-policy", policy, "--block-size-in-tokens", "4"]);
+        Just(cluster.expect("flags").routing)
+    });
+    let [least_loaded, weighted] = of_blis;
     prop_oneof![
+        least_loaded,
+        weighted,
         Just(RoutingSpec::RoundRobin),
         Just(RoutingSpec::Random),
-        (
-            load,
-            prop_oneof![Just(TieBreak::LowestId), Just(TieBreak::Random)]
-        )
-            .prop_map(|(load, ties)| RoutingSpec::LeastLoaded { load, ties }),
+        (load, ties).prop_map(|(load, ties)| RoutingSpec::LeastLoaded { load, ties }),
         Just(RoutingSpec::SglangGateway),
         Just(RoutingSpec::Gie),
         Just(RoutingSpec::LlmD),
@@ -170,7 +184,8 @@ fn routing() -> impl Strategy<Value = RoutingSpec> {
 
 fn world() -> impl Strategy<Value = Scenario> {
     let network = (delay(), delay(), delay());
-    let telemetry = (delay(), delay());
+    let telemetry = (delay(), delay(), any::<(bool, bool)>());
+    let frontend = (delay(), delay(), delay());
     let gateway = (
         routing(),
         prop::option::of(1_u32..4),
@@ -179,9 +194,15 @@ fn world() -> impl Strategy<Value = Scenario> {
     );
     let end = prop_oneof![2 => Just(None), 1 => (1_u64..80 * U).prop_map(Some)];
     let rest = (end, any::<bool>(), prop::option::of(time()), any::<bool>());
-    (llm(), 1_u32..4, network, telemetry, gateway, rest).prop_map(
-        |(engine, replicas, network, telemetry, gateway, (end, check, deadline, station))| {
+    (llm(), frontend, 1_u32..4, network, telemetry, gateway, rest).prop_map(
+        |(mut engine, frontend, replicas, network, telemetry, gateway, rest)| {
+            let (end, check, deadline, station) = rest;
             let mut scenario = plain();
+            engine.frontend = FrontendSpec {
+                input: frontend.0,
+                per_token: frontend.1,
+                completion: frontend.2,
+            };
             let fleet = &mut scenario.fleet;
             fleet.replicas = replicas;
             fleet.engine = EngineSpec::Continuous(Box::new(engine));
@@ -200,7 +221,15 @@ fn world() -> impl Strategy<Value = Scenario> {
                 fleet.network.client_to_gateway,
                 fleet.network.gateway_to_replica,
             ) = (network.0, network.1);
-            (fleet.telemetry.period, fleet.telemetry.delay) = telemetry;
+            let (period, lag, (on_decision, last_step)) = telemetry;
+            (fleet.telemetry.period, fleet.telemetry.delay) = (period, lag);
+            if on_decision {
+                fleet.telemetry.refresh = TelemetryRefresh::OnDecision;
+                fleet.telemetry.cache_period = lag;
+            }
+            if last_step {
+                fleet.telemetry.counted = Counted::UntilLastStep;
+            }
             let (routing, max_in_flight, limit, kind) = gateway;
             scenario.gateway.latency = network.2;
             scenario.gateway.routing = routing;

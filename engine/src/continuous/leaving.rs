@@ -14,12 +14,17 @@ impl ContinuousBatching {
         }
         let at = self.decoding.steps() + begun as u64;
         let decoding = self.decoding.finishing_at(at, &self.sequences);
+        let mut slots: Vec<u32> = decoding.collect();
+        // Who left the set and joined it again within a step is there twice.
+        slots.sort_unstable();
+        slots.dedup();
         let of_chunks = self.plan.chunks.iter().filter_map(|&(slot, tokens)| {
             let s = &self.sequences[slot];
             let last = s.computed + tokens == s.target && s.generated + 1 == s.output;
             last.then_some((slot, s.target))
         });
-        let leaving: Vec<_> = decoding
+        let leaving: Vec<_> = slots
+            .into_iter()
             .map(|slot| (slot, self.sequences[slot].computed_at(at)))
             .chain(of_chunks)
             .map(|(slot, tokens)| (&self.sequences[slot].pages, tokens))

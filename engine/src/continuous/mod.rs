@@ -155,6 +155,9 @@ impl ContinuousBatching {
         // What happened at the very instant the last step ended comes too late for this one.
         let follows = self.last_end == Some(now) && !self.running.is_empty();
         let closed = follows && self.head_left == Some(now);
+        if self.rules.joins_at_boundary {
+            self.waiting.let_in(now, true, &mut self.sequences);
+        }
         let begin = self.begin_at(now);
         self.waiting.let_in(now, !follows, &mut self.sequences);
         self.plan.swap_bytes = 0;
@@ -325,6 +328,9 @@ impl Engine for ContinuousBatching {
         let slot = self.sequences.insert(now, submission, output);
         self.pending_prompt_tokens += u64::from(request.prompt_tokens);
         self.waiting.arrive(slot);
+        if self.rules.joins_at_boundary && self.newcomers_could_join() {
+            self.run.stop_at(now);
+        }
         if self.run.ends.len() > 1 && self.newcomers_could_join() {
             self.run.cut(now);
         }

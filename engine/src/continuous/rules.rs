@@ -24,6 +24,8 @@ pub(crate) struct Rules {
     pub(crate) preemption: PreemptionKind,
     /// Bytes of KV per block, for swapping.
     pub(crate) block_bytes: u64,
+    /// Who comes as a step ends joins the step that begins then.
+    pub(crate) joins_at_boundary: bool,
     pub(crate) fast_forward: bool,
 }
 

@@ -90,6 +90,15 @@ impl Run {
         }
     }
 
+    /// Drops the steps from the one on that begins at `now`, if one does after another.
+    pub(crate) fn stop_at(&mut self, now: SimTime) {
+        let ended = self.ends.partition_point(|e| e.at() <= now);
+        if ended > 0 && ended < self.ends.len() && self.ends[ended - 1].at() == now {
+            self.ends.truncate(ended);
+            self.limit = (2 * ended).clamp(SHORTEST, LONGEST);
+        }
+    }
+
     /// Steps that began before `now`.
     pub(crate) fn begun(&self, now: SimTime) -> usize {
         if self.ends.is_empty() || self.start >= now {

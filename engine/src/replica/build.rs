@@ -112,6 +112,7 @@ fn rules(
         visibility: spec.kv.visibility,
         preemption: spec.kv.preemption,
         block_bytes: block_bytes.ceil() as u64,
+        joins_at_boundary: spec.scheduler.join_at_boundary,
         fast_forward: spec.fast_forward,
     })
 }

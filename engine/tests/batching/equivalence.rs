@@ -40,6 +40,7 @@ fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
             token_budget: max_num_seqs + spare,
             max_num_seqs,
             long_prefill_threshold,
+            ..SchedulerSpec::default()
         },
     )
 }
