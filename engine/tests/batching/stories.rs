@@ -33,6 +33,7 @@ fn scheduler(kind: SchedulerKind, token_budget: u32, max_num_seqs: u32) -> Sched
         token_budget,
         max_num_seqs,
         long_prefill_threshold: None,
+        ..SchedulerSpec::default()
     }
 }
 
