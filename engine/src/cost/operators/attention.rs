@@ -44,12 +44,22 @@ pub struct AttentionGrid {
     measured: Vec<bool>,
 }
 
-/// Rising values, and what a step between them is divided by.
+/// Rising values, and what makes finding a place among them quick.
 #[derive(Clone, PartialEq, Debug)]
 struct Axis {
-    values: Vec<f64>,
+    values: Vec<u32>,
+    /// One over the distance to the next value.
     inverse: Vec<f64>,
+    /// The cell in which every multiple of `1 << HINT_BITS` lies, up to the last value.
+    hints: Vec<u8>,
 }
+
+/// A hint holds for so many bits of a number: 16 numbers.
+const HINT_BITS: u32 = 4;
+/// The most values on an axis, so that a hint is a byte.
+const MAX_VALUES: usize = 256;
+/// The largest value on an axis, so that hints stay small.
+const MAX_VALUE: u32 = 1 << 22;
 
 /// A place on an axis: between which nodes, and how far.
 #[derive(Clone, Copy)]
@@ -64,31 +74,55 @@ impl Axis {
     fn new(mut values: Vec<u32>) -> Self {
         values.sort_unstable();
         values.dedup();
-        let values: Vec<f64> = values.into_iter().map(f64::from).collect();
-        let inverse = values.windows(2).map(|w| 1.0 / (w[1] - w[0])).collect();
-        Self { values, inverse }
+        let gap = |w: &[u32]| 1.0 / f64::from(w[1] - w[0]);
+        let inverse = values.windows(2).map(gap).collect();
+        let mut axis = Self {
+            values,
+            inverse,
+            hints: Vec::new(),
+        };
+        let last = axis.values.last().copied().unwrap_or(0);
+        if axis.values.len() <= MAX_VALUES && last <= MAX_VALUE {
+            let cell = |x: u32| axis.values.partition_point(|&v| v <= x).saturating_sub(1);
+            axis.hints = (0..=last >> HINT_BITS)
+                .map(|bucket| cell(bucket << HINT_BITS) as u8)
+                .collect();
+        }
+        axis
     }
 
     /// Below the first value it is the first, beyond the last the last cell is extended.
     #[inline]
-    fn place(&self, x: f64) -> Place {
-        let last = self.values.len() - 1;
-        if last == 0 || x <= self.values[0] {
+    fn place(&self, x: u64) -> Place {
+        let (first, last) = (u64::from(self.values[0]), self.values.len() - 1);
+        if last == 0 || x <= first {
             return Place {
                 low: 0,
                 high: 0,
                 share: 0.0,
-                outside: x != self.values[0],
+                outside: x != first,
             };
         }
-        let low = self.values.partition_point(|&v| v <= x).min(last) - 1;
+        let hint = self.hints.get((x >> HINT_BITS) as usize);
+        let mut low = hint.map_or(last - 1, |&cell| usize::from(cell).min(last - 1));
+        while low + 1 < last && u64::from(self.values[low + 1]) <= x {
+            low += 1;
+        }
         Place {
             low,
             high: low + 1,
-            share: (x - self.values[low]) * self.inverse[low],
-            outside: x > self.values[last],
+            share: (x - u64::from(self.values[low])) as f64 * self.inverse[low],
+            outside: x > u64::from(self.values[last]),
         }
     }
+}
+
+/// A line of the grid along the contexts of decodes, everything else given.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    grid: &'a AttentionGrid,
+    /// Chunk, decodes, context of prompts.
+    places: [Place; 3],
 }
 
 impl AttentionGrid {
@@ -107,6 +141,17 @@ impl AttentionGrid {
             std::array::from_fn(|a| Axis::new(points.iter().map(|p| coordinates(p)[a]).collect()));
         let sizes = axes.each_ref().map(|a| a.values.len());
         let nodes = sizes.iter().product();
+        let largest = axes.iter().filter_map(|a| a.values.last()).max();
+        if largest.is_some_and(|&x| x > MAX_VALUE) || sizes.iter().any(|&n| n > MAX_VALUES) {
+            let reason = format!(
+                "its axes have {sizes:?} values up to {}",
+                largest.copied().unwrap_or(0)
+            );
+            return error(
+                reason,
+                "check its columns: no axis needs more than 256 values",
+            );
+        }
         if nodes > MAX_NODES {
             let reason = format!("its axes have {sizes:?} values, which make {nodes} nodes");
             return error(reason, "measure on a common grid");
@@ -125,7 +170,7 @@ impl AttentionGrid {
         };
         for p in points {
             let at: usize = std::array::from_fn::<_, 4, _>(|a| {
-                let x = f64::from(coordinates(p)[a]);
+                let x = coordinates(p)[a];
                 axes[a].values.partition_point(|&v| v < x) * strides[a]
             })
             .iter()
@@ -165,62 +210,58 @@ impl AttentionGrid {
         })
     }
 
-    /// Largest chunk that was measured.
-    pub fn largest_chunk(&self) -> f64 {
-        self.axes[CHUNK].values.last().copied().unwrap_or(0.0)
-    }
-
     /// Microseconds of one call, and whether a node was used that was not measured.
     pub fn at(&self, chunk: u64, kv_prefill: u64, decodes: u64, kv_decode: u64) -> (f64, bool) {
-        let x = [chunk, decodes, kv_prefill, kv_decode];
-        let places: [Place; 4] = std::array::from_fn(|a| self.axes[a].place(x[a] as f64));
-        let outside = places.iter().any(|p| p.outside);
-        let (us, measured) = self.along(0, 0, &places);
+        self.line(chunk, kv_prefill, decodes).at(kv_decode)
+    }
+
+    /// Everything but the context of decodes.
+    #[inline]
+    pub(crate) fn line(&self, chunk: u64, kv_prefill: u64, decodes: u64) -> Line<'_> {
+        let axis = |axis: usize, x: u64| self.axes[axis].place(x);
+        Line {
+            grid: self,
+            places: [
+                axis(CHUNK, chunk),
+                axis(DECODES, decodes),
+                axis(PREFILL_KV, kv_prefill),
+            ],
+        }
+    }
+}
+
+impl Line<'_> {
+    /// Microseconds of one call, and whether a node was used that was not measured.
+    #[inline]
+    pub(crate) fn at(&self, kv_decode: u64) -> (f64, bool) {
+        let [chunk, decodes, prefill] = self.places;
+        let along = self.grid.axes[DECODE_KV].place(kv_decode);
+        let outside = chunk.outside || decodes.outside || prefill.outside || along.outside;
+        // From the innermost axis out: what lies between two nodes of each.
+        let grid = self.grid;
+        let on_line = |base: usize| {
+            between(along, |node| {
+                let at = base + node;
+                (grid.values[at], grid.measured[at])
+            })
+        };
+        let [chunk_stride, decode_stride, prefill_stride, _] = grid.strides;
+        let on_plane = |base: usize| between(prefill, |n| on_line(base + n * prefill_stride));
+        let in_space = |base: usize| between(decodes, |n| on_plane(base + n * decode_stride));
+        let (us, measured) = between(chunk, |n| in_space(n * chunk_stride));
         (us.max(0.0), outside || !measured)
     }
+}
 
-    #[inline(always)]
-    fn along(&self, axis: usize, base: usize, places: &[Place; 4]) -> (f64, bool) {
-        if axis == 4 {
-            return (self.values[base], self.measured[base]);
-        }
-        let Place {
-            low, high, share, ..
-        } = places[axis];
-        let stride = self.strides[axis];
-        let (a, a_measured) = self.below(axis, base + low * stride, places);
-        if share == 0.0 {
-            return (a, a_measured);
-        }
-        let (b, b_measured) = self.below(axis, base + high * stride, places);
-        (a + share * (b - a), a_measured && b_measured)
+/// Linear between what two nodes give, or what one gives if the place is on it.
+#[inline(always)]
+fn between(place: Place, node: impl Fn(usize) -> (f64, bool)) -> (f64, bool) {
+    let (a, a_measured) = node(place.low);
+    if place.share == 0.0 {
+        return (a, a_measured);
     }
-
-    /// The next axis. Four calls deep, each its own function, so that all are inlined.
-    #[inline(always)]
-    fn below(&self, axis: usize, base: usize, places: &[Place; 4]) -> (f64, bool) {
-        match axis {
-            0 => self.second(base, places),
-            1 => self.third(base, places),
-            2 => self.fourth(base, places),
-            _ => (self.values[base], self.measured[base]),
-        }
-    }
-
-    #[inline]
-    fn second(&self, base: usize, places: &[Place; 4]) -> (f64, bool) {
-        self.along(1, base, places)
-    }
-
-    #[inline]
-    fn third(&self, base: usize, places: &[Place; 4]) -> (f64, bool) {
-        self.along(2, base, places)
-    }
-
-    #[inline]
-    fn fourth(&self, base: usize, places: &[Place; 4]) -> (f64, bool) {
-        self.along(3, base, places)
-    }
+    let (b, b_measured) = node(place.high);
+    (a + place.share * (b - a), a_measured && b_measured)
 }
 
 /// A grid some of whose nodes have no time yet.
@@ -276,13 +317,13 @@ impl Filling<'_> {
 
     fn is_zero(&self, node: usize, axis: usize) -> bool {
         let index = node / self.strides[axis] % self.axes[axis].values.len();
-        self.axes[axis].values[index] == 0.0
+        self.axes[axis].values[index] == 0
     }
 
     /// The time at node `i` of a line, before which `after` of the known nodes lie.
     fn between(&self, known: &[usize], after: usize, i: usize, start: usize, axis: usize) -> f64 {
         let value = |k: usize| self.values[start + k * self.strides[axis]].unwrap_or_default();
-        let x = |k: usize| self.axes[axis].values[k];
+        let x = |k: usize| f64::from(self.axes[axis].values[k]);
         let (low, high) = match (after, known.len()) {
             (0, _) | (_, 1) => return value(known[0]),
             (n, len) if n == len => (known[len - 2], known[len - 1]),

@@ -183,8 +183,8 @@ impl Curves {
             0 => 0,
             n => (shape.decode_context + shape.single_context) / n,
         };
-        let grid = &tables.attention;
-        let (at_mean, outside) = grid.at(chunk, kv_prefill, decodes, mean);
+        let line = tables.attention.line(chunk, kv_prefill, decodes);
+        let (at_mean, outside) = line.at(mean);
         let Some(skew) = &tables.skew else {
             return (at_mean, outside);
         };
@@ -203,7 +203,7 @@ impl Curves {
         if share == 0.0 {
             return (at_mean, outside);
         }
-        let (at_most, most_outside) = grid.at(chunk, kv_prefill, decodes, most);
+        let (at_most, most_outside) = line.at(most);
         // A grid that falls with length there says nothing of unequal ones.
         let further = (at_most - at_mean).max(0.0);
         let us = (at_mean + share * further).max(0.0);
