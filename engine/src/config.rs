@@ -74,6 +74,9 @@ impl Default for StationSpec {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContinuousSpec {
+    /// The engine it behaves like: rules and limits of scheduler and memory that stand where this
+    /// table says nothing else.
+    pub preset: Option<EnginePreset>,
     /// GPU of the catalogue, such as `h100-sxm`; see `windtunnel scenario schema`.
     pub gpu: String,
     /// Another GPU than those of the catalogue; `gpu` then means nothing.
@@ -104,9 +107,44 @@ pub struct ContinuousSpec {
     pub fast_forward: bool,
 }
 
+/// Engines that are known by name. What each stands for is a file of the scenario library.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnginePreset {
+    /// vLLM with its V1 scheduler, as of 0.19.
+    VllmV1,
+    /// vLLM with its first scheduler, as Vidur models it.
+    VllmV0,
+    /// Sarathi-Serve, as Vidur models it.
+    Sarathi,
+    /// The engine of BLIS (inference-sim).
+    Blis,
+}
+
+impl EnginePreset {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::VllmV1, Self::VllmV0, Self::Sarathi, Self::Blis];
+
+    /// Its name in scenario files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VllmV1 => "vllm-v1",
+            Self::VllmV0 => "vllm-v0",
+            Self::Sarathi => "sarathi",
+            Self::Blis => "blis",
+        }
+    }
+
+    /// The preset of this name.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
+}
+
 impl Default for ContinuousSpec {
     fn default() -> Self {
         Self {
+            preset: None,
             gpu: "h100-sxm".into(),
             custom_gpu: None,
             model: "llama-3.1-8b".into(),
@@ -155,6 +193,20 @@ pub struct SchedulerSpec {
     /// A request that comes at the very instant at which a step ends joins the step that begins
     /// then (BLIS), instead of the one after it.
     pub join_at_boundary: bool,
+    /// Prompts of a step are padded to the longest of them, so that the budget bounds their number
+    /// times the longest, not their sum (the first vLLM). For kinds that compute prompts whole.
+    pub padded_prompts: bool,
+    /// Decoding requests run whatever the budget; it bounds what they leave to prompts, which come
+    /// after them (Sarathi-Serve). Needs `kv.allocation = "whole_prompt"`.
+    pub unlimited_decodes: bool,
+    /// Waiting requests may join a step for which somebody was preempted, even the one preempted
+    /// (Sarathi-Serve in Vidur).
+    pub admit_after_preemption: bool,
+    /// A step is planned when the step before it begins (vLLM `--async-scheduling`). So it knows
+    /// only who came before that; slots and blocks of requests whose last token that step makes
+    /// are free one step later; and a request whose end could not be foreseen, because it stops
+    /// before its limit, runs one step more. A step that would run nobody is planned anew at its start.
+    pub async_scheduling: bool,
 }
 
 /// The rule by which a step is filled.
@@ -174,6 +226,9 @@ pub enum SchedulerKind {
     Priority,
     /// As `chunked`, with the waiting queue by least predicted work.
     Shortest,
+    /// Prompts first, whole, in steps of their own, as many as fit; only when none can be
+    /// admitted the running requests decode, in order of arrival (vLLM V0).
+    PrefillFirst,
 }
 
 impl Default for SchedulerSpec {
@@ -184,6 +239,10 @@ impl Default for SchedulerSpec {
             max_num_seqs: 256,
             long_prefill_threshold: None,
             join_at_boundary: false,
+            padded_prompts: false,
+            unlimited_decodes: false,
+            admit_after_preemption: false,
+            async_scheduling: false,
         }
     }
 }
@@ -205,8 +264,14 @@ pub struct KvSpec {
     pub activation_reserve: Bytes,
     /// Bytes per stored number: 2 for FP16, 1 for FP8.
     pub bytes_per_element: f64,
-    /// Share of blocks kept free when a request is admitted, 0 to 1.
+    /// Share of blocks, rounded down to whole ones, kept free when a request is admitted while
+    /// others run, 0 to 1.
     pub watermark: f64,
+    /// When a request gets the blocks for its prompt.
+    pub allocation: Allocation,
+    /// A decoding request runs only where a block is free, even if its last one has room
+    /// (Vidur). No request may then fill all blocks.
+    pub spare_block: bool,
     /// Admit a request only if its whole prompt fits into free blocks
     /// (vLLM V1 `scheduler_reserve_full_isl`).
     pub reserve_full_prompt: bool,
@@ -218,6 +283,8 @@ pub struct KvSpec {
     pub eviction: EvictionKind,
     /// What happens to a request thrown out of memory.
     pub preemption: PreemptionKind,
+    /// What a request thrown out of memory computes again.
+    pub restart: RestartKind,
     /// Host memory for swapped requests.
     pub swap_space: Bytes,
     /// Speed between host and device.
@@ -234,11 +301,14 @@ impl Default for KvSpec {
             activation_reserve: Bytes(4 << 30),
             bytes_per_element: 2.0,
             watermark: 0.01,
+            allocation: Allocation::AsComputed,
+            spare_block: false,
             reserve_full_prompt: false,
             prefix_cache: true,
             visibility: PrefixVisibility::OnSchedule,
             eviction: EvictionKind::Lru,
             preemption: PreemptionKind::Recompute,
+            restart: RestartKind::Everything,
             swap_space: Bytes(4 << 30),
             swap_bandwidth: Bandwidth(25e9),
         }
@@ -283,6 +353,33 @@ pub enum PrefixVisibility {
     OnComputed,
     /// When the request has finished.
     OnFinish,
+}
+
+/// When a request gets the blocks for its prompt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Allocation {
+    /// As its chunks are computed.
+    #[default]
+    AsComputed,
+    /// All of them when it is admitted.
+    WholePrompt,
+}
+
+/// What a request thrown out of memory computes again, if its blocks are not swapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartKind {
+    /// Its prompt and the tokens that came out so far, in one prefill; then it goes on (vLLM).
+    #[default]
+    Everything,
+    /// What it had computed. For a decoding request that is the same; one whose prompt was not
+    /// complete takes what it had for its prompt, and decodes the rest of it token by
+    /// token (Vidur).
+    Computed,
+    /// Its prompt alone. The tokens that came out so far are lost and generated again (BLIS),
+    /// unless it ran alone: then it would never get further.
+    Scratch,
 }
 
 /// What happens to a request thrown out of memory.

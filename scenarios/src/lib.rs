@@ -23,6 +23,8 @@ pub mod library;
 pub mod expand;
 /// Clusters of BLIS, as its command line says them.
 pub mod blis;
+/// Engines by name.
+pub mod presets;
 /// Scenarios as text: complete, with origins, and what differs between two.
 pub mod show;
 /// A commented file to begin with.

@@ -1,4 +1,7 @@
-//! Scenarios and policies that come with the program, each a commented file that teaches.
+//! Scenarios, policies and engine presets that come with the program, each a commented file that
+//! teaches.
+
+use windtunnel_engine::config::EnginePreset;
 
 /// One file of the library.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +70,14 @@ const POLICIES: &[Entry] = entries! { "library/policies":
     "vllm-dp" "queues";
 };
 
+/// As `EnginePreset::ALL`.
+const ENGINES: &[Entry; 4] = entries! { "library/engines":
+    "vllm-v1";
+    "vllm-v0";
+    "sarathi";
+    "blis";
+};
+
 /// The scenarios, in the order to read them.
 pub fn list() -> &'static [Entry] {
     SCENARIOS
@@ -80,6 +91,16 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 /// The policies, for `--policy`.
 pub fn policies() -> &'static [Entry] {
     POLICIES
+}
+
+/// What an engine preset stands for: the tables of an engine.
+pub fn engine(preset: EnginePreset) -> &'static Entry {
+    match preset {
+        EnginePreset::VllmV1 => &ENGINES[0],
+        EnginePreset::VllmV0 => &ENGINES[1],
+        EnginePreset::Sarathi => &ENGINES[2],
+        EnginePreset::Blis => &ENGINES[3],
+    }
 }
 
 /// The policy of this name.

@@ -5,6 +5,7 @@ use crate::diagnostic::{Code, Report, Severity};
 use crate::layers;
 use crate::overrides::{self, Override};
 use crate::policy;
+use crate::presets;
 use crate::profile;
 use crate::schema::Scenario;
 use crate::schema_json::strip_nulls;
@@ -122,7 +123,7 @@ impl Origins {
 
 /// Reads, merges and checks a scenario.
 ///
-/// Layers from below: what it extends, itself, `env.policies`, `overrides`.
+/// Layers from below: presets of engines, what it extends, itself, `env.policies`, `overrides`.
 ///
 /// # Errors
 /// All findings of the first step that has errors, with the warnings found until then. The steps
@@ -158,6 +159,7 @@ fn read(
         policy::apply(&mut tree, file, &env.working_dir, sources, findings);
     }
     overrides::apply(&mut tree, overrides, sources, findings);
+    presets::apply(&mut tree, sources);
     form::fill_kinds(&mut tree, Shape::root());
     if !findings.iter().any(|f| f.code == Code::Syntax) {
         findings.extend(form::check(&tree));

@@ -12,15 +12,19 @@ use crate::tree::{Node, Path, Table, Value};
 /// What a policy file may set; a table named here may be set with all it holds.
 const DECISIONS: &[&str] = &[
     "gateway",
+    "fleet.engine.preset",
     "fleet.engine.scheduler",
     "fleet.engine.kv.block_size",
     "fleet.engine.kv.memory_utilization",
     "fleet.engine.kv.watermark",
+    "fleet.engine.kv.allocation",
+    "fleet.engine.kv.spare_block",
     "fleet.engine.kv.reserve_full_prompt",
     "fleet.engine.kv.prefix_cache",
     "fleet.engine.kv.visibility",
     "fleet.engine.kv.eviction",
     "fleet.engine.kv.preemption",
+    "fleet.engine.kv.restart",
     "fleet.engine.kv.swap_space",
 ];
 
@@ -64,11 +68,11 @@ fn refuse_others(table: &mut Table, path: &mut Path, findings: &mut Vec<Finding>
                 let message = format!("`{here}` is not for a policy file to decide");
                 let finding = Finding::error(Code::NotADecision, entry.key_at, here, message)
                     .label("describes the world")
-                    .note("a policy file may set gateway.*, fleet.engine.scheduler.* and")
+                    .note("a policy file may set gateway.*, fleet.engine.preset, fleet.engine.scheduler.* and")
                     .note(
-                        "fleet.engine.kv.{block_size, memory_utilization, watermark, \
-                         reserve_full_prompt, prefix_cache, visibility, eviction, preemption, \
-                         swap_space}",
+                        "fleet.engine.kv.{block_size, memory_utilization, watermark, allocation, \
+                         spare_block, reserve_full_prompt, prefix_cache, visibility, eviction, \
+                         preemption, restart, swap_space}",
                     );
                 findings.push(finding);
             }

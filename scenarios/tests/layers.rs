@@ -416,3 +416,86 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_preset_stands_below_what_the_engine_says_itself() {
+    use windtunnel_engine::config::{EngineSpec, SchedulerKind};
+    let files = [
+        (
+            "base.toml",
+            "[fleet.engine]\npreset = \"sarathi\"\nmodel = \"llama-2-7b\"\n\
+             scheduler.token_budget = 256\n[traffic]\nnum_prompts = 10\nrequest_rate = \"1 req/s\"\n\
+             [[fleet.pools]]\nreplicas = 1\nengine = { kind = \"continuous\", preset = \"vllm-v0\", kv = { watermark = 0.5 } }\n",
+        ),
+        (
+            "main.toml",
+            "extends = \"base.toml\"\n[fleet.engine]\nscheduler.max_num_seqs = 64\n",
+        ),
+    ];
+    let (_folder, loaded) = in_folder(&files, "main.toml");
+    let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
+    let continuous = |spec: &EngineSpec| match spec {
+        EngineSpec::Continuous(spec) => (**spec).clone(),
+        EngineSpec::Station(_) => panic!("no station"),
+    };
+    let spec = continuous(&loaded.scenario.fleet.engine);
+    // In order: the preset, the file below, the file above.
+    assert!(spec.scheduler.unlimited_decodes && !spec.kv.prefix_cache);
+    assert_eq!(spec.scheduler.token_budget, 256);
+    assert_eq!(spec.scheduler.max_num_seqs, 64);
+    let pool = continuous(&loaded.scenario.fleet.pools[0].engine);
+    assert_eq!(pool.scheduler.kind, SchedulerKind::PrefillFirst);
+    assert_eq!(pool.kv.watermark, 0.5);
+    assert!(pool.kv.spare_block);
+    let text = show(&loaded, true);
+    for line in [
+        "unlimited_decodes = true  # preset:sarathi:",
+        "token_budget = 256  # base.toml:",
+        "max_num_seqs = 64  # main.toml:",
+        "padded_prompts = true  # preset:vllm-v0:",
+        "watermark = 0.5  # base.toml:",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    // What was resolved says it all and resolves to itself.
+    let (_folder, again) = in_folder(&[("again.toml", &loaded.resolved_toml)], "again.toml");
+    let again = again.unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(again.content_hash, loaded.content_hash);
+    // Overrides come on top, and may name a preset themselves.
+    let s = good(
+        "smoke",
+        &[
+            "fleet.engine.preset=blis",
+            "fleet.engine.scheduler.max_num_seqs=3",
+        ],
+    );
+    let spec = continuous(&s.scenario.fleet.engine);
+    assert_eq!(
+        (spec.scheduler.token_budget, spec.scheduler.max_num_seqs),
+        (2048, 3)
+    );
+    let text = bad("smoke", &["fleet.engine.preset=vllm-1"]);
+    assert!(text.contains("did you mean `vllm-v1`?"), "{text}");
+}
+
+#[test]
+fn presets_are_the_same_from_code() {
+    use windtunnel_engine::config::{EnginePreset, EngineSpec};
+    use windtunnel_engine::replica::Replica;
+    for preset in EnginePreset::ALL {
+        let set = format!("fleet.engine.preset={}", preset.name());
+        let EngineSpec::Continuous(by_file) = good("azure-conv", &[&set]).scenario.fleet.engine
+        else {
+            panic!("no station");
+        };
+        let by_code = windtunnel_scenarios::presets::engine(preset);
+        // The scenario names a GPU and a model; the rules are the preset's.
+        assert_eq!(by_code.preset, Some(preset));
+        let rules =
+            |kv: &windtunnel_engine::config::KvSpec| (kv.allocation, kv.spare_block, kv.restart);
+        assert_eq!(by_code.scheduler, by_file.scheduler, "{}", preset.name());
+        assert_eq!(rules(&by_code.kv), rules(&by_file.kv));
+        assert_ne!(by_code.scheduler, Default::default());
+        assert!(Replica::build(&EngineSpec::Continuous(Box::new(by_code))).is_ok());
+    }
+}

@@ -12,6 +12,7 @@ impl ContinuousBatching {
         if is_static && !self.running.is_empty() {
             return;
         }
+        self.plan.longest = 0;
         while self.running.len() < self.rules.max_num_seqs as usize && *budget > 0 {
             let Some(slot) = self.waiting.head(&self.sequences) else {
                 return;
@@ -49,17 +50,27 @@ impl ContinuousBatching {
         let tokens = if self.rules.chunks() {
             u64::from(missing.min(self.rules.prefill_cap)).min(*budget) as u32
         } else {
-            if u64::from(missing) > *budget && !self.plan.chunks.is_empty() {
+            let (beside, budget) = (self.plan.chunks.len() as u64, *budget);
+            let longest = u64::from(missing.max(self.plan.longest));
+            let fits = match self.rules.padded_prompts {
+                true => (beside + 1).saturating_mul(longest) <= budget,
+                false => u64::from(missing) <= budget,
+            };
+            // One that is larger than the budget must run alone, or would never.
+            if !fits && beside > 0 {
                 return false;
             }
             missing
         };
         let cached = self.memory.blocks(probe.tokens);
-        let blocks = self.memory.blocks(probe.tokens + tokens) - cached;
-        let asked = if self.rules.reserve_full_prompt {
-            self.memory.blocks(s.target) - cached
-        } else {
-            blocks
+        let whole = self.memory.blocks(s.target) - cached;
+        let blocks = match self.rules.whole_prompt {
+            true => whole,
+            false => self.memory.blocks(probe.tokens + tokens) - cached,
+        };
+        let asked = match self.rules.reserve_full_prompt {
+            true => whole,
+            false => blocks,
         };
         if asked + probe.idle + watermark > self.memory.available() {
             return false;
@@ -75,7 +86,10 @@ impl ContinuousBatching {
                 cached_tokens: probe.tokens,
             },
         });
-        *budget = budget.saturating_sub(u64::from(tokens));
+        if !self.rules.padded_prompts {
+            *budget = budget.saturating_sub(u64::from(tokens));
+        }
+        self.plan.longest = self.plan.longest.max(tokens);
         self.enter_batch(slot);
         self.prefilling.push(slot);
         self.plan.chunks.push((slot, tokens));
@@ -100,7 +114,12 @@ impl ContinuousBatching {
         } else {
             1
         };
-        let blocks = self.memory.blocks(s.computed + tokens);
+        let blocks = match prefill {
+            // The step that decodes takes the block for its next token.
+            0 if self.rules.prompts_alone() => self.memory.blocks(s.computed),
+            1.. if self.rules.whole_prompt => self.memory.blocks(s.target),
+            _ => self.memory.blocks(s.computed + tokens),
+        };
         if blocks + watermark > self.memory.available() {
             return false;
         }
@@ -115,17 +134,25 @@ impl ContinuousBatching {
             self.prefilling.push(slot);
             self.plan.chunks.push((slot, tokens));
         } else {
-            self.join(slot, self.last_end.unwrap_or_default());
+            self.join(slot);
         }
         true
     }
 
-    /// Gives the head of the waiting room the last place of the batch.
+    /// Gives the head of the waiting room its place in the batch: the last, or where prompts have
+    /// steps of their own (vLLM V0) that by its arrival.
     fn enter_batch(&mut self, slot: u32) {
         self.waiting.pop();
         self.admissions += 1;
-        self.sequences[slot].admission = self.admissions;
-        self.running.push((self.admissions, slot));
+        let s = &mut self.sequences[slot];
+        if self.rules.prompts_alone() {
+            s.admission = s.age;
+            let place = self.running.partition_point(|&(a, _)| a < s.age);
+            self.running.insert(place, (s.age, slot));
+        } else {
+            s.admission = self.admissions;
+            self.running.push((self.admissions, slot));
+        }
     }
 
     /// Shows others what the planned chunks will have computed, where that is the rule.

@@ -22,13 +22,14 @@ impl ContinuousBatching {
         let end = last.at();
         self.clock = last.fine;
         self.memory.take(self.decoding.growth(1, steps));
-        if self.decoding.count() > 0 {
-            self.decoding.advance(steps);
+        if self.decoding.count() > 0 && !self.plan.decodes_rest {
+            self.decoding.advance(steps, end);
         }
-        while let Some(slot) = self.decoding.pop_finished(&mut self.sequences, end) {
+        while let Some(slot) = self.decoding.pop_finished(&mut self.sequences) {
             self.finish(slot);
         }
         self.end_chunks(end, observer);
+        self.last_begin = self.run.start_of(steps as usize);
         self.last_end = Some(end);
         self.run.clear();
         self.drop_cancelled(end);
@@ -41,13 +42,20 @@ impl ContinuousBatching {
     fn report_steps<O: StepObserver>(&mut self, observer: &mut O) {
         let mut shape = self.run.shape;
         let mut from = self.run.start;
-        let mut last_token = self.last_end.unwrap_or(from);
         let ranged = self.cost.needs_context_range();
+        let mut last_token = self.decoding.last_token();
+        let classes = match self.plan.decodes_rest {
+            false => self.decoding.by_class(),
+            true => &[],
+        };
         for (i, step) in self.run.ends.iter().enumerate() {
             let at = step.at();
-            let late: &[(ClassId, SimTime)] = if i == 0 { self.decoding.late() } else { &[] };
+            let late: &[(ClassId, SimTime)] = match i {
+                0 if !classes.is_empty() => self.decoding.late(),
+                _ => &[],
+            };
             let gap = at.since(last_token);
-            for (class, &count) in self.decoding.by_class().iter().enumerate() {
+            for (class, &count) in classes.iter().enumerate() {
                 let class = ClassId::from(class);
                 let late = late.iter().filter(|l| l.0 == class).count() as u32;
                 if count > late {
@@ -80,7 +88,8 @@ impl ContinuousBatching {
                 continue;
             }
             s.generated += 1;
-            if s.generated == 1 {
+            if !s.talking {
+                s.talking = true;
                 let outcome = EngineOutcome {
                     request: s.request,
                     outcome: Outcome::FirstToken,
@@ -95,7 +104,7 @@ impl ContinuousBatching {
             if done {
                 self.finish(slot);
             } else {
-                self.join(slot, end);
+                self.join(slot);
             }
         }
         self.plan.chunks = chunks;
@@ -115,21 +124,55 @@ impl ContinuousBatching {
             self.memory
                 .publish(&mut s.pages, &s.prefix, s.shareable.min(computed));
         }
-        self.leave_batch(slot, Outcome::Finished);
+        if self.rules.plans_ahead {
+            // The next step is planned already, with its slot and blocks in use.
+            let s = &mut self.sequences[slot];
+            s.phase = Phase::Leaving;
+            self.leaving.push(slot);
+            self.tell_end(slot, Outcome::Finished);
+        } else {
+            self.leave_batch(slot, Outcome::Finished);
+        }
+    }
+
+    /// Requests whose end was told before go for good, now that the step after it is planned.
+    pub(super) fn release_leaving(&mut self) {
+        for i in 0..self.leaving.len() {
+            let slot = self.leaving[i];
+            let place = self.place(slot);
+            self.running.remove(place);
+            self.forget(slot);
+        }
+        self.leaving.clear();
+    }
+
+    /// Frees what a request that left the batch holds.
+    pub(super) fn forget(&mut self, slot: u32) {
+        let s = &mut self.sequences[slot];
+        let (tokens, unused) = match s.phase {
+            Phase::Overrunning => (s.computed + 1, 1),
+            Phase::Prefilling if self.rules.whole_prompt => (s.target, s.prefill_left()),
+            _ => (s.computed, 0),
+        };
+        self.memory.release(&mut s.pages, tokens, unused);
+        self.sequences.remove(slot);
+    }
+
+    fn tell_end(&mut self, slot: u32, outcome: Outcome) {
+        let s = &self.sequences[slot];
+        let outcome = EngineOutcome {
+            request: s.request,
+            outcome,
+        };
+        self.ended.push((s.admission, outcome));
     }
 
     /// Frees what a running request holds and reports its end.
     fn leave_batch(&mut self, slot: u32, outcome: Outcome) {
         let place = self.place(slot);
         self.running.remove(place);
-        let s = &mut self.sequences[slot];
-        self.memory.release(&mut s.pages, s.computed, 0);
-        let outcome = EngineOutcome {
-            request: s.request,
-            outcome,
-        };
-        self.ended.push((s.admission, outcome));
-        self.sequences.remove(slot);
+        self.tell_end(slot, outcome);
+        self.forget(slot);
     }
 
     /// Drops the requests that were cancelled before `end` and are still here.
@@ -145,13 +188,13 @@ impl ContinuousBatching {
             if at >= end {
                 return true;
             }
-            self.drop_running(slot, end);
+            self.drop_running(slot);
             false
         });
         self.cancels = cancels;
     }
 
-    fn drop_running(&mut self, slot: u32, end: SimTime) {
+    fn drop_running(&mut self, slot: u32) {
         match self.sequences[slot].phase {
             Phase::Waiting | Phase::Swapped => {
                 let place = self.sequences[slot].admission;
@@ -159,9 +202,10 @@ impl ContinuousBatching {
                 self.ended.push((place, outcome));
                 return;
             }
-            Phase::Decoding => self.decoding.leave(slot, &mut self.sequences, end),
+            Phase::Decoding => self.decoding.leave(slot, &mut self.sequences),
             Phase::Prefilling => self.prefilling.retain(|&p| p != slot),
             Phase::Paused => self.paused.retain(|&p| p != slot),
+            Phase::Leaving | Phase::Overrunning => return, // it finished
         }
         let s = &self.sequences[slot];
         let generated = s.generated;

@@ -25,7 +25,9 @@ pub(crate) struct DecodeSet {
     finishing: BinaryHeap<Reverse<(u64, u64, u32)>>,
     /// Who has most and who has least in KV, if the cost model asks for it.
     range: Option<Box<Range>>,
-    /// Members whose last token did not come out at the end of the previous step.
+    /// When the members' last tokens came out.
+    last_token: SimTime,
+    /// Members for whom that was another time.
     late: Vec<(ClassId, SimTime)>,
 }
 
@@ -39,6 +41,7 @@ impl DecodeSet {
             crossings: vec![0; block_size as usize],
             finishing: BinaryHeap::new(),
             range: with_range.then(Box::default),
+            last_token: SimTime::ZERO,
             late: Vec::new(),
         }
     }
@@ -55,6 +58,11 @@ impl DecodeSet {
     pub(crate) fn by_class(&self) -> &[u32] {
         &self.by_class
     }
+    /// When the members' last tokens came out, but for [`Self::late`].
+    pub(crate) fn last_token(&self) -> SimTime {
+        self.last_token
+    }
+    /// Class and time of members whose last token came out at another time.
     pub(crate) fn late(&self) -> &[(ClassId, SimTime)] {
         &self.late
     }
@@ -91,15 +99,17 @@ impl DecodeSet {
         ((self.steps % size + size - u64::from(computed) % size) % size) as usize
     }
 
-    /// A running request starts to decode. `last_step_end` tells whether it emitted its last
-    /// token together with the others.
-    pub(crate) fn join(&mut self, slot: u32, seqs: &mut Sequences, last_step_end: SimTime) {
+    /// A running request starts to decode.
+    pub(crate) fn join(&mut self, slot: u32, seqs: &mut Sequences) {
         let crossing = self.crossing_of(seqs[slot].computed);
         let s = &mut seqs[slot];
         debug_assert!(s.generated < s.output && s.generated > 0);
         s.phase = Phase::Decoding;
         s.joined = self.steps;
         s.finish_at = self.steps + u64::from(s.output - s.generated);
+        if self.count == 0 {
+            self.last_token = s.last_token;
+        }
         self.count += 1;
         self.context += u64::from(s.computed);
         self.crossings[crossing] += 1;
@@ -117,13 +127,13 @@ impl DecodeSet {
             range.forget(self.count, seqs);
         }
         let s = &seqs[slot];
-        if s.last_token != last_step_end {
+        if s.last_token != self.last_token {
             self.late.push((s.class, s.last_token));
         }
     }
 
     /// A member leaves before it is done; the caller says what becomes of it.
-    pub(crate) fn leave(&mut self, slot: u32, seqs: &mut Sequences, last_step_end: SimTime) {
+    pub(crate) fn leave(&mut self, slot: u32, seqs: &mut Sequences) {
         let computed = seqs[slot].computed_at(self.steps);
         let crossing = self.crossing_of(computed);
         let s = &mut seqs[slot];
@@ -132,8 +142,8 @@ impl DecodeSet {
         s.computed = computed;
         s.phase = Phase::Paused;
         // One who joined late and leaves before its first step keeps its own time.
-        if s.joined < self.steps || s.last_token == last_step_end {
-            s.last_token = last_step_end;
+        if s.joined < self.steps || s.last_token == self.last_token {
+            s.last_token = self.last_token;
         } else if let Some(i) = self.late.iter().position(|&l| l == (s.class, s.last_token)) {
             self.late.swap_remove(i);
         }
@@ -206,24 +216,21 @@ impl DecodeSet {
         }
     }
 
-    /// `steps` steps are done.
-    pub(crate) fn advance(&mut self, steps: u64) {
+    /// `steps` steps are done, the last of them at `end`.
+    pub(crate) fn advance(&mut self, steps: u64, end: SimTime) {
         self.steps += steps;
+        self.last_token = end;
         self.context += steps * u64::from(self.count);
         self.late.clear();
     }
 
     /// Takes out one member that is done, in the order of the batch.
-    pub(crate) fn pop_finished(
-        &mut self,
-        seqs: &mut Sequences,
-        last_step_end: SimTime,
-    ) -> Option<u32> {
+    pub(crate) fn pop_finished(&mut self, seqs: &mut Sequences) -> Option<u32> {
         if self.next_finish(seqs)? > self.steps {
             return None;
         }
         let Reverse((_, _, slot)) = self.finishing.pop()?;
-        self.leave(slot, seqs, last_step_end);
+        self.leave(slot, seqs);
         Some(slot)
     }
 }

@@ -14,6 +14,8 @@ impl ContinuousBatching {
         }
         let at = self.decoding.steps() + begun as u64;
         let decoding = self.decoding.finishing_at(at, &self.sequences);
+        // In a step of prompts alone nobody decodes.
+        let decoding = decoding.filter(|_| !self.plan.decodes_rest);
         let mut slots: Vec<u32> = decoding.collect();
         // Who left the set and joined it again within a step is there twice.
         slots.sort_unstable();

@@ -61,6 +61,10 @@ struct Plan {
     swap_bytes: u64,
     /// Somebody was preempted.
     preempted: bool,
+    /// The longest prompt admitted to this step, in tokens to compute.
+    longest: u32,
+    /// The decode set sits this step out: it is one of prompts alone.
+    decodes_rest: bool,
 }
 
 /// An LLM engine with continuous batching and paged KV.
@@ -81,12 +85,15 @@ pub struct ContinuousBatching {
     prefilling: Vec<u32>,
     /// Those left out of the step in progress.
     paused: Vec<u32>,
+    /// Those whose end is told, but whose slots and blocks the next plan still finds in use.
+    leaving: Vec<u32>,
     decoding: DecodeSet,
     plan: Plan,
     run: Run,
-    /// End of the latest step.
+    /// Start and end of the latest step.
+    last_begin: SimTime,
     last_end: Option<SimTime>,
-    /// The same to a fraction of a nanosecond.
+    /// Its end to a fraction of a nanosecond.
     clock: FineTime,
     /// When the head of the waiting room was last cancelled.
     head_left: Option<SimTime>,
@@ -122,8 +129,10 @@ impl ContinuousBatching {
             running: Vec::new(),
             prefilling: Vec::new(),
             paused: Vec::new(),
+            leaving: Vec::new(),
             plan: Plan::default(),
             run: Run::default(),
+            last_begin: SimTime::ZERO,
             last_end: None,
             clock: FineTime::default(),
             head_left: None,
@@ -159,12 +168,29 @@ impl ContinuousBatching {
             self.waiting.let_in(now, true, &mut self.sequences);
         }
         let begin = self.begin_at(now);
-        self.waiting.let_in(now, !follows, &mut self.sequences);
+        let planned = match self.rules.plans_ahead {
+            true => self.last_begin,
+            false => now,
+        };
+        self.waiting.let_in(planned, !follows, &mut self.sequences);
         self.plan.swap_bytes = 0;
         let mut first_growth = self.plan_step(closed, outcomes);
         let mut shape = self.shape();
+        // Who did not fit beside those who leave may fit into the next step.
+        let released = !self.leaving.is_empty() && self.waiting.head(&self.sequences).is_some();
+        let overruns = shape.decode_seqs != self.decoding.count();
+        self.release_leaving();
         while shape.seqs() == 0 {
-            // The first in the batch had the worst priority and gave up its own place, which
+            if self.running.is_empty() && self.waiting.len() == 0 {
+                // The only one had no block for its token too many.
+                self.memory.date_events(now);
+                return;
+            }
+            if self.rules.plans_ahead {
+                // Nothing runs meanwhile: the plan waits for all that can be known.
+                self.waiting.let_in(now, true, &mut self.sequences);
+            }
+            // Else the first in the batch had the worst priority and gave up its own place, which
             // ends the walk (vLLM then runs an empty step). It cannot go on: the batch gets smaller.
             first_growth = self.plan_step(closed, outcomes);
             shape = self.shape();
@@ -178,11 +204,12 @@ impl ContinuousBatching {
             fine: begin + cost.time,
             extrapolated: cost.extrapolated,
         });
-        let undisturbed = !closed && !self.plan.preempted && self.paused.is_empty();
+        let undisturbed = !(closed || released || overruns || self.plan.preempted);
         let decodes_only = self.plan.chunks.is_empty() && self.plan.swap_bytes == 0;
         if self.rules.fast_forward
             && undisturbed
             && decodes_only
+            && self.paused.is_empty()
             && self.cancels.is_empty()
             && !self.newcomers_could_join()
         {
@@ -192,7 +219,7 @@ impl ContinuousBatching {
 
     /// Where a step that starts at `now` begins: where the last one ended if somebody was here then.
     fn begin_at(&mut self, now: SimTime) -> FineTime {
-        let busy = !self.running.is_empty() || self.waiting.waited_before(now, &self.sequences);
+        let busy = self.goes_on() || self.waiting.waited_before(now, &self.sequences);
         if busy && self.last_end == Some(now) {
             self.clock
         } else {
@@ -204,11 +231,24 @@ impl ContinuousBatching {
     fn plan_step(&mut self, closed: bool, outcomes: &mut Vec<EngineOutcome>) -> u64 {
         self.plan.chunks.clear();
         self.plan.preempted = false;
+        self.plan.decodes_rest = false;
         self.resume_paused();
         let mut budget = self.rules.step_budget();
+        if self.rules.prompts_alone() {
+            if !closed || self.running.is_empty() {
+                self.admit(&mut budget, outcomes);
+            }
+            if !self.plan.chunks.is_empty() {
+                self.plan.decodes_rest = true;
+                self.run.first_evicted = 0;
+                return 0;
+            }
+            budget = u64::MAX;
+        }
         let growth = self.schedule_running(&mut budget, outcomes);
-        // Who was thrown out must not come back in the same step.
-        if !self.plan.preempted && (!closed || self.running.is_empty()) {
+        // Who was thrown out must not come back in the same step, unless that is the rule.
+        let open = !self.plan.preempted || self.rules.admit_after_preemption;
+        if open && !self.rules.prompts_alone() && (!closed || self.running.is_empty()) {
             self.admit(&mut budget, outcomes);
         }
         growth
@@ -234,7 +274,7 @@ impl ContinuousBatching {
         };
         for ahead in 1..steps {
             let blocks = self.decoding.blocks_needed(ahead);
-            if blocks > free {
+            if blocks + self.rules.spare > free {
                 break;
             }
             free -= blocks;
@@ -262,19 +302,32 @@ impl ContinuousBatching {
     }
 
     fn shape(&mut self) -> BatchShape {
-        let (shortest, longest) = self
-            .decoding
-            .range(&self.sequences)
-            .unwrap_or((u32::MAX, 0));
         let mut shape = BatchShape {
-            decode_seqs: self.decoding.count(),
-            decode_context: self.decoding.context(),
-            context_min: shortest,
-            context_max: longest,
-            sampled: self.decoding.count(),
+            context_min: u32::MAX,
             swap_bytes: self.plan.swap_bytes,
             ..BatchShape::default()
         };
+        if !self.plan.decodes_rest {
+            shape.decode_seqs = self.decoding.count();
+            shape.decode_context = self.decoding.context();
+            shape.sampled = self.decoding.count();
+            if let Some(range) = self.decoding.range(&self.sequences) {
+                (shape.context_min, shape.context_max) = range;
+            }
+        }
+        let mut one_token = |context: u32| {
+            shape.context_min = shape.context_min.min(context);
+            shape.context_max = shape.context_max.max(context);
+        };
+        for &slot in &self.leaving {
+            let s = &self.sequences[slot];
+            if s.phase == Phase::Overrunning {
+                one_token(s.computed);
+                shape.decode_seqs += 1;
+                shape.decode_context += u64::from(s.computed);
+                shape.sampled += 1;
+            }
+        }
         for &(slot, tokens) in &self.plan.chunks {
             let s = &self.sequences[slot];
             let (t, c) = (u64::from(tokens), u64::from(s.computed));
@@ -285,8 +338,7 @@ impl ContinuousBatching {
             if tokens == 1 {
                 shape.single_prefills += 1;
                 shape.single_context += c;
-                shape.context_min = shape.context_min.min(s.computed);
-                shape.context_max = shape.context_max.max(s.computed);
+                one_token(s.computed);
             }
             shape.prefill_pairs += t * c + t * (t + 1) / 2;
             shape.prefill_prompt_products += t * u64::from(s.target);
@@ -297,6 +349,12 @@ impl ContinuousBatching {
             (shape.context_min, shape.context_max) = (0, 0);
         }
         shape
+    }
+
+    /// Whether somebody in the batch has anything left to compute.
+    fn goes_on(&self) -> bool {
+        let foreseen = |&&slot: &&u32| self.sequences[slot].foreseen;
+        self.running.len() > self.leaving.iter().filter(foreseen).count()
     }
 
     /// Place of a running request in [`Self::running`].
@@ -326,13 +384,15 @@ impl Engine for ContinuousBatching {
         let asked = request.max_output_tokens.map_or(room, |m| m.max(1));
         let output = submission.truth.output_tokens.clamp(1, asked.min(room));
         let slot = self.sequences.insert(now, submission, output);
+        self.sequences[slot].foreseen = output == asked.min(room);
         self.pending_prompt_tokens += u64::from(request.prompt_tokens);
         self.waiting.arrive(slot);
         if self.rules.joins_at_boundary && self.newcomers_could_join() {
             self.run.stop_at(now);
         }
         if self.run.ends.len() > 1 && self.newcomers_could_join() {
-            self.run.cut(now);
+            // The step after the one in progress is planned already where plans are made ahead.
+            self.run.cut(now, usize::from(self.rules.plans_ahead));
         }
         Ok(())
     }
@@ -349,11 +409,16 @@ impl Engine for ContinuousBatching {
         match self.sequences[slot].phase {
             Phase::Waiting | Phase::Swapped => {
                 // The room as it is when steps are taken one by one.
-                let seen = self.run.latest_start(now);
+                let begun = self.run.begun(now);
+                let seen = match (self.rules.plans_ahead, begun) {
+                    (false, n) => self.run.start_of(n),
+                    (true, 0 | 1) => self.last_begin,
+                    (true, n) => self.run.start_of(n - 1),
+                };
                 self.waiting.let_in(seen, false, &mut self.sequences);
                 if self.waiting.head(&self.sequences) == Some(slot) {
                     self.head_left = Some(now);
-                    self.run.cut(now);
+                    self.run.cut(now, 0);
                 }
                 let outcome = self.drop_waiting(slot);
                 self.told_next.push(outcome);
@@ -362,15 +427,20 @@ impl Engine for ContinuousBatching {
                 if !self.sequences[slot].cancelled {
                     self.sequences[slot].cancelled = true;
                     self.cancels.push((request, now));
-                    self.run.cut(now);
+                    self.run.cut(now, 0);
                 }
             }
+            Phase::Leaving | Phase::Overrunning => return false,
         }
         true
     }
 
     fn next_event(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> Option<SimTime> {
         outcomes.append(&mut self.told_next);
+        if self.waiting.len() == 0 && !self.goes_on() {
+            // Nobody waits for the slots and blocks of those who leave.
+            self.release_leaving();
+        }
         if self.run.end().is_none() && (!self.running.is_empty() || self.waiting.len() > 0) {
             self.start(now, outcomes);
         }

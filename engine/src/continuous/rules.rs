@@ -1,6 +1,6 @@
 //! The limits a batch is formed under: data, and a few named rules.
 
-use crate::config::{PreemptionKind, PrefixVisibility, SchedulerKind};
+use crate::config::{PreemptionKind, PrefixVisibility, RestartKind, SchedulerKind};
 
 /// How a batch is formed.
 #[derive(Clone, Debug)]
@@ -22,6 +22,18 @@ pub(crate) struct Rules {
     pub(crate) reserve_full_prompt: bool,
     pub(crate) visibility: PrefixVisibility,
     pub(crate) preemption: PreemptionKind,
+    pub(crate) restart: RestartKind,
+    /// Blocks for the whole prompt are taken at admission.
+    pub(crate) whole_prompt: bool,
+    /// Blocks that must be free for a decoding request to run, whether it takes one or not.
+    pub(crate) spare: u64,
+    /// The budget of prompts is their number times the longest.
+    pub(crate) padded_prompts: bool,
+    /// Decodes go before prompts and are not bounded by the budget.
+    pub(crate) decodes_first: bool,
+    pub(crate) admit_after_preemption: bool,
+    /// Steps are planned when the one before begins.
+    pub(crate) plans_ahead: bool,
     /// Bytes of KV per block, for swapping.
     pub(crate) block_bytes: u64,
     /// Who comes as a step ends joins the step that begins then.
@@ -32,7 +44,15 @@ pub(crate) struct Rules {
 impl Rules {
     /// Whether prompts are cut into chunks that share a budget with decoding requests.
     pub(crate) fn chunks(&self) -> bool {
-        !matches!(self.kind, SchedulerKind::Static | SchedulerKind::Fcfs)
+        !matches!(
+            self.kind,
+            SchedulerKind::Static | SchedulerKind::Fcfs | SchedulerKind::PrefillFirst
+        )
+    }
+
+    /// Whether prompts have steps of their own, in which nobody decodes.
+    pub(crate) fn prompts_alone(&self) -> bool {
+        self.kind == SchedulerKind::PrefillFirst
     }
 
     /// Tokens of one step. A static batch is padded, not budgeted; Orca's running requests go

@@ -64,12 +64,13 @@ impl Run {
         self.limit
     }
 
-    /// Drops all steps but those that have ended at `now` and the one then in progress. A step
-    /// that ends at `now` has ended.
-    pub(crate) fn cut(&mut self, now: SimTime) {
+    /// Drops all steps but those that have ended at `now`, the one then in progress and `planned`
+    /// more. A step that ends at `now` has ended.
+    pub(crate) fn cut(&mut self, now: SimTime, planned: usize) {
         let ended = self.ends.partition_point(|e| e.at() <= now);
-        if ended + 1 < self.ends.len() {
-            self.ends.truncate(ended + 1);
+        let kept = ended + 1 + planned;
+        if kept < self.ends.len() {
+            self.ends.truncate(kept);
             self.limit = (2 * self.ends.len()).clamp(SHORTEST, LONGEST);
         }
     }
@@ -82,9 +83,9 @@ impl Run {
         self.ends.clear();
     }
 
-    /// When the step in progress just before `now` began.
-    pub(crate) fn latest_start(&self, now: SimTime) -> SimTime {
-        match self.begun(now) {
+    /// When the last of its first `steps` steps began; the start of the run if there are none.
+    pub(crate) fn start_of(&self, steps: usize) -> SimTime {
+        match steps {
             0 | 1 => self.start,
             n => self.ends[n - 2].at(),
         }

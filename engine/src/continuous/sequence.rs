@@ -23,6 +23,11 @@ pub(crate) enum Phase {
     Decoding,
     /// Running and decoding, but left out of the step in progress by its token budget.
     Paused,
+    /// All its tokens are out and its end is told; it keeps slot and blocks until the next step,
+    /// which was planned before that, is formed.
+    Leaving,
+    /// As [`Self::Leaving`], and computes a token too many in that step.
+    Overrunning,
 }
 
 /// A request's own state. What all decoding requests do alike is kept in
@@ -58,6 +63,12 @@ pub(crate) struct Sequence {
     pub(crate) last_token: SimTime,
     /// Its place in the waiting room, to tell live entries of that heap from stale ones.
     pub(crate) ticket: u64,
+    /// Its last token is its last because it may emit no more, which its scheduler knows.
+    pub(crate) foreseen: bool,
+    /// Its first token was reported.
+    pub(crate) talking: bool,
+    /// Its prompt got no tokens in the last step, because decodes used them all.
+    pub(crate) passed_over: bool,
     /// The caller has asked to drop it.
     pub(crate) cancelled: bool,
     /// Its output continues the last extent of its prompt.
@@ -154,6 +165,9 @@ impl Sequences {
             finish_at: 0,
             last_token: SimTime::ZERO,
             ticket: 0,
+            foreseen: false,
+            talking: false,
+            passed_over: false,
             cancelled: false,
             output_continues: s.truth.output_continues && covered == u64::from(prompt),
             prefix,

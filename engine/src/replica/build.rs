@@ -4,8 +4,8 @@ use super::runs_on::hardware_of;
 use super::tables::{coefficients, operators};
 use super::{EngineConfigError, ReplicaFacts};
 use crate::config::{
-    ContinuousSpec, CostSpec, EnergySpec, FrontendSpec, LinearSpec, SchedulerKind, ShardSpec,
-    ShardSplit,
+    Allocation, ContinuousSpec, CostSpec, EnergySpec, FrontendSpec, LinearSpec, SchedulerKind,
+    ShardSpec, ShardSplit,
 };
 use crate::continuous::{ContinuousBatching, Memory, Rules};
 use crate::cost::linear::{Linear, STEP_FITS};
@@ -98,7 +98,16 @@ fn rules(
         ));
     }
     let (blocks, size) = (layout.total_blocks, layout.block_size);
-    let pool = blocks.saturating_mul(u64::from(size));
+    let spare = u64::from(spec.kv.spare_block);
+    if blocks <= spare {
+        return Err(error(
+            "kv.spare_block",
+            "the only block must stay free",
+            "raise `kv.blocks` to 2 at least",
+        ));
+    }
+    // Whoever runs alone must be able to go on to its last token.
+    let pool = (blocks - spare).saturating_mul(u64::from(size));
     let block_bytes = model.kv_bytes_per_token(spec.kv.bytes_per_element) * f64::from(size);
     Ok(Rules {
         kind: spec.scheduler.kind,
@@ -111,6 +120,13 @@ fn rules(
         reserve_full_prompt: spec.kv.reserve_full_prompt,
         visibility: spec.kv.visibility,
         preemption: spec.kv.preemption,
+        restart: spec.kv.restart,
+        whole_prompt: spec.kv.allocation == Allocation::WholePrompt,
+        spare,
+        padded_prompts: spec.scheduler.padded_prompts && !chunks(spec.scheduler.kind),
+        decodes_first: spec.scheduler.unlimited_decodes && chunks(spec.scheduler.kind),
+        admit_after_preemption: spec.scheduler.admit_after_preemption,
+        plans_ahead: spec.scheduler.async_scheduling,
         block_bytes: block_bytes.ceil() as u64,
         joins_at_boundary: spec.scheduler.join_at_boundary,
         fast_forward: spec.fast_forward,
@@ -128,6 +144,12 @@ pub(super) fn unknown(
         format!("`{name}` is not in the catalogue"),
         format!("known are {}", known.join(", ")),
     )
+}
+
+/// Whether prompts are cut into chunks that share a budget with decoding requests.
+fn chunks(kind: SchedulerKind) -> bool {
+    use SchedulerKind::{Chunked, Priority, Shortest};
+    matches!(kind, Chunked | Priority | Shortest)
 }
 
 fn check_scheduler(spec: &ContinuousSpec) -> Result<(), EngineConfigError> {
@@ -149,15 +171,21 @@ fn check_scheduler(spec: &ContinuousSpec) -> Result<(), EngineConfigError> {
             ));
         }
     }
-    let chunks = !matches!(s.kind, SchedulerKind::Static | SchedulerKind::Fcfs);
-    if chunks && s.token_budget < s.max_num_seqs {
+    if s.unlimited_decodes && spec.kv.allocation != Allocation::WholePrompt {
+        return Err(error(
+            "scheduler.unlimited_decodes",
+            "prompts that wait for decodes in the middle could hold all memory and never go on",
+            "set `kv.allocation` to \"whole_prompt\" as well",
+        ));
+    }
+    if chunks(s.kind) && !s.unlimited_decodes && s.token_budget < s.max_num_seqs {
         return Err(error(
             "scheduler.token_budget",
             format!(
                 "{} tokens per step do not reach for {} decoding requests",
                 s.token_budget, s.max_num_seqs
             ),
-            "raise it to `max_num_seqs` at least",
+            "raise it to `max_num_seqs` at least, or set `scheduler.unlimited_decodes`",
         ));
     }
     Ok(())

@@ -26,7 +26,7 @@ fn build(change: impl Fn(&mut ContinuousSpec)) -> Result<Replica, String> {
 #[test]
 fn errors_name_the_field_and_the_remedy() {
     type Change = fn(&mut ContinuousSpec);
-    let cases: [(&str, &str, Change); 17] = [
+    let cases: [(&str, &str, Change); 19] = [
         ("`gpu`", "h100-sxm", |s| s.gpu = "h1000".into()),
         ("`model`", "qwen3-32b", |s| s.model = "gpt".into()),
         ("`tensor_parallel`", "divisor", |s| s.tensor_parallel = 3),
@@ -56,6 +56,12 @@ fn errors_name_the_field_and_the_remedy() {
         }),
         ("`scheduler.token_budget`", "max_num_seqs", |s| {
             s.scheduler.token_budget = 64
+        }),
+        ("`scheduler.unlimited_decodes`", "`kv.allocation`", |s| {
+            s.scheduler.unlimited_decodes = true
+        }),
+        ("`kv.spare_block`", "`kv.blocks`", |s| {
+            (s.kv.spare_block, s.kv.blocks) = (true, Some(1))
         }),
         ("`scheduler.max_num_seqs`", "1 or more", |s| {
             s.scheduler.max_num_seqs = 0

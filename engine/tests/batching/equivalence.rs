@@ -10,8 +10,9 @@ use std::sync::Arc;
 use windtunnel_base::quantity::{Bandwidth, Bytes, Span};
 use windtunnel_base::time::SimDuration;
 use windtunnel_engine::config::{
-    ContinuousSpec, CostSpec, EngineSpec, EvictionKind, KvSpec, LinearSpec, OperatorsSpec,
-    PreemptionKind, PrefixVisibility, Resident, SchedulerKind, SchedulerSpec,
+    Allocation, ContinuousSpec, CostSpec, EngineSpec, EvictionKind, KvSpec, LinearSpec,
+    OperatorsSpec, PreemptionKind, PrefixVisibility, Resident, RestartKind, SchedulerKind,
+    SchedulerSpec,
 };
 use windtunnel_engine::cost::interconnect::AllReduce;
 use windtunnel_engine::cost::linear::Linear;
@@ -30,19 +31,40 @@ fn kinds() -> impl Strategy<Value = SchedulerKind> {
         3 => Just(SchedulerKind::Chunked),
         2 => Just(SchedulerKind::Priority),
         1 => Just(SchedulerKind::Shortest),
+        2 => Just(SchedulerKind::PrefillFirst),
     ]
 }
 
+/// The budget may be less than the requests that run where decodes are not bound by it.
 fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
-    (kinds(), 0_u32..20, 1_u32..7, prop::option::of(1_u32..9)).prop_map(
-        |(kind, spare, max_num_seqs, long_prefill_threshold)| SchedulerSpec {
+    let limits = (0_u32..20, 1_u32..7, prop::option::of(1_u32..9));
+    let rules = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (kinds(), limits, rules).prop_map(|(kind, limits, rules)| {
+        let (spare, max_num_seqs, long_prefill_threshold) = limits;
+        let (padded_prompts, unlimited_decodes, admit_after_preemption, async_scheduling) = rules;
+        let least = if unlimited_decodes { 1 } else { max_num_seqs };
+        SchedulerSpec {
             kind,
-            token_budget: max_num_seqs + spare,
+            token_budget: least + spare,
             max_num_seqs,
             long_prefill_threshold,
-            ..SchedulerSpec::default()
+            padded_prompts,
+            unlimited_decodes,
+            admit_after_preemption,
+            async_scheduling,
+        }
+    })
+}
+
+/// Memory for what a scheduler asks of it.
+fn memory_for(scheduler: &SchedulerSpec, kv: KvSpec) -> KvSpec {
+    match scheduler.unlimited_decodes {
+        true => KvSpec {
+            allocation: Allocation::WholePrompt,
+            ..kv
         },
-    )
+        false => kv,
+    }
 }
 
 fn memories() -> impl Strategy<Value = KvSpec> {
@@ -58,12 +80,25 @@ fn memories() -> impl Strategy<Value = KvSpec> {
         Just(EvictionKind::Sieve),
         Just(EvictionKind::S3fifo),
     ];
+    let restart = prop_oneof![
+        Just(RestartKind::Everything),
+        Just(RestartKind::Computed),
+        Just(RestartKind::Scratch),
+    ];
     (
         (1_u32..6, 4_u64..40, 0.0..0.3_f64),
         (any::<bool>(), any::<bool>(), any::<bool>(), 0_u64..12),
-        (visibility, eviction),
+        (visibility, eviction, restart),
+        (any::<bool>(), any::<bool>()),
     )
-        .prop_map(|(sizes, flags, kinds)| KvSpec {
+        .prop_map(|(sizes, flags, kinds, more)| KvSpec {
+            allocation: if more.0 {
+                Allocation::WholePrompt
+            } else {
+                Allocation::AsComputed
+            },
+            spare_block: more.1,
+            restart: kinds.2,
             block_size: sizes.0,
             blocks: Some(sizes.1),
             watermark: sizes.2,
@@ -296,6 +331,7 @@ proptest! {
         record in any::<bool>(),
         watch in any::<bool>(),
     ) {
+        let kv = memory_for(&scheduler, kv);
         let script = script(&jobs, &calls, gap, record || watch);
         let [fast, slow] = [true, false].map(|fast_forward| {
             let spec = spec(scheduler.clone(), kv.clone(), cost.clone(), fast_forward);
@@ -323,11 +359,16 @@ proptest! {
         calls in calls(),
         gap in prop_oneof![Just(500_u64), Just(1000), Just(7300)],
     ) {
+        let kv = memory_for(&scheduler, kv);
         let kv = KvSpec { prefix_cache: false, preemption: PreemptionKind::Recompute, ..kv };
         let script = script(&jobs, &calls, gap, false);
         let mut engine = Replica::build(&spec(scheduler.clone(), kv.clone(), cost.clone(), true)).unwrap();
         let log = drive(&mut engine, &jobs, &script, true);
         let blocks = kv.blocks.unwrap_or_default();
+        let whole = matches!(
+            scheduler.kind,
+            SchedulerKind::Static | SchedulerKind::Fcfs | SchedulerKind::PrefillFirst
+        );
         let limits = Limits {
             kind: scheduler.kind,
             budget: scheduler.token_budget,
@@ -336,7 +377,14 @@ proptest! {
             blocks: blocks as u32,
             block_size: kv.block_size,
             watermark: (kv.watermark * blocks as f64) as u32,
-            whole_prompt: kv.reserve_full_prompt,
+            reserve: kv.reserve_full_prompt,
+            whole_prompt: kv.allocation == Allocation::WholePrompt,
+            spare: u32::from(kv.spare_block),
+            restart: kv.restart,
+            padded: scheduler.padded_prompts,
+            decodes_first: scheduler.unlimited_decodes && !whole,
+            same_step: scheduler.admit_after_preemption,
+            ahead: scheduler.async_scheduling,
         };
         let cost = CostFn {
             model: model(&cost),

@@ -129,6 +129,9 @@ impl StepObserver for Log {
     }
 }
 
+/// More steps than any test takes.
+const ENDLESS: usize = 5_000_000;
+
 /// Runs calls (times in nanoseconds, in order) to the end, when the replica is idle again. At equal
 /// times the calls come before the replica's own events if `calls_first`.
 pub(crate) fn drive<E: Engine>(
@@ -158,6 +161,7 @@ pub(crate) fn drive<E: Engine>(
         }
         next = engine.next_event(now, &mut outcomes);
         assert!(next.is_none_or(|n| n >= now), "time runs forward");
+        assert!(log.steps.len() < ENDLESS, "it never ends");
         for EngineOutcome { request, outcome } in outcomes.drain(..) {
             log.outcomes.push((now.as_nanos(), request.0, outcome));
         }

@@ -8,6 +8,8 @@ mod naive;
 mod equivalence;
 /// Stories of a few requests, step by step.
 mod stories;
+/// The same for the rules that presets are made of.
+mod rules;
 /// Throughput and latency against closed forms.
 mod closed_forms;
 /// Stations against queueing theory.

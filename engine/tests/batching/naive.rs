@@ -5,7 +5,7 @@ use crate::harness::{Call, Job};
 use std::collections::BTreeMap;
 use windtunnel_base::time::{FineDuration, FineTime, SimTime};
 use windtunnel_engine::batch::BatchShape;
-use windtunnel_engine::config::SchedulerKind;
+use windtunnel_engine::config::{RestartKind, SchedulerKind};
 use windtunnel_engine::cost::{CostFn, CostModel};
 
 #[derive(Clone, Debug)]
@@ -30,6 +30,16 @@ struct Request {
     blocks: u32,
     /// Tokens to compute in this step.
     scheduled: u32,
+    /// Tokens to have in KV before the next comes out of a prefill.
+    target: u32,
+    /// It may emit no more than it does, so its scheduler sees the end coming.
+    foreseen: bool,
+    /// Its first token was reported.
+    talking: bool,
+    /// Decodes left nothing for its prompt in the last step.
+    passed_over: bool,
+    /// Its last token is out, but the next step is planned with it.
+    done: bool,
     cancelled_at: Option<u64>,
 }
 
@@ -43,7 +53,14 @@ pub(crate) struct Limits {
     pub(crate) blocks: u32,
     pub(crate) block_size: u32,
     pub(crate) watermark: u32,
+    pub(crate) reserve: bool,
     pub(crate) whole_prompt: bool,
+    pub(crate) spare: u32,
+    pub(crate) restart: RestartKind,
+    pub(crate) padded: bool,
+    pub(crate) decodes_first: bool,
+    pub(crate) same_step: bool,
+    pub(crate) ahead: bool,
 }
 
 /// First and last token of each request that got them.
@@ -59,6 +76,9 @@ pub(crate) struct Naive<'a> {
     running: Vec<Request>,
     preempted: i64,
     head_left: Option<u64>,
+    /// Start of the last step, and whether the next is being planned anew.
+    last_start: u64,
+    anew: bool,
     times: Times,
     gaps: Gaps,
 }
@@ -72,6 +92,8 @@ impl<'a> Naive<'a> {
             running: Vec::new(),
             preempted: 0,
             head_left: None,
+            last_start: 0,
+            anew: false,
             times: vec![(None, None); requests],
             gaps: Gaps::new(),
         }
@@ -94,15 +116,27 @@ impl<'a> Naive<'a> {
             if self.waiting.is_empty() {
                 return (self.times, self.gaps);
             }
-            if self.waiting.iter().all(|r| r.came >= now) {
-                clock = FineTime::of(SimTime::from_nanos(now));
-            }
             loop {
-                self.form(now);
-                while self.running.iter().all(|r| r.scheduled == 0) {
-                    self.form(now);
+                let goes_on = |r: &Request| !r.done || !r.foreseen;
+                let busy = self.running.iter().any(goes_on);
+                if self.waiting.is_empty() && !busy {
+                    self.running.clear();
+                    break;
                 }
-                clock += self.duration();
+                if !busy && self.waiting.iter().all(|r| r.came >= now) {
+                    clock = FineTime::of(SimTime::from_nanos(now));
+                }
+                self.form(now);
+                let mut duration = self.duration();
+                self.running.retain(|r| !r.done);
+                while duration.is_none() && !(self.running.is_empty() && self.waiting.is_empty()) {
+                    self.anew = self.limits.ahead;
+                    self.form(now);
+                    duration = self.duration();
+                }
+                self.anew = false;
+                let Some(duration) = duration else { break };
+                clock += duration;
                 let end = clock.rounded_up().as_nanos();
                 // Calls up to and including the end of the step belong to it.
                 while at < calls.len() && calls[at].0 <= end {
@@ -110,6 +144,7 @@ impl<'a> Naive<'a> {
                     at += 1;
                 }
                 self.finish(end);
+                self.last_start = now;
                 now = end;
                 if self.running.is_empty() {
                     break;
@@ -135,19 +170,25 @@ impl<'a> Naive<'a> {
         match *call {
             Call::Submit(id) => {
                 let job = &jobs[id as usize];
-                let limit = self.limits.blocks * self.limits.block_size;
+                let limit = (self.limits.blocks - self.limits.spare) * self.limits.block_size;
                 let asked = job.max_output.unwrap_or(1).max(1);
                 if job.prompt + asked > limit {
                     return;
                 }
                 let room = limit - job.prompt;
+                let most = job.max_output.unwrap_or(room).min(room);
                 self.waiting.push(Request {
                     id,
                     came: *time,
                     seen: false,
                     age: id as usize,
                     prompt: job.prompt,
-                    output: job.output.min(job.max_output.unwrap_or(room).min(room)),
+                    output: job.output.min(most),
+                    target: job.prompt,
+                    foreseen: job.output >= most,
+                    talking: false,
+                    passed_over: false,
+                    done: false,
                     work: job.prompt + job.predicted.or(job.max_output).unwrap_or(0),
                     priority: job.priority,
                     class: job.class,
@@ -166,7 +207,7 @@ impl<'a> Naive<'a> {
                     self.head_left = Some(*time);
                 }
                 self.waiting.retain(|r| r.id != id);
-                for r in self.running.iter_mut().filter(|r| r.id == id) {
+                for r in self.running.iter_mut().filter(|r| r.id == id && !r.done) {
                     r.cancelled_at.get_or_insert(*time);
                 }
             }
@@ -179,18 +220,24 @@ impl<'a> Naive<'a> {
         self.limits.blocks - held
     }
 
-    fn chunks(&self) -> bool {
-        !matches!(
+    /// Prompts are computed whole.
+    fn whole(&self) -> bool {
+        matches!(
             self.limits.kind,
-            SchedulerKind::Static | SchedulerKind::Fcfs
+            SchedulerKind::Static | SchedulerKind::Fcfs | SchedulerKind::PrefillFirst
         )
     }
 
     /// Fills the step that begins at `now`.
     fn form(&mut self, now: u64) {
         let follows = !self.running.is_empty();
+        let planned = if self.limits.ahead {
+            self.last_start
+        } else {
+            now
+        };
         for r in &mut self.waiting {
-            r.seen |= !follows || r.came < now;
+            r.seen |= !follows || self.anew || r.came < planned;
         }
         let mut budget = match self.limits.kind {
             SchedulerKind::Static => u32::MAX,
@@ -199,50 +246,74 @@ impl<'a> Naive<'a> {
         for r in &mut self.running {
             r.scheduled = 0;
         }
-        let preempted = self.preemptions(&mut budget);
         let is_static = self.limits.kind == SchedulerKind::Static;
-        let closed = follows && self.head_left == Some(now);
-        if preempted || closed || (is_static && follows) {
+        let closed = (follows && self.head_left == Some(now)) || (is_static && follows);
+        if self.limits.kind == SchedulerKind::PrefillFirst {
+            if !closed {
+                self.admissions(&mut budget);
+            }
+            if self.running.iter().all(|r| r.scheduled == 0) {
+                self.preemptions(&mut u32::MAX.clone());
+            }
             return;
         }
-        let mut prompts = self
-            .running
-            .iter()
-            .filter(|r| r.scheduled > 0 && r.generated == 0)
-            .count();
+        let preempted = self.preemptions(&mut budget);
+        if (preempted && !self.limits.same_step) || closed {
+            return;
+        }
+        self.admissions(&mut budget);
+    }
+
+    /// Admits who waits, head by head.
+    fn admissions(&mut self, budget: &mut u32) {
+        let mut prompts: Vec<u32> = Vec::new();
+        let prefills = self.running.iter().filter(|r| !r.decoding && !r.done);
+        prompts.extend(prefills.filter(|r| r.scheduled > 0).map(|r| r.scheduled));
         loop {
             let Some(next) = self.head() else { return };
-            if self.running.len() == self.limits.seqs || budget == 0 {
+            if self.running.len() == self.limits.seqs || *budget == 0 {
                 return;
             }
             let r = &self.waiting[next];
-            let target = r.prompt + r.generated;
-            let mut tokens = target;
-            if self.chunks() {
-                tokens = tokens.min(self.limits.cap).min(budget);
-            } else if tokens > budget && prompts > 0 {
-                return;
+            let mut tokens = r.target;
+            if !self.whole() {
+                tokens = tokens.min(self.limits.cap).min(*budget);
+            } else if !prompts.is_empty() {
+                let longest = prompts.iter().copied().max().unwrap_or(0).max(tokens);
+                let fits = match self.limits.padded && self.limits.kind != SchedulerKind::Static {
+                    true => (prompts.len() as u32 + 1) * longest <= *budget,
+                    false => tokens <= *budget,
+                };
+                if !fits {
+                    return;
+                }
             }
             let size = self.limits.block_size;
-            let asked = if self.limits.whole_prompt {
-                target
-            } else {
-                tokens
+            let whole = r.target.div_ceil(size);
+            let takes = match self.limits.whole_prompt {
+                true => whole,
+                false => tokens.div_ceil(size),
             };
-            let reserve = if self.running.is_empty() {
-                0
-            } else {
-                self.limits.watermark
+            let asked = if self.limits.reserve { whole } else { takes };
+            let watermark = match self.running.is_empty() {
+                true => 0,
+                false => self.limits.watermark,
             };
-            if asked.div_ceil(size) + reserve > self.free() {
+            if asked + watermark > self.free() {
                 return;
             }
             let mut r = self.waiting.remove(next);
             r.scheduled = tokens;
-            r.blocks = tokens.div_ceil(size);
-            budget = budget.saturating_sub(tokens);
-            prompts += 1;
-            self.running.push(r);
+            r.blocks = takes;
+            if !(self.limits.padded && self.whole()) {
+                *budget = budget.saturating_sub(tokens);
+            }
+            prompts.push(tokens);
+            let place = match self.limits.kind {
+                SchedulerKind::PrefillFirst => self.running.partition_point(|o| o.age < r.age),
+                _ => self.running.len(),
+            };
+            self.running.insert(place, r);
         }
     }
 
@@ -250,35 +321,35 @@ impl<'a> Naive<'a> {
     fn preemptions(&mut self, budget: &mut u32) -> bool {
         let mut somebody = false;
         let mut i = 0;
-        while i < self.running.len() && *budget > 0 {
+        let decodes_first = self.limits.decodes_first;
+        while i < self.running.len() {
             let r = &self.running[i];
-            let target = (r.prompt + r.generated).max(r.computed + 1);
-            let mut tokens = target - r.computed;
-            if self.chunks() {
+            let decodes = r.decoding || r.done;
+            if (r.done && r.foreseen) || (decodes_first && !decodes) {
+                i += 1;
+                continue;
+            }
+            let mut tokens = if decodes { 1 } else { r.target - r.computed };
+            if !self.whole() && !(decodes && decodes_first) {
                 tokens = tokens.min(self.limits.cap).min(*budget);
             }
-            let needs = (r.computed + tokens).div_ceil(self.limits.block_size);
+            if tokens == 0 || (*budget == 0 && !decodes_first) {
+                break;
+            }
+            let size = self.limits.block_size;
+            let needs = (r.computed + tokens).div_ceil(size).max(r.blocks);
+            let spare = if decodes { self.limits.spare } else { 0 };
             let mut gone = false;
-            while needs - self.running[i].blocks > self.free() {
-                let last = self.running.len() - 1;
-                let victim = match self.limits.kind {
-                    SchedulerKind::Priority => (0..=last)
-                        .max_by_key(|&v| (self.running[v].priority, self.running[v].age))
-                        .unwrap_or(last),
-                    _ => last,
-                };
-                let mut v = self.running.remove(victim);
+            while (needs - self.running[i].blocks).max(spare) > self.free() {
+                let victim = self.victim(i);
+                let v = self.running.remove(victim);
                 somebody = true;
                 gone = victim == i;
                 if victim < i {
                     *budget = budget.saturating_add(v.scheduled);
                     i -= 1;
                 }
-                self.preempted += 1;
-                v.front = -self.preempted;
-                v.decoding = false;
-                (v.computed, v.blocks, v.scheduled) = (0, 0, 0);
-                self.waiting.push(v);
+                self.throw_out(v);
                 if gone {
                     break;
                 }
@@ -291,11 +362,63 @@ impl<'a> Naive<'a> {
             *budget = budget.saturating_sub(tokens);
             i += 1;
         }
+        if decodes_first {
+            // Those behind where the walk ended get nothing.
+            for r in &mut self.running[..i] {
+                if !r.decoding && !r.done {
+                    r.scheduled = (r.target - r.computed).min(self.limits.cap).min(*budget);
+                    r.passed_over = r.scheduled == 0;
+                    *budget -= r.scheduled;
+                }
+            }
+        }
         somebody
     }
 
-    /// Duration of the step that was formed.
-    fn duration(&self) -> FineDuration {
+    fn victim(&self, i: usize) -> usize {
+        let last = self.running.len() - 1;
+        if self.limits.kind == SchedulerKind::Priority {
+            return (0..=last)
+                .max_by_key(|&v| (self.running[v].priority, self.running[v].age))
+                .unwrap_or(last);
+        }
+        match self.limits.decodes_first {
+            true => (i..=last)
+                .rev()
+                .find(|&v| !self.running[v].passed_over)
+                .unwrap_or(i),
+            false => last,
+        }
+    }
+
+    fn throw_out(&mut self, mut v: Request) {
+        if v.done {
+            return;
+        }
+        self.preempted += 1;
+        v.front = -self.preempted;
+        match self.limits.restart {
+            RestartKind::Scratch if !self.running.is_empty() => {
+                (v.target, v.generated) = (v.prompt, 0);
+            }
+            RestartKind::Everything | RestartKind::Scratch if v.decoding => {
+                v.target = v.computed + 1;
+            }
+            RestartKind::Everything | RestartKind::Scratch => {}
+            RestartKind::Computed if v.decoding => v.target = v.computed + 1,
+            RestartKind::Computed if v.computed > 0 => {
+                v.output += v.target - v.computed;
+                v.target = v.computed;
+            }
+            RestartKind::Computed => {}
+        }
+        (v.decoding, v.passed_over) = (false, false);
+        (v.computed, v.blocks, v.scheduled) = (0, 0, 0);
+        self.waiting.push(v);
+    }
+
+    /// Duration of the step that was formed, if anybody has anything to do in it.
+    fn duration(&self) -> Option<FineDuration> {
         let mut shape = BatchShape::default();
         let step = u64::from(self.cost.context_step());
         let scheduled = || self.running.iter().filter(|r| r.scheduled > 0);
@@ -307,8 +430,7 @@ impl<'a> Naive<'a> {
         }
         for r in self.running.iter().filter(|r| r.scheduled > 0) {
             let (t, c) = (u64::from(r.scheduled), u64::from(r.computed));
-            let target = r.prompt + r.generated;
-            if r.decoding {
+            if r.decoding || r.done {
                 shape.decode_seqs += 1;
                 shape.decode_context += c;
                 shape.sampled += 1;
@@ -321,23 +443,24 @@ impl<'a> Naive<'a> {
                 shape.prefill_context_rounded += c.div_ceil(step) * step;
                 shape.single_prefills += u32::from(t == 1);
                 shape.single_context += if t == 1 { c } else { 0 };
-                shape.sampled += u32::from(r.computed + r.scheduled == target);
+                shape.sampled += u32::from(r.computed + r.scheduled == r.target);
             }
         }
-        self.cost.step(&shape).time
+        (shape.seqs() > 0).then(|| self.cost.step(&shape).time)
     }
 
     /// Ends the step: everybody who has computed all it has, emits a token.
     fn finish(&mut self, end: u64) {
         let (times, gaps) = (&mut self.times, &mut self.gaps);
+        let ahead = self.limits.ahead;
         self.running.retain_mut(|r| {
-            let before = r.scheduled;
-            r.computed += before;
-            if before > 0 && r.computed == r.prompt + r.generated {
+            r.computed += r.scheduled;
+            if r.scheduled > 0 && (r.decoding || r.computed == r.target) {
                 r.generated += 1;
                 r.decoding = true;
                 let time = &mut times[r.id as usize];
-                if r.generated == 1 {
+                if !r.talking {
+                    r.talking = true;
                     time.0 = Some(end);
                 } else {
                     *gaps.entry((r.class, end - r.last_token)).or_default() += 1;
@@ -345,7 +468,8 @@ impl<'a> Naive<'a> {
                 r.last_token = end;
                 if r.generated == r.output {
                     time.1 = Some(end);
-                    return false;
+                    r.done = true;
+                    return ahead;
                 }
             }
             r.cancelled_at.is_none_or(|at| at >= end)

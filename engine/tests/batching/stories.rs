@@ -12,9 +12,9 @@ use windtunnel_engine::config::{
 use windtunnel_engine::engine::Outcome;
 use windtunnel_engine::replica::Replica;
 
-const STEP: u64 = 1000;
+pub(crate) const STEP: u64 = 1000;
 
-fn engine(scheduler: SchedulerSpec, kv: KvSpec) -> Replica {
+pub(crate) fn engine(scheduler: SchedulerSpec, kv: KvSpec) -> Replica {
     let spec = ContinuousSpec {
         scheduler,
         kv,
@@ -27,17 +27,20 @@ fn engine(scheduler: SchedulerSpec, kv: KvSpec) -> Replica {
     built(&EngineSpec::Continuous(Box::new(spec)))
 }
 
-fn scheduler(kind: SchedulerKind, token_budget: u32, max_num_seqs: u32) -> SchedulerSpec {
+pub(crate) fn scheduler(
+    kind: SchedulerKind,
+    token_budget: u32,
+    max_num_seqs: u32,
+) -> SchedulerSpec {
     SchedulerSpec {
         kind,
         token_budget,
         max_num_seqs,
-        long_prefill_threshold: None,
         ..SchedulerSpec::default()
     }
 }
 
-fn memory(block_size: u32, blocks: u64) -> KvSpec {
+pub(crate) fn memory(block_size: u32, blocks: u64) -> KvSpec {
     KvSpec {
         block_size,
         blocks: Some(blocks),
@@ -48,14 +51,14 @@ fn memory(block_size: u32, blocks: u64) -> KvSpec {
 }
 
 /// Submits the first job at zero, where it starts alone, and the others during its first step.
-fn one_then_rest(engine: &mut Replica, jobs: &[Job]) -> Log {
+pub(crate) fn one_then_rest(engine: &mut Replica, jobs: &[Job]) -> Log {
     let rest = (1..jobs.len() as u32).map(|id| (STEP / 2, Call::Submit(id)));
     let calls: Vec<_> = std::iter::once((0, Call::Submit(0))).chain(rest).collect();
     drive(engine, jobs, &calls, true)
 }
 
 /// New prompt tokens and decoding requests of each step.
-fn work(log: &Log) -> Vec<(u64, u32)> {
+pub(crate) fn work(log: &Log) -> Vec<(u64, u32)> {
     let shapes = log.steps.iter().map(|s| s.2);
     shapes.map(|s| (s.prefill_tokens, s.decode_seqs)).collect()
 }

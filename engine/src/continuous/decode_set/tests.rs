@@ -74,16 +74,16 @@ proptest! {
             match what {
                 0 | 1 => {
                     let slot = enter(&mut seqs, id, a + 1, b);
-                    set.join(slot, &mut seqs, NOW);
+                    set.join(slot, &mut seqs);
                     list.push((slot, a + 1, b));
                 }
                 2 if !list.is_empty() => {
                     let (slot, computed, left) = list.remove(a as usize % list.len());
-                    set.leave(slot, &mut seqs, NOW);
+                    set.leave(slot, &mut seqs);
                     prop_assert_eq!(seqs[slot].computed, computed);
                     prop_assert_eq!(seqs[slot].output - seqs[slot].generated, left);
                     if b % 2 == 0 {
-                        set.join(slot, &mut seqs, NOW); // a pause
+                        set.join(slot, &mut seqs); // a pause
                         list.push((slot, computed, left));
                     } else {
                         seqs.remove(slot);
@@ -92,11 +92,11 @@ proptest! {
                 _ if !list.is_empty() => {
                     let most = list.iter().map(|m| m.2).min().unwrap_or(1);
                     let steps = b.min(most);
-                    set.advance(u64::from(steps));
+                    set.advance(u64::from(steps), NOW);
                     for m in &mut list {
                         (m.1, m.2) = (m.1 + steps, m.2 - steps);
                     }
-                    while let Some(slot) = set.pop_finished(&mut seqs, NOW) {
+                    while let Some(slot) = set.pop_finished(&mut seqs) {
                         let place = list.iter().position(|m| (m.0, m.2) == (slot, 0));
                         prop_assert!(place.is_some(), "{slot} is not done");
                         list.remove(place.unwrap_or_default());
