@@ -191,7 +191,7 @@ pub struct SchedulerSpec {
     /// With `chunked`: cap on one request's prompt tokens per step; none means the budget.
     pub long_prefill_threshold: Option<u32>,
     /// A request that comes at the very instant at which a step ends joins the step that begins
-    /// then (BLIS), instead of the one after it.
+    /// then (BLIS), instead of the one after it. Means nothing with `async_scheduling`.
     pub join_at_boundary: bool,
     /// Prompts of a step are padded to the longest of them, so that the budget bounds their number
     /// times the longest, not their sum (the first vLLM). For kinds that compute prompts whole.

@@ -10,8 +10,9 @@ use windtunnel_base::ids::{ClassId, RequestId};
 use windtunnel_base::quantity::{Rate, Span};
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::config::{
-    ContinuousSpec, CostSpec, EngineSpec, FrontendSpec, KvSpec, LinearSpec, PreemptionKind,
-    PrefixVisibility, SchedulerKind, SchedulerSpec, StationOrder, StationSpec,
+    Allocation, ContinuousSpec, CostSpec, EngineSpec, FrontendSpec, KvSpec, LinearSpec,
+    PreemptionKind, PrefixVisibility, RestartKind, SchedulerKind, SchedulerSpec, StationOrder,
+    StationSpec,
 };
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
@@ -95,37 +96,65 @@ fn scheduler() -> impl Strategy<Value = SchedulerSpec> {
         Just(SchedulerKind::Chunked),
         Just(SchedulerKind::Priority),
         Just(SchedulerKind::Shortest),
+        Just(SchedulerKind::PrefillFirst),
     ];
     let cap = prop::option::of(1_u32..40);
-    let flags = any::<(bool, bool)>();
-    (kind, 200_u32..400, 1_u32..6, cap, flags).prop_map(|(kind, wide, seqs, cap, flags)| {
-        let (tight, join_at_boundary) = flags;
+    let rules = any::<(bool, bool, bool, bool, bool)>();
+    (kind, 200_u32..400, 1_u32..6, cap, rules).prop_map(|(kind, wide, seqs, cap, rules)| {
+        let (tight, join_at_boundary, padded_prompts, admit_after_preemption, ahead) = rules;
         // Rules that cut prompts into chunks may have a budget below the longest prompt.
-        let chunks = !matches!(kind, SchedulerKind::Static | SchedulerKind::Fcfs);
+        let chunks = !matches!(
+            kind,
+            SchedulerKind::Static | SchedulerKind::Fcfs | SchedulerKind::PrefillFirst
+        );
         SchedulerSpec {
             kind,
             token_budget: if chunks && tight { wide / 8 } else { wide },
             max_num_seqs: seqs,
             long_prefill_threshold: cap.filter(|_| chunks),
             join_at_boundary,
-            ..SchedulerSpec::default()
+            padded_prompts,
+            unlimited_decodes: false,
+            admit_after_preemption,
+            async_scheduling: ahead,
         }
     })
 }
 
 fn llm() -> impl Strategy<Value = ContinuousSpec> {
-    let kv = (8_u64..60, any::<(bool, bool, bool)>(), 0_u8..3);
+    let restart = prop_oneof![
+        Just(RestartKind::Everything),
+        Just(RestartKind::Computed),
+        Just(RestartKind::Scratch),
+    ];
+    let sarathi = any::<(bool, bool)>();
+    let kv = (
+        8_u64..60,
+        any::<(bool, bool, bool)>(),
+        (0_u8..3, restart, sarathi),
+    );
     let cost = (1_u64..3, 0_u64..2000, 0_u64..500);
     (scheduler(), kv, cost, 1_u32..40).prop_map(
-        |(scheduler, (blocks, (cache, swap, reserve), visible), (base, seq, context), waiting)| {
+        |(scheduler, (blocks, (cache, swap, reserve), more), (base, seq, context), waiting)| {
+            let (visible, restart, (unlimited_decodes, spare_block)) = more;
             ContinuousSpec {
-                scheduler,
+                scheduler: SchedulerSpec {
+                    unlimited_decodes,
+                    ..scheduler
+                },
                 queue_limit: (waiting < 10).then_some(waiting),
                 kv: KvSpec {
                     block_size: 4,
                     blocks: Some(blocks),
                     prefix_cache: cache,
                     reserve_full_prompt: reserve,
+                    allocation: if unlimited_decodes {
+                        Allocation::WholePrompt
+                    } else {
+                        Allocation::AsComputed
+                    },
+                    spare_block,
+                    restart,
                     preemption: if swap {
                         PreemptionKind::Swap
                     } else {

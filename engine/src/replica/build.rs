@@ -128,7 +128,7 @@ fn rules(
         admit_after_preemption: spec.scheduler.admit_after_preemption,
         plans_ahead: spec.scheduler.async_scheduling,
         block_bytes: block_bytes.ceil() as u64,
-        joins_at_boundary: spec.scheduler.join_at_boundary,
+        joins_at_boundary: spec.scheduler.join_at_boundary && !spec.scheduler.async_scheduling,
         fast_forward: spec.fast_forward,
     })
 }

@@ -38,10 +38,11 @@ fn kinds() -> impl Strategy<Value = SchedulerKind> {
 /// The budget may be less than the requests that run where decodes are not bound by it.
 fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
     let limits = (0_u32..20, 1_u32..7, prop::option::of(1_u32..9));
-    let rules = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let rules = any::<(bool, bool, bool, bool, bool)>();
     (kinds(), limits, rules).prop_map(|(kind, limits, rules)| {
         let (spare, max_num_seqs, long_prefill_threshold) = limits;
-        let (padded_prompts, unlimited_decodes, admit_after_preemption, async_scheduling) = rules;
+        let (padded_prompts, unlimited_decodes, admit_after_preemption, ..) = rules;
+        let (.., async_scheduling, join_at_boundary) = rules;
         let least = if unlimited_decodes { 1 } else { max_num_seqs };
         SchedulerSpec {
             kind,
@@ -52,6 +53,7 @@ fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
             unlimited_decodes,
             admit_after_preemption,
             async_scheduling,
+            join_at_boundary,
         }
     })
 }
@@ -332,6 +334,8 @@ proptest! {
         watch in any::<bool>(),
     ) {
         let kv = memory_for(&scheduler, kv);
+        // Who joins as a step ends must have been told of before.
+        let calls_first = calls_first || scheduler.join_at_boundary;
         let script = script(&jobs, &calls, gap, record || watch);
         let [fast, slow] = [true, false].map(|fast_forward| {
             let spec = spec(scheduler.clone(), kv.clone(), cost.clone(), fast_forward);
@@ -385,6 +389,7 @@ proptest! {
             decodes_first: scheduler.unlimited_decodes && !whole,
             same_step: scheduler.admit_after_preemption,
             ahead: scheduler.async_scheduling,
+            boundary: scheduler.join_at_boundary && !scheduler.async_scheduling,
         };
         let cost = CostFn {
             model: model(&cost),

@@ -61,6 +61,7 @@ pub(crate) struct Limits {
     pub(crate) decodes_first: bool,
     pub(crate) same_step: bool,
     pub(crate) ahead: bool,
+    pub(crate) boundary: bool,
 }
 
 /// First and last token of each request that got them.
@@ -237,7 +238,7 @@ impl<'a> Naive<'a> {
             now
         };
         for r in &mut self.waiting {
-            r.seen |= !follows || self.anew || r.came < planned;
+            r.seen |= !follows || self.anew || self.limits.boundary || r.came < planned;
         }
         let mut budget = match self.limits.kind {
             SchedulerKind::Static => u32::MAX,
