@@ -164,15 +164,13 @@ impl ContinuousBatching {
         // What happened at the very instant the last step ended comes too late for this one.
         let follows = self.last_end == Some(now) && !self.running.is_empty();
         let closed = follows && self.head_left == Some(now);
-        if self.rules.joins_at_boundary {
-            self.waiting.let_in(now, true, &mut self.sequences);
-        }
         let begin = self.begin_at(now);
         let planned = match self.rules.plans_ahead {
             true => self.last_begin,
             false => now,
         };
-        self.waiting.let_in(planned, !follows, &mut self.sequences);
+        let everybody = !follows || self.rules.joins_at_boundary;
+        self.waiting.let_in(planned, everybody, &mut self.sequences);
         self.plan.swap_bytes = 0;
         let mut first_growth = self.plan_step(closed, outcomes);
         let mut shape = self.shape();
