@@ -248,7 +248,7 @@ impl<'a> Naive<'a> {
             r.scheduled = 0;
         }
         let is_static = self.limits.kind == SchedulerKind::Static;
-        let closed = (follows && self.head_left == Some(now)) || (is_static && follows);
+        let closed = follows && (is_static || self.head_left == Some(now));
         if self.limits.kind == SchedulerKind::PrefillFirst {
             if !closed {
                 self.admissions(&mut budget);
@@ -331,7 +331,8 @@ impl<'a> Naive<'a> {
                 continue;
             }
             let mut tokens = if decodes { 1 } else { r.target - r.computed };
-            if !self.whole() && !(decodes && decodes_first) {
+            let bounded = !decodes || !decodes_first;
+            if bounded && !self.whole() {
                 tokens = tokens.min(self.limits.cap).min(*budget);
             }
             if tokens == 0 || (*budget == 0 && !decodes_first) {
