@@ -18,6 +18,8 @@ pub mod summary;
 pub mod compare;
 /// Where a request's time went, and what makes the slow ones slow.
 pub mod explain;
+/// Predictions beside measurements.
+pub mod fidelity;
 /// Documents.
 pub mod render;
 

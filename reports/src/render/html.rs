@@ -11,7 +11,7 @@ use crate::threshold::{Outcome, Verdict};
 use std::fmt::Write as _;
 use windtunnel_ledger::result::RunResult;
 
-const STYLE: &str = include_str!("report.css");
+pub(super) const STYLE: &str = include_str!("report.css");
 
 /// What a report is made of.
 #[derive(Clone, Copy, Debug)]

@@ -18,3 +18,5 @@ pub mod plots;
 mod paint;
 /// `report.html`, one file.
 pub mod html;
+/// Predictions beside measurements: table, CSV, JSON and page.
+pub mod fidelity;

@@ -127,6 +127,73 @@ where
     draw_lines(&mut chart, lines)
 }
 
+/// Predicted over measured, and the diagonal on which they agree; logarithmic if values reach far.
+pub(super) fn scatter(canvas: &Canvas<'_>, points: &[(f64, f64)], unit: &str) -> Drawn {
+    let values = || points.iter().flat_map(|p| [p.0, p.1]);
+    let positive = || values().filter(|&v| v > 0.0);
+    let least = positive().fold(f64::INFINITY, f64::min).min(1e12);
+    let most = values().fold(0.0, f64::max).max(least * 1.01);
+    let labels = [Line {
+        label: format!("{} requests", super::number::count(points.len() as u64)),
+        points: Vec::new(),
+    }];
+    let below = legend(canvas, &labels)?;
+    if most / least > WIDE && values().all(|v| v > 0.0) {
+        let axis = || (least * 0.9..most * 1.1).log_scale();
+        scatter_over(
+            &below,
+            axis(),
+            axis(),
+            points,
+            (least * 0.9, most * 1.1),
+            unit,
+        )
+    } else {
+        let axis = || 0.0..most * 1.05;
+        scatter_over(&below, axis(), axis(), points, (0.0, most * 1.05), unit)
+    }
+}
+
+fn scatter_over<X>(
+    canvas: &Canvas<'_>,
+    xs: X,
+    ys: X,
+    points: &[(f64, f64)],
+    (least, most): (f64, f64),
+    unit: &str,
+) -> Drawn
+where
+    X: AsRangedCoord<Value = f64>,
+    X::CoordDescType: ValueFormatter<f64>,
+{
+    let mut chart = ChartBuilder::on(canvas)
+        .margin_right(16)
+        .x_label_area_size(44)
+        .y_label_area_size(84)
+        .build_cartesian_2d(xs, ys)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(INK.mix(0.13))
+        .axis_style(INK.mix(0.45))
+        .label_style(text())
+        .axis_desc_style(text())
+        .x_desc("measured")
+        .y_desc("predicted")
+        .x_labels(6)
+        .x_label_formatter(&|v| figure(*v, unit))
+        .y_labels(6)
+        .y_label_formatter(&|v| figure(*v, unit))
+        .draw()?;
+    let diagonal = [(least, least), (most, most)];
+    chart.draw_series(LineSeries::new(diagonal, INK.mix(0.6).stroke_width(1)))?;
+    let dots = points
+        .iter()
+        .map(|&p| Circle::new(p, 2, colour(0).mix(0.55).filled()));
+    chart.draw_series(dots)?;
+    Ok(())
+}
+
 /// Lines over seconds; what is before `warm_up` is shaded.
 pub(super) fn over_time(canvas: &Canvas<'_>, lines: &[Line], warm_up: f64, share: bool) -> Drawn {
     let points = || lines.iter().flat_map(|l| &l.points);

@@ -313,6 +313,50 @@ fn draw(words: &Words<'_>, paint: impl FnOnce(&Canvas<'_>) -> Drawn) -> Result<P
     })
 }
 
+/// Predictions beside measurements: request by request, then over time.
+pub(super) fn of_run(run: &crate::fidelity::Run) -> Result<Vec<Plot>, PlotError> {
+    /// More dots than this cannot be told apart.
+    const MAX_DOTS: usize = 2_000;
+    let mut plots = Vec::new();
+    for pairs in &run.pairs {
+        let points: Vec<(f64, f64)> = pairs.both().collect();
+        if points.is_empty() {
+            continue;
+        }
+        let step = points.len().div_ceil(MAX_DOTS);
+        let shown: Vec<(f64, f64)> = points.iter().copied().step_by(step).collect();
+        let every = match step {
+            1 => String::new(),
+            n => format!(" One request in {n} is shown."),
+        };
+        let words = Words {
+            name: &format!("predicted_{}", pairs.metric),
+            title: &format!("{}, request by request", pairs.metric.to_uppercase()),
+            caption: format!("On the line prediction and measurement agree.{every}"),
+        };
+        plots.push(draw(&words, |svg| paint::scatter(svg, &shown, pairs.unit))?);
+    }
+    for curve in &run.curves {
+        let line = |label: &str, points: &[(f64, f64)]| Line {
+            label: label.to_owned(),
+            points: thin(points.to_vec()),
+        };
+        let lines = [
+            line("measured", &curve.measured),
+            line("simulated", &curve.simulated),
+        ];
+        let words = Words {
+            name: &format!("over_time_{}", curve.name),
+            title: curve.title,
+            caption: "Measured and simulated over time.".to_owned(),
+        };
+        plots.push(draw(&words, |svg| {
+            paint::over_time(svg, &lines, 0.0, curve.share)
+        })?);
+    }
+    Ok(plots)
+}
+
 /// Gives a drawing its title, for those who cannot see it, and lets it shrink with the page.
 fn titled(svg: &str, title: &str) -> String {
     let title = super::html::escaped(title);
