@@ -5,3 +5,5 @@
 pub mod execute;
 /// Cases with a known answer, run through the simulator's own components.
 pub mod catalogue;
+/// Predictions against measured systems and other simulators' runs.
+pub mod fidelity;

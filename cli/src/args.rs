@@ -184,9 +184,18 @@ pub(crate) struct CompareArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ValidateArgs {
-    /// Cases (`V-B1`) or families (`V-B`); all if absent
+    /// Cases (`V-B1`) or families (`V-B`); with --fidelity parts of runs' names; all if absent
     pub(crate) cases: Vec<String>,
-    /// Change a parameter of a case, such as `rho=0.7`; repeatable
+    /// Compare with recorded runs instead: the folder of a measured system (vLLM) or of another
+    /// simulator's runs (BLIS, Vidur), or a folder of such folders; see the README
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["list", "effort", "traces", "seed", "seeds"])]
+    pub(crate) fidelity: Option<PathBuf>,
+    /// With --fidelity: a folder for report.html, fidelity.json, figures.csv, plots and values
+    /// request by request
+    #[arg(long, value_name = "DIR", requires = "fidelity")]
+    pub(crate) out: Option<PathBuf>,
+    /// Change a parameter of a case, such as `rho=0.7`, or, with --fidelity, a value of the scenarios
+    /// that runs are played in, such as `fleet.engine.kv.blocks=4000`; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// List the cases and their parameters

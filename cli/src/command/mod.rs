@@ -2,6 +2,8 @@
 
 /// The catalogue of cases with a known answer.
 pub(crate) mod validate;
+/// Recorded runs of other systems, played again.
+pub(crate) mod fidelity;
 /// Shell completions.
 pub(crate) mod completions;
 /// One scenario, some seeds, a table and a folder.

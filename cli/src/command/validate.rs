@@ -10,6 +10,9 @@ use windtunnel_benches::catalogue::{self, Case, CaseError, Outcome, Selection};
 use windtunnel_benches::execute::on_threads;
 
 pub(crate) fn validate(args: &ValidateArgs) -> anyhow::Result<Exit> {
+    if let Some(dir) = &args.fidelity {
+        return super::fidelity::fidelity(dir, args);
+    }
     let cases = select(&args.cases)?;
     if args.list {
         print(&list(&cases))?;

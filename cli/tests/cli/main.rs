@@ -11,5 +11,7 @@ mod contract;
 mod malformed;
 /// Unusual scenarios, as people of the field write them.
 mod field;
+/// Recorded runs of other systems.
+mod fidelity;
 /// Traces, published ones where they are there.
 mod traces;

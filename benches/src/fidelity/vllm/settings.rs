@@ -1,0 +1,443 @@
+//! What a measured vLLM was run with: `vllm/meta.json` and the model's `config.json`.
+
+use super::super::files::{self, Unreadable};
+use super::super::play::Sheet;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use windtunnel_engine::config::KvSpec;
+use windtunnel_engine::hardware;
+
+/// What the engine was run with.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// Engines, each with all GPUs of its tensor parallelism.
+    pub(super) replicas: u32,
+    /// KV blocks of each.
+    pub(super) blocks: u64,
+    /// Where that number comes from, if the engine did not tell it.
+    estimated: Option<String>,
+    tensor_parallel: u32,
+    max_num_seqs: Option<u32>,
+    token_budget: Option<u32>,
+    long_prefill: Option<u32>,
+    max_model_len: Option<u32>,
+    block_size: u32,
+    prefix_cache: bool,
+    reserve_full_prompt: Option<bool>,
+    async_scheduling: Option<bool>,
+    model: Model,
+    model_config: String,
+    gpu: Option<&'static str>,
+    told: BTreeMap<String, String>,
+}
+
+/// The model, by its published `config.json`.
+#[derive(Clone, Copy, Debug)]
+struct Model {
+    layers: u32,
+    hidden: u32,
+    ffn: u32,
+    heads: u32,
+    kv_heads: u32,
+    head_dim: u32,
+    vocab: u32,
+    max_len: u32,
+    experts: u32,
+    expert_ffn: u32,
+    weight_bytes: u32,
+    kv_bytes: u32,
+}
+
+/// What is found first among places of a document, if it is not null.
+fn look<'a>(document: &'a Value, places: &[&str]) -> Option<&'a Value> {
+    let found = places.iter().filter_map(|place| document.pointer(place));
+    found.into_iter().find(|value| !value.is_null())
+}
+
+fn number(document: &Value, places: &[&str]) -> Option<u64> {
+    look(document, places)?.as_u64()
+}
+
+fn small(document: &Value, places: &[&str]) -> Option<u32> {
+    u32::try_from(number(document, places)?).ok()
+}
+
+fn word(document: &Value, places: &[&str]) -> Option<String> {
+    Some(look(document, places)?.as_str()?.to_owned())
+}
+
+impl Settings {
+    /// Reads them; the inner error says what is missing for a simulation.
+    pub(super) fn read(dir: &Path) -> Result<Result<Self, String>, Unreadable> {
+        let meta_path = files::expect(dir, "vllm/meta.json", "what the engine was run with")?;
+        let meta: Value = files::json(&meta_path)?;
+        let (model_config, config) = model_config(dir)?;
+        let model = Model::of(&config, &meta).ok_or_else(|| {
+            Unreadable::file(
+                &dir.join(&model_config),
+                "it does not describe a transformer (`num_hidden_layers`, `hidden_size`, `num_attention_heads`)",
+                "put the model's config.json there",
+            )
+        })?;
+        let flag = |places: &[&str]| look(&meta, places).and_then(Value::as_bool);
+        let of = |name: &str, sub: &str| {
+            let resolved = format!("/resolved_config/{sub}/{name}");
+            let asked = format!("/engine_kwargs/{name}");
+            small(&meta, &[&resolved, &asked])
+        };
+        let tensor_parallel = of("tensor_parallel_size", "parallel_config").unwrap_or(1);
+        let block_size = small(
+            &meta,
+            &[
+                "/kv_cache/block_size",
+                "/resolved_config/cache_config/block_size",
+                "/engine_kwargs/block_size",
+            ],
+        )
+        .unwrap_or(16)
+        .max(1);
+        let mut settings = Self {
+            replicas: of("data_parallel_size", "parallel_config")
+                .unwrap_or(1)
+                .max(1),
+            blocks: 0,
+            estimated: None,
+            tensor_parallel,
+            max_num_seqs: of("max_num_seqs", "scheduler_config"),
+            token_budget: of("max_num_batched_tokens", "scheduler_config"),
+            long_prefill: of("long_prefill_token_threshold", "scheduler_config").filter(|&n| n > 0),
+            max_model_len: of("max_model_len", "model_config"),
+            block_size,
+            prefix_cache: flag(&[
+                "/kv_cache/enable_prefix_caching",
+                "/resolved_config/cache_config/enable_prefix_caching",
+                "/engine_kwargs/enable_prefix_caching",
+            ])
+            .unwrap_or(true),
+            reserve_full_prompt: flag(&[
+                "/resolved_config/scheduler_config/scheduler_reserve_full_isl",
+            ]),
+            async_scheduling: flag(&[
+                "/resolved_config/scheduler_config/async_scheduling",
+                "/engine_kwargs/async_scheduling",
+            ]),
+            model,
+            model_config,
+            gpu: None,
+            told: BTreeMap::new(),
+        };
+        let names = gpu_names(dir, &meta)?;
+        settings.gpu = names.iter().find_map(|name| known_gpu(name));
+        if let Err(missing) = settings.find_blocks(dir, &meta)? {
+            return Ok(Err(missing));
+        }
+        settings.tell(&meta, names.first().cloned());
+        Ok(Ok(settings))
+    }
+
+    /// The number of KV blocks: as the engine told it, or from what it told of memory.
+    fn find_blocks(&mut self, dir: &Path, meta: &Value) -> Result<Result<(), String>, Unreadable> {
+        let told = number(
+            meta,
+            &[
+                "/kv_cache/num_gpu_blocks",
+                "/resolved_config/cache_config/num_gpu_blocks",
+                "/resolved_config/cache_config/num_gpu_blocks_override",
+                "/engine_kwargs/num_gpu_blocks_override",
+            ],
+        );
+        let size = u64::from(self.block_size);
+        let per_block = self.model.kv_per_token() * size as f64;
+        if let Some(blocks) = told {
+            self.blocks = blocks;
+        } else if let Some(tokens) = number(meta, &["/kv_cache/num_kv_tokens"]) {
+            self.blocks = tokens / size;
+        } else if let Some(bytes) = number(
+            meta,
+            &[
+                "/kv_cache/kv_cache_memory_bytes",
+                "/resolved_config/cache_config/kv_cache_memory_bytes",
+                "/engine_kwargs/kv_cache_memory_bytes",
+            ],
+        ) {
+            self.blocks = (bytes as f64 * f64::from(self.tensor_parallel) / per_block) as u64;
+        } else if let Some((memory, source)) = memory(dir, meta, self.gpu)? {
+            let share = look(
+                meta,
+                &[
+                    "/kv_cache/gpu_memory_utilization",
+                    "/engine_kwargs/gpu_memory_utilization",
+                ],
+            );
+            let share = share.and_then(Value::as_f64).unwrap_or(0.9);
+            let reserve = KvSpec::default().activation_reserve.0 as f64;
+            let gpus = f64::from(self.tensor_parallel);
+            let left = (memory * share - reserve) * gpus - self.model.weights();
+            self.blocks = (left / per_block).max(0.0) as u64;
+            self.estimated = Some(format!(
+                "{source}: {share} of {:.1} GiB, less weights and {:.0} GiB for activations",
+                memory / f64::from(1 << 30),
+                reserve / f64::from(1 << 30)
+            ));
+        }
+        if self.blocks > 0 {
+            return Ok(Ok(()));
+        }
+        let what = if self.estimated.is_some() {
+            "the model does not fit into the memory that is told"
+        } else {
+            "neither vllm/meta.json nor the GPU's name tells how much memory there was for keys and values"
+        };
+        Ok(Err(format!(
+            "{what}; add `kv_cache.num_gpu_blocks` to vllm/meta.json"
+        )))
+    }
+
+    /// The scenario that the run is played in; tables are in `dir/profile`.
+    pub(super) fn scenario(&self, _dir: &Path) -> Sheet {
+        let mut sheet = Sheet::default();
+        let int = |n: u32| i64::from(n);
+        sheet.set("version", 1);
+        sheet.table("run").set("warm_up", "0s");
+        sheet.table("fleet").set("replicas", int(self.replicas));
+        sheet
+            .table("fleet.engine")
+            .set("kind", "continuous")
+            .set("preset", "vllm-v1")
+            .maybe("gpu", self.gpu)
+            .set("tensor_parallel", int(self.tensor_parallel))
+            .maybe("max_model_len", self.max_model_len.map(int));
+        let m = &self.model;
+        sheet
+            .table("fleet.engine.custom_model")
+            .set("layers", int(m.layers))
+            .set("hidden", int(m.hidden))
+            .set("ffn", int(m.ffn))
+            .set("heads", int(m.heads))
+            .set("kv_heads", int(m.kv_heads))
+            .set("head_dim", int(m.head_dim))
+            .set("vocab", int(m.vocab))
+            .set("bytes_per_weight", int(m.weight_bytes.min(2)))
+            .set(
+                "max_len",
+                int(m.max_len.max(self.max_model_len.unwrap_or(0))),
+            );
+        sheet
+            .table("fleet.engine.scheduler")
+            .maybe("token_budget", self.token_budget.map(int))
+            .maybe("max_num_seqs", self.max_num_seqs.map(int))
+            .maybe("long_prefill_threshold", self.long_prefill.map(int))
+            .maybe("async_scheduling", self.async_scheduling);
+        sheet
+            .table("fleet.engine.kv")
+            .set("block_size", int(self.block_size))
+            .set("blocks", self.blocks as i64)
+            .set("prefix_cache", self.prefix_cache)
+            .set("bytes_per_element", f64::from(m.kv_bytes))
+            .maybe("reserve_full_prompt", self.reserve_full_prompt);
+        sheet
+            .table("fleet.engine.cost")
+            .set("kind", "operators")
+            .set("folder", "profile")
+            .set("model_config", self.model_config.as_str());
+        let routing = if self.replicas > 1 {
+            "vllm-dp"
+        } else {
+            "round_robin"
+        };
+        sheet.table("gateway.routing").set("kind", routing);
+        sheet
+    }
+
+    /// What the report says of the run.
+    fn tell(&mut self, meta: &Value, gpu: Option<String>) {
+        let shown = |n: Option<u32>| n.map(|n| n.to_string());
+        let parts = [
+            ("model", word(meta, &["/model", "/engine_kwargs/model"])),
+            ("vLLM", word(meta, &["/vllm_version"])),
+            ("GPU", gpu),
+            ("tensor parallel", Some(self.tensor_parallel.to_string())),
+            ("engines", Some(self.replicas.to_string())),
+            ("tokens per step", shown(self.token_budget)),
+            ("requests at once", shown(self.max_num_seqs)),
+            (
+                "KV blocks",
+                Some(format!("{} of {}", self.blocks, self.block_size)),
+            ),
+            ("prefix cache", Some(self.prefix_cache.to_string())),
+            (
+                "async scheduling",
+                self.async_scheduling.map(|on| on.to_string()),
+            ),
+        ];
+        let told = parts
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        self.told = told.collect();
+    }
+
+    /// For the report.
+    pub(super) fn told(&self) -> BTreeMap<String, String> {
+        self.told.clone()
+    }
+
+    /// What to know when reading the figures; `peak` is the most blocks that any engine held.
+    pub(super) fn notes(&self, peak: u64) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(how) = &self.estimated {
+            let share = 100.0 * peak as f64 / self.blocks as f64;
+            let matters = if share < 90.0 {
+                "so its size hardly matters"
+            } else {
+                "so figures depend on it: give `kv_cache.num_gpu_blocks` if you know it"
+            };
+            notes.push(format!(
+                "the engine did not tell its KV size; {} blocks follow from {how}. At most {share:.0} % of them were in use, {matters}",
+                self.blocks
+            ));
+        }
+        if self.gpu.is_none() && self.tensor_parallel > 1 {
+            notes.push("the GPU is not known by name: collectives without a table take the link of the default GPU".into());
+        }
+        notes
+    }
+}
+
+impl Model {
+    fn of(config: &Value, meta: &Value) -> Option<Self> {
+        let get = |name: &str| {
+            small(
+                config,
+                &[&format!("/{name}"), &format!("/text_config/{name}")],
+            )
+        };
+        let (layers, hidden, heads) = (
+            get("num_hidden_layers")?,
+            get("hidden_size")?,
+            get("num_attention_heads")?.max(1),
+        );
+        let bytes = |dtype: &str| match dtype {
+            d if d.contains("fp8") || d.contains("float8") || d.contains("int8") => 1,
+            d if d.contains("32") => 4,
+            _ => 2,
+        };
+        let dtype = word(
+            config,
+            &["/torch_dtype", "/dtype", "/text_config/torch_dtype"],
+        );
+        let asked = word(meta, &["/engine_kwargs/dtype"]).filter(|d| d != "auto");
+        let own = bytes(&asked.or(dtype).unwrap_or_default());
+        let quantized =
+            look(config, &["/quantization_config/quant_method"]).and_then(Value::as_str);
+        let kv = word(
+            meta,
+            &[
+                "/engine_kwargs/kv_cache_dtype",
+                "/resolved_config/cache_config/cache_dtype",
+            ],
+        );
+        let ffn = get("intermediate_size").unwrap_or(hidden);
+        Some(Self {
+            layers,
+            hidden,
+            ffn,
+            heads,
+            kv_heads: get("num_key_value_heads").unwrap_or(heads).max(1),
+            head_dim: get("head_dim").unwrap_or(hidden / heads).max(1),
+            vocab: get("vocab_size").unwrap_or(32_000),
+            max_len: get("max_position_embeddings").unwrap_or(2),
+            experts: ["num_experts", "num_local_experts", "n_routed_experts"]
+                .iter()
+                .find_map(|name| get(name))
+                .unwrap_or(0),
+            expert_ffn: get("moe_intermediate_size").unwrap_or(ffn),
+            weight_bytes: quantized.map_or(own, bytes),
+            kv_bytes: kv.filter(|d| d != "auto").map_or(own, |d| bytes(&d)),
+        })
+    }
+
+    /// Bytes of keys and values of one token, over all GPUs.
+    fn kv_per_token(&self) -> f64 {
+        let numbers = 2.0 * f64::from(self.layers) * f64::from(self.kv_heads);
+        numbers * f64::from(self.head_dim) * f64::from(self.kv_bytes)
+    }
+
+    /// Bytes of all weights: attention, gated MLPs (or experts and their router), embedding and head.
+    fn weights(&self) -> f64 {
+        let f = f64::from;
+        let attention = f(self.hidden) * f(self.head_dim) * 2.0 * f(self.heads + self.kv_heads);
+        let mlp = if self.experts > 1 {
+            f(self.experts) * (3.0 * f(self.hidden) * f(self.expert_ffn) + f(self.hidden))
+        } else {
+            3.0 * f(self.hidden) * f(self.ffn)
+        };
+        let layers = f(self.layers) * (attention + mlp) * f(self.weight_bytes);
+        layers + 2.0 * f(self.vocab) * f(self.hidden) * f(self.weight_bytes.max(2))
+    }
+}
+
+/// The model's `config.json`: its name in the folder, and what it says.
+fn model_config(dir: &Path) -> Result<(String, Value), Unreadable> {
+    let is_config = |name: &str| {
+        (name.starts_with("model_config") || name == "config.json") && name.ends_with(".json")
+    };
+    for path in files::entries(dir)? {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+        if let Some(name) = name.filter(|name| path.is_file() && is_config(name)) {
+            return Ok((name, files::json(&path)?));
+        }
+    }
+    Err(Unreadable::file(
+        &dir.join("model_config*.json"),
+        "there is no such file",
+        "put the model's config.json there",
+    ))
+}
+
+/// What the GPU is called: by the engine, and by its operator tables.
+fn gpu_names(dir: &Path, meta: &Value) -> Result<Vec<String>, Unreadable> {
+    let mut names: Vec<String> = word(meta, &["/hardware/device_name"]).into_iter().collect();
+    if let Some(path) = files::find(&dir.join("profile"), "meta.yaml") {
+        let text = files::text(&path)?;
+        for key in ["gpu:", "hardware:"] {
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            names.extend(line.map(|rest| rest.trim().trim_matches(['"', '\'']).to_owned()));
+        }
+    }
+    Ok(names)
+}
+
+/// The catalogue's name of a GPU that others call `name`.
+fn known_gpu(name: &str) -> Option<&'static str> {
+    let plain = |text: &str| -> String {
+        let letters = text.chars().filter(char::is_ascii_alphanumeric);
+        letters.collect::<String>().to_lowercase()
+    };
+    let name = plain(name);
+    let known = hardware::GPUS.iter().map(|gpu| gpu.name);
+    known
+        .filter(|known| name.contains(&plain(known)))
+        .max_by_key(|known| known.len())
+}
+
+/// Bytes of memory of one GPU, and who says so.
+fn memory(
+    dir: &Path,
+    meta: &Value,
+    gpu: Option<&'static str>,
+) -> Result<Option<(f64, String)>, Unreadable> {
+    if let Some(bytes) = number(meta, &["/hardware/device_total_memory_bytes"]) {
+        return Ok(Some((bytes as f64, "vllm/meta.json".into())));
+    }
+    if let Some(path) = files::find(&dir.join("sim"), "cluster_config.json") {
+        let cluster: Value = files::json(&path)?;
+        let gib = cluster.pointer("/nodes/0/instances/0/npu_mem/mem_size");
+        if let Some(gib) = gib.and_then(Value::as_f64) {
+            let bytes = gib * f64::from(1 << 30);
+            return Ok(Some((bytes, "sim/cluster_config.json".into())));
+        }
+    }
+    let known = gpu.and_then(hardware::find_gpu);
+    Ok(known.map(|gpu| (gpu.memory as f64, format!("the data sheet of {}", gpu.name))))
+}
