@@ -32,11 +32,81 @@ pub struct ReplicaView {
     pub total_tokens: u64,
 }
 
+/// How much of a prompt is found at each replica, in blocks or tokens, for the replicas that have
+/// any of it.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// By id; zero for those not listed.
+    amounts: Vec<u32>,
+    replicas: Vec<u32>,
+}
+
+impl Found {
+    /// How much is found at a replica, from the beginning of the prompt.
+    #[inline]
+    pub fn at(&self, replica: ReplicaId) -> u32 {
+        self.amounts.get(replica.index()).copied().unwrap_or(0)
+    }
+
+    /// The replicas at which anything is found, in no order.
+    pub fn replicas(&self) -> &[u32] {
+        &self.replicas
+    }
+
+    /// How much is found, by replica id.
+    pub fn by_replica(&self) -> &[u32] {
+        &self.amounts
+    }
+
+    /// Forgets everything, for a fleet of so many replicas.
+    pub fn clear_for(&mut self, replicas: usize) {
+        for replica in self.replicas.drain(..) {
+            self.amounts[replica as usize] = 0;
+        }
+        self.amounts.resize(replicas, 0);
+    }
+
+    /// Goes on from `from` to `to`, which is more, at a replica of the fleet where the prompt
+    /// was found up to `from`; false elsewhere.
+    #[inline]
+    pub fn reach(&mut self, replica: u32, from: u32, to: u32) -> bool {
+        let Some(amount) = self.amounts.get_mut(replica as usize) else {
+            return false;
+        };
+        if *amount != from {
+            return false;
+        }
+        if from == 0 {
+            self.replicas.push(replica);
+        }
+        *amount = to;
+        true
+    }
+
+    /// Changes what was found at every replica that is listed.
+    pub fn change(&mut self, mut change: impl FnMut(ReplicaId, u32) -> u32) {
+        for &replica in &self.replicas {
+            let amount = &mut self.amounts[replica as usize];
+            *amount = change(ReplicaId(replica), *amount);
+        }
+    }
+}
+
 /// How much of a prompt replicas have cached, as the gateway knows it: live, or by cache events
 /// that took a while to arrive.
 pub trait CacheView {
     /// Writes, for each replica by id, the prompt tokens found in its cache.
     fn cached_tokens(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>);
+
+    /// Writes the same for a fleet of so many replicas; replicas listed may have none all the same.
+    fn find(&self, request: &RequestView<'_>, replicas: usize, found: &mut Found) {
+        let mut tokens = Vec::new();
+        self.cached_tokens(request, &mut tokens);
+        found.clear_for(replicas);
+        for (replica, tokens) in tokens.into_iter().enumerate().filter(|&(_, t)| t > 0) {
+            found.reach(replica as u32, 0, tokens);
+        }
+    }
 }
 
 /// The routable replicas, by ascending id; never empty.

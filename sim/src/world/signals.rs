@@ -8,12 +8,15 @@ use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
 use crate::fleet::telemetry::{Pace, Scrapes, Telemetry};
 use crate::gateway::prefix_index::DelayedCacheView;
-use crate::view::{CacheView, News, Observed, ReplicaView, Signals};
+use crate::view::{CacheView, Found, News, Observed, ReplicaView, Signals};
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::engine::{CacheEvent, EngineStats};
 use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::fleet::{Counted, TelemetryRefresh, TelemetrySpec};
+
+/// Live caches of so many replicas are followed by what changes in them.
+const FOLLOWED: usize = 16;
 
 /// How the gateway knows what is cached where.
 pub(super) enum Cache {
@@ -47,6 +50,16 @@ impl<M: Machine> CacheView for LiveCaches<'_, M> {
                 .iter()
                 .map(|m| m.cached_prefix_tokens(request.prefix, request.prompt_tokens)),
         );
+    }
+
+    fn find(&self, request: &RequestView<'_>, replicas: usize, found: &mut Found) {
+        found.clear_for(replicas.max(self.0.len()));
+        for (replica, machine) in self.0.iter().enumerate() {
+            let tokens = machine.cached_prefix_tokens(request.prefix, request.prompt_tokens);
+            if tokens > 0 {
+                found.reach(replica as u32, 0, tokens);
+            }
+        }
     }
 }
 
@@ -86,7 +99,8 @@ pub(super) fn cache<M: Machine>(
     if !signals.cache {
         return Cache::Blind;
     }
-    if lag.is_zero() {
+    // Asking every cache pays in small fleets only; hearing of every change at once is the same.
+    if lag.is_zero() && machines.len() < FOLLOWED {
         machines.iter_mut().for_each(|m| m.watch_cache(true));
         return Cache::Live;
     }
@@ -94,7 +108,7 @@ pub(super) fn cache<M: Machine>(
         .iter_mut()
         .for_each(|m| m.record_cache_events(true));
     let blocks = machines.iter().map(Machine::block_tokens).collect();
-    if on_decision {
+    if on_decision && !lag.is_zero() {
         let view = DelayedCacheView::new(blocks, SimDuration::ZERO);
         Cache::Copied(view, Vec::new(), Pace::new(lag))
     } else {

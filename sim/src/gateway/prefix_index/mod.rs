@@ -11,5 +11,6 @@ pub mod routed;
 /// What replicas report: precise, but late.
 pub mod reported;
 
+pub use crate::view::Found;
 pub use reported::{DelayedCacheView, ReportedIndex};
-pub use routed::{Found, RoutedIndex, RoutedLimits};
+pub use routed::{RoutedIndex, RoutedLimits};

@@ -2,7 +2,7 @@
 //! hears of it.
 
 use crate::gateway::recency::{Arena, NONE};
-use crate::view::CacheView;
+use crate::view::{CacheView, Found};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use windtunnel_base::ids::ReplicaId;
@@ -70,8 +70,15 @@ impl ReportedIndex {
     /// Writes, for each replica by id, the prompt tokens that it would find in its cache: from the
     /// beginning, in whole blocks, and never the last token, which it has to compute.
     pub fn matches(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>) {
+        let mut found = Found::default();
+        self.find(request, self.block_tokens.len(), &mut found);
         tokens.clear();
-        tokens.resize(self.block_tokens.len(), 0);
+        tokens.extend_from_slice(found.by_replica());
+    }
+
+    /// As [`Self::matches`], in time proportional to the replicas that match.
+    pub fn find(&self, request: &RequestView<'_>, replicas: usize, found: &mut Found) {
+        found.clear_for(replicas.max(self.block_tokens.len()));
         let (mut place, mut above, mut start) = (ROOT_CHAIN, 0, 0_u32);
         for extent in request.prefix {
             place = chain(place, above, extent.key);
@@ -81,11 +88,8 @@ impl ReportedIndex {
             while at != NONE {
                 let holding = &self.holdings[at];
                 at = holding.next;
-                let Some(found) = tokens.get_mut(holding.replica as usize) else {
-                    continue;
-                };
-                if *found == start {
-                    *found = start + holding.tokens.min(extent.tokens);
+                let end = start + holding.tokens.min(extent.tokens);
+                if found.reach(holding.replica, start, end) {
                     onward |= holding.tokens >= extent.tokens;
                 }
             }
@@ -95,9 +99,10 @@ impl ReportedIndex {
             start += extent.tokens;
         }
         let most = request.prompt_tokens.saturating_sub(1);
-        for (found, block) in tokens.iter_mut().zip(&self.block_tokens) {
-            *found = (*found).min(most) / block * block;
-        }
+        found.change(|replica, tokens| {
+            let block = self.block_tokens[replica.index()];
+            tokens.min(most) / block * block
+        });
     }
 
     /// Entries in memory, for measurements: (place, replica) pairs.
@@ -158,6 +163,10 @@ impl DelayedCacheView {
 impl CacheView for DelayedCacheView {
     fn cached_tokens(&self, request: &RequestView<'_>, tokens: &mut Vec<u32>) {
         self.index.matches(request, tokens);
+    }
+
+    fn find(&self, request: &RequestView<'_>, replicas: usize, found: &mut Found) {
+        self.index.find(request, replicas, found);
     }
 }
 

@@ -10,6 +10,7 @@
 
 use crate::gateway::prefix_index::walk::{self, Step};
 use crate::gateway::recency::{Arena, Links, NONE, Recency};
+use crate::view::Found;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use windtunnel_base::ids::ReplicaId;
@@ -28,35 +29,6 @@ pub struct RoutedLimits {
     pub capacity_blocks: u64,
     /// Blocks not touched for so long are forgotten.
     pub ttl: Option<SimDuration>,
-}
-
-/// Blocks of a prompt by replica, for the replicas that have any.
-#[derive(Clone, Debug, Default)]
-pub struct Found {
-    /// By id; zero for those not listed.
-    blocks: Vec<u32>,
-    replicas: Vec<u32>,
-}
-
-impl Found {
-    /// Blocks found from the beginning of the prompt.
-    #[inline]
-    pub fn blocks(&self, replica: ReplicaId) -> u32 {
-        self.blocks.get(replica.index()).copied().unwrap_or(0)
-    }
-
-    /// The replicas for which anything was found, in no order.
-    pub fn replicas(&self) -> &[u32] {
-        &self.replicas
-    }
-
-    /// Forgets everything, for a fleet of so many replicas.
-    fn clear(&mut self, replicas: usize) {
-        for replica in self.replicas.drain(..) {
-            self.blocks[replica as usize] = 0;
-        }
-        self.blocks.resize(replicas, 0);
-    }
 }
 
 /// What was routed where.
@@ -171,7 +143,7 @@ impl RoutedIndex {
         let mut found = std::mem::take(&mut self.found);
         self.find(request, now, replicas, &mut found);
         blocks.clear();
-        blocks.extend_from_slice(&found.blocks);
+        blocks.extend_from_slice(found.by_replica());
         self.found = found;
     }
 
@@ -185,23 +157,17 @@ impl RoutedIndex {
     ) {
         self.expire(now);
         self.plan_walk(request);
-        found.clear(replicas);
+        found.clear_for(replicas);
         for step in &self.walk {
             let mut onward = false;
             let mut at = self.places.get(&step.place).copied().unwrap_or(NONE);
             while at != NONE {
                 let holding = &self.holdings[at];
                 let end = self.contiguous(holding, step);
-                if let Some(blocks) = found.blocks.get_mut(holding.replica as usize) {
-                    // What is deeper was never routed without what is above it; but that may
-                    // have been forgotten.
-                    if *blocks == step.start && end > step.start {
-                        if step.start == 0 {
-                            found.replicas.push(holding.replica);
-                        }
-                        *blocks = end;
-                        onward |= end == step.end;
-                    }
+                // What is deeper was never routed without what is above it; but that may have
+                // been forgotten.
+                if end > step.start && found.reach(holding.replica, step.start, end) {
+                    onward |= end == step.end;
                 }
                 at = holding.next;
             }

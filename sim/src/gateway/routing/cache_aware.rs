@@ -65,8 +65,10 @@ impl CacheAware {
     /// Least and most load, and the place of the first with the least.
     fn loads(&mut self, fleet: &FleetView<'_>) -> (u64, u64, usize) {
         let load = &self.load;
-        let kept = self.idle_first.follow(fleet, true, |r| load.load(r));
-        if kept && self.busy_first.follow(fleet, true, |r| !load.load(r)) {
+        // Both hear all news, or the one that did not would be behind.
+        let idle_first = self.idle_first.follow(fleet, true, |r| load.load(r));
+        let busy_first = self.busy_first.follow(fleet, true, |r| !load.load(r));
+        if idle_first && busy_first {
             let (least, _) = self.idle_first.least();
             let (most, _) = self.busy_first.least();
             return (least, !most, self.idle_first.place_of(0));
@@ -96,7 +98,7 @@ impl CacheAware {
             let id = ReplicaId(id);
             if let Some(place) = position(fleet, id) {
                 let rank = (
-                    Reverse(self.matched.blocks(id)),
+                    Reverse(self.matched.at(id)),
                     self.load.load(&fleet.replicas[place]),
                     place,
                 );
@@ -131,7 +133,7 @@ impl RoutingPolicy for CacheAware {
         let (place, by_match) = self.choose(request, fleet);
         note(cx, fleet, |_, replica| {
             if by_match {
-                let matched = self.matched.blocks(replica.id);
+                let matched = self.matched.at(replica.id);
                 f64::from(matched) / f64::from(request.prompt_tokens)
             } else {
                 -(self.load.load(replica) as f64)

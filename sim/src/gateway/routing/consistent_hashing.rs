@@ -1,6 +1,7 @@
 //! A hash of the conversation, tenant or prefix, with bounded loads: a replica at its cap is
 //! passed over, and the ring is walked on.
 
+use crate::gateway::routing::order::InFlight;
 use crate::gateway::routing::ring::{HashRing, bounded_load};
 use crate::gateway::routing::{FleetFacts, note, position, width};
 use crate::view::{FleetView, PolicyCx, Route, RoutingPolicy, Signals};
@@ -17,6 +18,7 @@ pub(super) struct ConsistentHashing {
     key: HashKey,
     epsilon: Option<f64>,
     ring: HashRing,
+    in_flight: InFlight,
 }
 
 impl ConsistentHashing {
@@ -30,6 +32,7 @@ impl ConsistentHashing {
             key,
             epsilon,
             ring: HashRing::new(fleet.replicas as u32, virtual_nodes, RING),
+            in_flight: InFlight::default(),
         }
     }
 
@@ -61,7 +64,7 @@ impl RoutingPolicy for ConsistentHashing {
             self.ring.grow(width(fleet) as u32);
         }
         let cap = self.epsilon.map_or(u64::MAX, |epsilon| {
-            let total = fleet.replicas.iter().map(|r| u64::from(r.in_flight)).sum();
+            let total = self.in_flight.follow(fleet);
             bounded_load(epsilon, total, fleet.replicas.len() as u64)
         });
         let fits = |node: u32| {

@@ -37,10 +37,8 @@ pub(super) struct KvRouter {
     active: Vec<Active>,
     blocks: ActiveBlocks,
     requests: FxHashMap<RequestId, Sent>,
-    /// Blocks that the index takes to be cached, if there is one.
-    routed: Found,
-    /// Cached tokens by replica id, where cache events tell.
-    reported: Vec<u32>,
+    /// What is cached of the request: blocks by the index, tokens as events tell.
+    found: Found,
     /// Blocks that the request would share with active ones.
     shared: Shared,
     costs: Vec<f64>,
@@ -98,8 +96,7 @@ impl KvRouter {
             active: Vec::new(),
             blocks: ActiveBlocks::new(fleet.block_tokens),
             requests: FxHashMap::default(),
-            routed: Found::default(),
-            reported: Vec::new(),
+            found: Found::default(),
             shared: Shared::default(),
             costs: Vec::new(),
             order: Order::default(),
@@ -110,11 +107,9 @@ impl KvRouter {
     fn look_up(&mut self, request: &RequestView<'_>, fleet: &FleetView<'_>) {
         let width = width(fleet);
         if let Some(index) = &mut self.assumed {
-            index.find(request, fleet.now, width, &mut self.routed);
+            index.find(request, fleet.now, width, &mut self.found);
         } else {
-            self.reported.clear();
-            fleet.cache.cached_tokens(request, &mut self.reported);
-            self.reported.resize(width.max(self.reported.len()), 0);
+            fleet.cache.find(request, width, &mut self.found);
         }
         self.blocks.shared(request, width, &mut self.shared);
         if self.active.len() < width {
@@ -125,8 +120,8 @@ impl KvRouter {
     /// Prompt tokens cached at a replica: whole blocks by the index, as told by events.
     fn cached(&self, id: ReplicaId) -> u32 {
         match self.assumed {
-            Some(_) => self.routed.blocks(id) * self.block,
-            None => self.reported[id.index()],
+            Some(_) => self.found.at(id) * self.block,
+            None => self.found.at(id),
         }
     }
 
@@ -170,7 +165,7 @@ impl KvRouter {
         fleet: &FleetView<'_>,
         cx: &mut PolicyCx<'_>,
     ) -> Option<usize> {
-        if self.assumed.is_none() || cx.scores.is_some() || !self.is_exact() {
+        if cx.scores.is_some() || !self.is_exact() {
             return None;
         }
         let mut order = std::mem::take(&mut self.order);
@@ -179,17 +174,21 @@ impl KvRouter {
         let place = follows.then(|| {
             let (least_key, ties) = order.least();
             let first = fleet.replicas[order.place_of(0)].id;
-            let known = || self.routed.replicas().iter().chain(self.shared.replicas());
             // The first of the order may itself be one with a prefix: any bound will do then.
-            let plain = self.plain_cost(request, first);
-            let cost = |&id: &u32| self.cost(request, ReplicaId(id));
-            let least = known().map(cost).fold(plain, f64::min);
-            let by_order = least == plain;
-            let besides = |id: &&u32| {
-                cost(id) == least && !(by_order && order.key(**id as usize) == least_key)
-            };
+            let mut least = self.plain_cost(request, first);
+            let mut by_order = true;
             others.clear();
-            others.extend(known().filter(besides));
+            for &id in self.found.replicas().iter().chain(self.shared.replicas()) {
+                let cost = self.cost(request, ReplicaId(id));
+                if cost < least {
+                    (least, by_order) = (cost, false);
+                    others.clear();
+                }
+                // Who stands first in the order too is counted there.
+                if cost == least && !(by_order && order.key(id as usize) == least_key) {
+                    others.push(id);
+                }
+            }
             others.sort_unstable();
             others.dedup();
             if by_order {

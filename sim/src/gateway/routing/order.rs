@@ -162,6 +162,41 @@ impl Order {
     }
 }
 
+/// The requests in flight at all replicas together, kept likewise.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InFlight {
+    total: u64,
+    /// By place, as of the last question; empty if it does not hold any more.
+    seen: Vec<u32>,
+}
+
+impl InFlight {
+    /// The sum over the fleet.
+    pub(super) fn follow(&mut self, fleet: &FleetView<'_>) -> u64 {
+        let replicas = fleet.replicas;
+        match fleet.news {
+            News::Only(changed) if self.seen.len() == replicas.len() => {
+                for id in changed {
+                    let seen = &mut self.seen[id.index()];
+                    let now = replicas[id.index()].in_flight;
+                    self.total += u64::from(now);
+                    self.total -= u64::from(std::mem::replace(seen, now));
+                }
+            }
+            News::Only(_) => {
+                self.seen.clear();
+                self.seen.extend(replicas.iter().map(|r| r.in_flight));
+                self.total = self.seen.iter().map(|&n| u64::from(n)).sum();
+            }
+            News::Everything => {
+                self.seen.clear();
+                self.total = replicas.iter().map(|r| u64::from(r.in_flight)).sum();
+            }
+        }
+        self.total
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

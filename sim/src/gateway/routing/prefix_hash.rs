@@ -1,6 +1,7 @@
 //! A hash of the prompt's first tokens (SGLang `prefix_hash`): cheap affinity without an index.
 
 use crate::gateway::routing::consistent_hashing::RING;
+use crate::gateway::routing::order::InFlight;
 use crate::gateway::routing::ring::HashRing;
 use crate::gateway::routing::{FleetFacts, note, position, width};
 use crate::view::{FleetView, PolicyCx, Route, RoutingPolicy, Signals};
@@ -20,6 +21,7 @@ pub(super) struct PrefixHash {
     prefix_tokens: u32,
     load_factor: f64,
     ring: HashRing,
+    in_flight: InFlight,
 }
 
 impl PrefixHash {
@@ -28,6 +30,7 @@ impl PrefixHash {
             prefix_tokens,
             load_factor,
             ring: HashRing::new(fleet.replicas as u32, VIRTUAL_NODES, RING),
+            in_flight: InFlight::default(),
         }
     }
 }
@@ -62,7 +65,7 @@ impl RoutingPolicy for PrefixHash {
         if width(fleet) > self.ring.nodes() as usize {
             self.ring.grow(width(fleet) as u32);
         }
-        let total: u64 = fleet.replicas.iter().map(|r| u64::from(r.in_flight)).sum();
+        let total = self.in_flight.follow(fleet);
         let mean = (total + 1) as f64 / fleet.replicas.len() as f64;
         let most = if total == 0 {
             f64::INFINITY

@@ -85,7 +85,7 @@ impl Sources {
         if let Some(cold) = &mut self.cold {
             let cached = |r: &ReplicaView| match self.precise {
                 true => self.reported[r.id.index()],
-                false => self.routed.blocks(r.id),
+                false => self.routed.at(r.id),
             };
             cold.rank(fleet, fleet.replicas.iter().any(|r| cached(r) > 0));
         }
@@ -96,13 +96,13 @@ impl Sources {
         if self.precise {
             self.reported[replica.index()]
         } else {
-            self.routed.blocks(replica) * self.block_tokens
+            self.routed.at(replica) * self.block_tokens
         }
     }
 
     /// Share of the prompt's whole blocks that was routed to a replica.
     pub(super) fn routed_share(&self, request: &RequestView<'_>, replica: ReplicaId) -> f64 {
-        self.share(request, self.routed.blocks(replica))
+        self.share(request, self.routed.at(replica))
     }
 
     /// Calls `look` for each replica that may score more than others by the request's prefix or
