@@ -1,6 +1,11 @@
 //! Whole runs of BLIS, request by request: where each went, when its first token came and when
 //! it was done, to the microsecond. The runs are in a folder shared beside the repository; without
 //! it these tests say so and pass.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the helpers of tests are tests"
+)]
 
 use std::collections::HashMap;
 use std::io::Read;
