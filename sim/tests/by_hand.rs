@@ -7,7 +7,7 @@ use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::quantity::Money;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::units::NanoUsd;
-use windtunnel_engine::config::{EngineSpec, StationSpec};
+use windtunnel_engine::config::{EngineSpec, FrontendSpec, StationSpec};
 use windtunnel_ledger::account::{Account, Books};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::result::RunResult;
@@ -384,6 +384,52 @@ fn telemetry_ages() {
     // 2, as of 20).
     let scraped = play(&by_load(10, 2), jobs());
     assert_eq!(replicas_of(&scraped), [0, 0, 0, 0, 1, 1, 1].map(Some));
+}
+
+#[test]
+fn the_fewest_waiting_are_found_live_and_the_lowest_id_among_equals() {
+    // Vidur's `lor`. Three replicas with one server each; five jobs at once take turns, for each waits
+    // until their instant is over. Then all three serve and 0 and 1 have one more waiting.
+    let mut scenario = stations(3, 1);
+    scenario.gateway.routing = RoutingSpec::LeastLoaded {
+        load: LoadSignal::Waiting,
+        ties: TieBreak::LowestId,
+    };
+    let jobs = [0, 0, 0, 0, 0, 5, 6, 7].map(|at| job(at, 100));
+    let result = play(&scenario, jobs);
+    assert_eq!(replicas_of(&result), [0, 1, 2, 0, 1, 2, 0, 1].map(Some));
+}
+
+#[test]
+fn a_frontend_takes_time_beside_the_engine() {
+    // A (4 prompt, 3 output) gets into the queue at 3. Its prefill takes 8 + 4 units, two decode steps 8
+    // each: tokens at 15, 23 and 31. The first comes out one unit later, the whole answer after one
+    // unit per token and two more. B (2, 2) comes to an engine at rest at 32 + 3, though A is not
+    // out yet: 8 + 2 and 8 units, 45 and 53.
+    let mut scenario = plain();
+    let EngineSpec::Continuous(engine) = &mut scenario.fleet.engine else {
+        panic!("not an engine");
+    };
+    engine.frontend = FrontendSpec {
+        input: span(3),
+        per_token: span(1),
+        completion: span(2),
+    };
+    let result = play(&scenario, [request(0, 4, 3), request(32, 2, 2)]);
+    let [a, b] = &result.rows[..] else {
+        panic!("two requests");
+    };
+    assert_eq!((a.dispatched_ns, a.accepted_ns), (Some(0), Some(3 * U)));
+    assert_eq!(a.generated_ns, Some(31 * U));
+    assert_eq!(times(a), (16, 36));
+    assert_eq!(times(b), (46, 57));
+    // Gaps as the client sees them: 9, 9 and 9 units.
+    let mut gaps = windtunnel_ledger::result::Population::default();
+    result.segments.iter().for_each(|s| gaps.merge(&s.all));
+    assert_eq!(gaps.itl.mean(), Some((9 * U) as f64));
+    // The engine worked 28 and 18 units and nothing of a frontend is paid as work.
+    let busy = books(&result).money.total() - books(&result).money.received(Account::Idle);
+    assert_eq!(busy, 46_000_000_000);
 }
 
 #[test]
