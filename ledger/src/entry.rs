@@ -89,6 +89,25 @@ impl Fact {
         }
     }
 
+    /// The fact of this kind and [`Self::detail`].
+    ///
+    /// # Panics
+    /// If there is none: no fact gave these two.
+    pub fn of(kind: u8, detail: u32) -> Self {
+        match Self::KINDS[usize::from(kind)] {
+            Self::Refused(_) => Self::Refused(Refusal::ALL[detail as usize]),
+            Self::Dispatched(_) => Self::Dispatched(ReplicaId(detail)),
+            Self::Started { .. } => Self::Started {
+                cached_tokens: detail,
+            },
+            Self::Preempted { .. } => Self::Preempted { generated: detail },
+            Self::Verified { .. } => Self::Verified {
+                accepted: detail != 0,
+            },
+            plain => plain,
+        }
+    }
+
     /// What it says beside its kind, for digests; distinct for distinct facts of one kind.
     #[inline]
     pub const fn detail(self) -> u32 {
@@ -122,6 +141,16 @@ mod tests {
     fn kinds_are_numbered_in_their_order() {
         for (number, fact) in Fact::KINDS.into_iter().enumerate() {
             assert_eq!(usize::from(fact.kind()), number);
+            assert_eq!(Fact::of(fact.kind(), fact.detail()), fact);
+        }
+        let details = Refusal::ALL.map(Fact::Refused).into_iter().chain([
+            Fact::Dispatched(ReplicaId(7)),
+            Fact::Started { cached_tokens: 7 },
+            Fact::Preempted { generated: 7 },
+            Fact::Verified { accepted: true },
+        ]);
+        for fact in details {
+            assert_eq!(Fact::of(fact.kind(), fact.detail()), fact);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Causes before effects: entries come in order of time, and the facts of a request in an order in
 //! which they can happen.
 
-use super::{Check, Law, Verdict, Violation};
+use super::facts::Facts;
+use super::{Breach, Law, Violation};
 use windtunnel_base::time::SimTime;
 use windtunnel_ledger::entry::{Entry, Fact};
 
@@ -44,34 +45,39 @@ impl Stage {
 /// Follows every request.
 #[derive(Debug, Default)]
 pub(crate) struct Causality {
-    now: SimTime,
+    /// Time of the last fact, in ns.
+    now: u64,
     stages: Vec<Stage>,
 }
 
-impl Check for Causality {
-    #[inline]
-    fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
-        let slot = slot as usize;
-        if slot >= self.stages.len() {
-            self.stages.resize(slot + 1, Stage::Nowhere);
-        }
-        let stage = self.stages[slot];
-        if entry.at < self.now {
-            let expected = format!("nothing before {:?}", self.now);
-            return Err(breach(entry, expected, format!("{:?}", entry.fact)));
-        }
-        self.now = entry.at;
-        match AFTER[stage as usize][usize::from(entry.fact.kind())] {
-            Some(next) => {
-                self.stages[slot] = next;
-                Ok(())
+impl Causality {
+    pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
+        let slots = facts.slots_needed().max(self.stages.len());
+        self.stages.resize(slots, Stage::Nowhere);
+        let columns = facts.times().iter().zip(facts.slots());
+        for (i, ((&at, &slot), &kind)) in columns.zip(facts.kinds()).enumerate() {
+            let stage = self.stages[slot as usize];
+            let next = AFTER[stage as usize][usize::from(kind)];
+            match next {
+                Some(next) if at >= self.now => {
+                    self.now = at;
+                    self.stages[slot as usize] = next;
+                }
+                _ => return Some((i, self.breach(stage, &facts.entry(i)))),
             }
-            None => Err(breach(
-                entry,
-                format!("what can follow on {stage:?}"),
-                format!("{:?}", entry.fact),
-            )),
         }
+        None
+    }
+
+    #[cold]
+    fn breach(&self, stage: Stage, entry: &Entry) -> Box<Violation> {
+        let expected = if entry.at.as_nanos() < self.now {
+            format!("nothing before {:?}", SimTime::from_nanos(self.now))
+        } else {
+            format!("what can follow on {stage:?}")
+        };
+        let found = format!("{:?}", entry.fact);
+        Violation::new(Law::Causality, entry.at, expected, found).of(entry.request)
     }
 }
 
@@ -113,12 +119,9 @@ const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
     })
 }
 
-fn breach(entry: &Entry, expected: String, found: String) -> Box<Violation> {
-    Violation::new(Law::Causality, entry.at, expected, found).of(entry.request)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Verdict;
     use super::*;
     use windtunnel_base::ids::{ReplicaId, RequestId};
     use windtunnel_base::refusal::Refusal;
@@ -131,7 +134,8 @@ mod tests {
                 request: RequestId(0),
                 fact,
             };
-            law.entry(0, &entry)
+            let breach = law.facts(&Facts::one(0, &entry));
+            breach.map_or(Ok(()), |(_, breach)| Err(breach))
         })
     }
 

@@ -2,13 +2,25 @@
 //! Little's law on the sample path: the integral over time of the number of requests in the
 //! system equals the sum of their times in it, to the nanosecond.
 
-use super::{Check, Law, Verdict, Violation};
+use super::facts::Facts;
+use super::{Breach, Law, Verdict, Violation};
 use windtunnel_base::time::SimTime;
 use windtunnel_ledger::entry::{Entry, Fact};
 use windtunnel_ledger::result::Population;
 
 /// Nobody lives in this slot.
 const NOBODY: u64 = u64::MAX;
+
+/// Kinds of facts with which a request comes or goes.
+const TURNS: [bool; Fact::KINDS.len()] = {
+    let mut turns = [false; Fact::KINDS.len()];
+    let mut kind = 0;
+    while kind < turns.len() {
+        turns[kind] = kind == Fact::Sent.kind() as usize || Fact::KINDS[kind].is_end();
+        kind += 1;
+    }
+    turns
+};
 
 /// Counts beginnings and ends.
 #[derive(Debug, Default)]
@@ -28,43 +40,46 @@ pub(crate) struct Conservation {
     sojourns: u128,
 }
 
-impl Check for Conservation {
-    #[inline]
-    fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
-        let slot = slot as usize;
+impl Conservation {
+    pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
+        let slots = facts.slots_needed().max(self.lives.len());
+        self.lives.resize(slots, (NOBODY, SimTime::ZERO));
+        let columns = facts.slots().iter().zip(facts.requests());
+        for (i, ((&slot, &request), &kind)) in columns.zip(facts.kinds()).enumerate() {
+            let known = self.lives[slot as usize].0 == u64::from(request);
+            if known && !TURNS[usize::from(kind)] {
+                continue;
+            }
+            if let Err(breach) = self.turn(slot as usize, &facts.entry(i)) {
+                return Some((i, breach));
+            }
+        }
+        None
+    }
+
+    /// Somebody comes or goes, or a stranger appears.
+    fn turn(&mut self, slot: usize, entry: &Entry) -> Verdict {
+        let life = &mut self.lives[slot];
+        let known = life.0 == u64::from(entry.request.0);
         let begins = entry.fact == Fact::Sent;
-        if !begins && !entry.fact.is_end() {
-            return match self.lives.get(slot) {
-                Some(&(who, _)) if who == u64::from(entry.request.0) => Ok(()),
-                _ => Err(stranger(entry)),
-            };
+        if !begins && !known {
+            return Err(stranger(entry));
         }
         self.area += u128::from(self.alive) * u128::from(entry.at.since(self.last).as_nanos());
         self.last = self.last.max(entry.at);
         if begins {
-            if self.lives.len() <= slot {
-                self.lives.resize(slot + 1, (NOBODY, SimTime::ZERO));
+            if life.0 != NOBODY {
+                let found = format!("it took the place of request {}", life.0);
+                let expected = "a request sent once, in a place of its own";
+                return Err(breach(entry, expected, found));
             }
-            if self.lives[slot].0 != NOBODY {
-                let found = format!("it took the place of request {}", self.lives[slot].0);
-                return Err(breach(
-                    entry,
-                    "a request sent once, in a place of its own",
-                    found,
-                ));
-            }
-            self.lives[slot] = (u64::from(entry.request.0), entry.at);
+            *life = (u64::from(entry.request.0), entry.at);
             self.sent += 1;
             self.alive += 1;
             return Ok(());
         }
-        match self.lives.get_mut(slot) {
-            Some(life) if life.0 == u64::from(entry.request.0) => {
-                self.sojourns += u128::from(entry.at.since(life.1).as_nanos());
-                life.0 = NOBODY;
-            }
-            _ => return Err(stranger(entry)),
-        }
+        self.sojourns += u128::from(entry.at.since(life.1).as_nanos());
+        life.0 = NOBODY;
         self.alive -= 1;
         match entry.fact {
             Fact::Finished => self.finished += 1,
@@ -74,9 +89,7 @@ impl Check for Conservation {
         }
         Ok(())
     }
-}
 
-impl Conservation {
     /// At the end of a run: nobody is left, and the ledger counted the same.
     pub(crate) fn finish(&self, at: SimTime, counted: &Population) -> Verdict {
         let fail = |expected: String, found: String| {
@@ -146,6 +159,11 @@ mod tests {
         }
     }
 
+    fn tell(law: &mut Conservation, slot: u32, entry: Entry) -> Verdict {
+        let breach = law.facts(&Facts::one(slot, &entry));
+        breach.map_or(Ok(()), |(_, breach)| Err(breach))
+    }
+
     fn ledger(sent: u64, finished: u64, abandoned: u64) -> Population {
         Population {
             sent,
@@ -168,7 +186,7 @@ mod tests {
             (1, entry(5, 1, Fact::Abandoned)),
             (0, entry(9, 0, Fact::Finished)),
         ] {
-            assert_eq!(law.entry(slot, &e), Ok(()));
+            assert_eq!(tell(&mut law, slot, e), Ok(()));
         }
         law
     }
@@ -183,26 +201,26 @@ mod tests {
     #[test]
     fn a_request_that_ends_twice_shows() {
         let mut law = two_lives();
-        assert!(breaks(law.entry(0, &entry(9, 0, Fact::Abandoned))));
+        assert!(breaks(tell(&mut law, 0, entry(9, 0, Fact::Abandoned))));
     }
 
     #[test]
     fn a_fact_after_the_end_shows() {
         let mut law = two_lives();
-        assert!(breaks(law.entry(0, &entry(9, 0, Fact::FirstToken))));
+        assert!(breaks(tell(&mut law, 0, entry(9, 0, Fact::FirstToken))));
     }
 
     #[test]
     fn a_request_sent_into_an_occupied_place_shows() {
         let mut law = Conservation::default();
-        assert_eq!(law.entry(0, &entry(1, 0, Fact::Sent)), Ok(()));
-        assert!(breaks(law.entry(0, &entry(2, 1, Fact::Sent))));
+        assert_eq!(tell(&mut law, 0, entry(1, 0, Fact::Sent)), Ok(()));
+        assert!(breaks(tell(&mut law, 0, entry(2, 1, Fact::Sent))));
     }
 
     #[test]
     fn a_lost_request_shows_at_the_end() {
         let mut law = two_lives();
-        assert_eq!(law.entry(1, &entry(9, 2, Fact::Sent)), Ok(()));
+        assert_eq!(tell(&mut law, 1, entry(9, 2, Fact::Sent)), Ok(()));
         assert!(breaks(law.finish(SimTime::from_nanos(9), &ledger(3, 1, 1))));
     }
 

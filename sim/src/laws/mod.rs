@@ -1,10 +1,12 @@
 //! Laws that every run must obey. They watch and never act: a run is bit-identical with laws on and
 //! off. A broken law is a bug of ours or of a policy, never of a scenario.
 
+use facts::Facts;
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::time::SimTime;
-use windtunnel_ledger::entry::Entry;
 
+/// Facts to look at, in blocks.
+pub(crate) mod facts;
 /// Every request ends, once.
 pub(crate) mod conservation;
 /// Facts of a request come in a possible order, and time never runs back.
@@ -112,35 +114,18 @@ pub(crate) struct Laws {
 }
 
 impl Laws {
-    /// Checks entries in order: the first breach of all laws is told. `slots` says where the world keeps
-    /// each one's request: distinct for requests that live at the same time.
-    pub(crate) fn entries(&mut self, slots: &[u32], entries: &[Entry]) -> Verdict {
-        // One law after the other, each in a loop of its own. Who finds a breach stops those behind it
-        // from looking any further.
-        let mut first: Verdict = Ok(());
-        let mut checked = entries.len().min(slots.len());
-        let mut check = |law: &mut dyn Check| {
-            if let Err((at, breach)) = law.entries(&slots[..checked], &entries[..checked]) {
-                (first, checked) = (Err(breach), at);
-            }
-        };
-        check(&mut self.conservation);
-        check(&mut self.causality);
-        check(&mut self.progress);
-        first
+    /// Checks facts in order: the first breach of all laws is told.
+    pub(crate) fn facts(&mut self, facts: &Facts) -> Verdict {
+        // One law after the other, each in a loop of its own; the breach of the earliest fact counts.
+        let found = [
+            self.conservation.facts(facts),
+            self.causality.facts(facts),
+            self.progress.facts(facts),
+        ];
+        let first = found.into_iter().flatten().min_by_key(|breach| breach.0);
+        first.map_or(Ok(()), |(_, breach)| Err(breach))
     }
 }
 
-/// A law that watches entries.
-trait Check {
-    /// Checks one entry.
-    fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict;
-
-    /// Checks many; tells at which of them the first breach is.
-    fn entries(&mut self, slots: &[u32], entries: &[Entry]) -> Result<(), (usize, Box<Violation>)> {
-        for (i, (&slot, entry)) in slots.iter().zip(entries).enumerate() {
-            self.entry(slot, entry).map_err(|breach| (i, breach))?;
-        }
-        Ok(())
-    }
-}
+/// The first fact of a block that breaks a law, and how.
+pub(crate) type Breach = Option<(usize, Box<Violation>)>;

@@ -2,7 +2,8 @@
 //! gateway while a replica has room, time goes on, and a request is not thrown out of memory for
 //! ever without gaining a token.
 
-use super::{Check, Law, Verdict, Violation};
+use super::facts::Facts;
+use super::{Breach, Law, Verdict, Violation};
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::engine::EngineStats;
@@ -12,6 +13,8 @@ use windtunnel_ledger::entry::{Entry, Fact};
 const SPARE_EVENTS: u64 = 10_000;
 /// Events that one request may account for within one instant: every hop of its life, and some.
 const EVENTS_PER_REQUEST: u64 = 32;
+/// The kind of a preemption.
+const PREEMPTED: u8 = Fact::Preempted { generated: 0 }.kind();
 /// Preemptions of one request in a row, without a token between them.
 const BARREN_PREEMPTIONS: u32 = 10_000;
 
@@ -46,8 +49,18 @@ impl Progress {
     }
 }
 
-impl Check for Progress {
-    #[inline]
+impl Progress {
+    pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
+        for (i, (&slot, &kind)) in facts.slots().iter().zip(facts.kinds()).enumerate() {
+            if (kind == Fact::Sent.kind() || kind == PREEMPTED)
+                && let Err(breach) = self.entry(slot, &facts.entry(i))
+            {
+                return Some((i, breach));
+            }
+        }
+        None
+    }
+
     fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
         let slot = slot as usize;
         match entry.fact {
@@ -82,9 +95,7 @@ impl Check for Progress {
             _ => Ok(()),
         }
     }
-}
 
-impl Progress {
     /// A replica says that it is idle.
     pub(crate) fn idle(at: SimTime, replica: ReplicaId, stats: &EngineStats) -> Verdict {
         if stats.running == 0 && stats.waiting == 0 {
@@ -168,7 +179,7 @@ mod tests {
                 request: RequestId(request),
                 fact: Fact::Sent,
             };
-            assert_eq!(law.entry(0, &sent), Ok(()));
+            assert_eq!(law.facts(&Facts::one(0, &sent)), None);
         }
     }
 
@@ -181,7 +192,8 @@ mod tests {
                 request: RequestId(0),
                 fact: Fact::Preempted { generated },
             };
-            law.entry(0, &entry)
+            let breach = law.facts(&Facts::one(0, &entry));
+            breach.map_or(Ok(()), |(_, breach)| Err(breach))
         };
         assert!((0..BARREN_PREEMPTIONS).all(|_| preempt(5).is_ok()));
         assert!((0..BARREN_PREEMPTIONS).all(|_| preempt(6).is_ok()));

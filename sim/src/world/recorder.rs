@@ -2,6 +2,7 @@
 
 use crate::fleet::machine::Machine;
 use crate::fleet::meter::Meter;
+use crate::laws::facts::Facts;
 use crate::laws::{Laws, Verdict, Violation};
 use crate::run::Step;
 use windtunnel_base::digest::RunDigest;
@@ -17,25 +18,11 @@ use windtunnel_ledger::result::{Collector, Population, ReplicaTotals, Segment};
 /// First guess of a segment's length; the ledger doubles it as a run gets long.
 const FIRST_SEGMENT: SimDuration = SimDuration::from_millis(1);
 
-/// Facts that are written down together: laws look at many faster than at each, and so does the
-/// digest. Part of the digest's definition.
-const AT_ONCE: usize = 64;
-/// Bytes of a fact in the digest: time, request, detail, kind.
-const BYTES: usize = 8 + 4 + 4 + 1;
-
-/// Facts that are not written down yet.
-#[derive(Debug)]
-struct Pending {
-    entries: [Entry; AT_ONCE],
-    /// Where the world keeps the request of each.
-    slots: [u32; AT_ONCE],
-    len: usize,
-}
-
 /// Writes down a run.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    pending: Pending,
+    /// Told and not yet written down: laws look at many faster than at each, and so does the digest.
+    pending: Facts,
     digest: RunDigest,
     pub(super) collector: Collector,
     pub(super) laws: Option<Box<Laws>>,
@@ -70,17 +57,8 @@ impl Recorder {
         log_steps: bool,
     ) -> Self {
         let meter = |m: &M| Meter::new(m.hourly_price().0, m.idle_microwatts(), m.is_station());
-        let nothing = Entry {
-            at: SimTime::ZERO,
-            request: RequestId(0),
-            fact: Fact::Sent,
-        };
         Self {
-            pending: Pending {
-                entries: [nothing; AT_ONCE],
-                slots: [0; AT_ONCE],
-                len: 0,
-            },
+            pending: Facts::default(),
             digest: RunDigest::default(),
             collector: Collector::new(classes, FIRST_SEGMENT, keep_rows),
             laws: laws.then(Box::default),
@@ -97,40 +75,28 @@ impl Recorder {
     /// Writes down a fact.
     #[inline]
     pub(super) fn fact(&mut self, slot: u32, at: SimTime, request: RequestId, fact: Fact) {
-        let entry = Entry { at, request, fact };
-        let place = self.pending.len % AT_ONCE;
-        self.pending.entries[place] = entry;
-        self.pending.slots[place] = slot;
-        self.pending.len = place + 1;
-        if self.pending.len == AT_ONCE {
+        if self.pending.push(slot, at, request, fact) {
             self.write_down();
         }
         if self.watch == Some(request) {
-            self.watched.push(entry);
+            self.watched.push(Entry { at, request, fact });
         }
     }
 
-    /// Writes down what is pending: laws look first, then the digest takes it in, column by column.
+    /// Writes down what is pending: laws look first, then the digest takes it in.
     #[inline(never)]
     fn write_down(&mut self) {
-        let len = std::mem::take(&mut self.pending.len);
-        let entries = &self.pending.entries[..len];
-        let mut bytes = [0; AT_ONCE * BYTES];
-        let (times, rest) = bytes[..len * BYTES].split_at_mut(len * 8);
-        let (requests, rest) = rest.split_at_mut(len * 4);
-        let (details, kinds) = rest.split_at_mut(len * 4);
-        for (i, entry) in entries.iter().enumerate() {
-            times[i * 8..][..8].copy_from_slice(&entry.at.as_nanos().to_le_bytes());
-            requests[i * 4..][..4].copy_from_slice(&entry.request.0.to_le_bytes());
-            details[i * 4..][..4].copy_from_slice(&entry.fact.detail().to_le_bytes());
-            kinds[i] = entry.fact.kind();
+        if self.pending.len() == 0 {
+            return;
         }
-        self.digest.absorb_bytes(&bytes[..len * BYTES]);
         if let Some(laws) = &mut self.laws
-            && let Err(violation) = laws.entries(&self.pending.slots[..len], entries)
+            && let Err(violation) = laws.facts(&self.pending)
         {
             self.broken.get_or_insert(violation);
         }
+        let digest = &mut self.digest;
+        self.pending.bytes(|bytes| digest.absorb_bytes(bytes));
+        self.pending.clear();
     }
 
     /// Keeps the first breach; the run stops before the next event. A breach that shows in the facts
