@@ -1,8 +1,10 @@
-//! Many runs: run points on worker threads, and the catalogue of cases that the simulator is
-//! checked against.
+//! Many runs: run points on worker threads, the catalogue of cases that the simulator is checked
+//! against, and the shapes that its speed is measured on.
 
 /// Run points to worker threads; results in point order.
 pub mod execute;
+/// Standard shapes of work, and what each costs.
+pub mod speed;
 /// Cases with a known answer, run through the simulator's own components.
 pub mod catalogue;
 /// Predictions against measured systems and other simulators' runs.

@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Check the simulator against theory and published numbers
     Validate(ValidateArgs),
+    /// Say how fast the simulator is on this machine: requests per CPU second, and memory
+    Bench(BenchArgs),
     /// List, create, check and show scenarios
     #[command(subcommand)]
     Scenario(ScenarioCommand),
@@ -214,6 +216,33 @@ pub(crate) struct ValidateArgs {
     /// What is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Shapes of work; all if absent
+    pub(crate) shapes: Vec<String>,
+    /// List the shapes
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Fewer requests: a look, not a measurement
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// So many requests instead of a shape's own number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) requests: Option<u64>,
+    /// Folder with the requests that other simulators were measured on; similar ones are made if absent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) fidelity: Option<PathBuf>,
+    /// Folder with trace files
+    #[arg(long, value_name = "DIR", env = "WINDTUNNEL_TRACES")]
+    pub(crate) traces: Option<PathBuf>,
+    /// table or json
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Run one shape in this process and print what it cost
+    #[arg(long, hide = true)]
+    pub(crate) here: bool,
 }
 
 #[derive(Clone, Debug, Subcommand)]

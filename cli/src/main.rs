@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Validate(args) => command::validate::validate(&args),
+        Command::Bench(args) => command::bench::bench(&args),
         Command::Scenario(command) => command::scenario::scenario(command),
         Command::Run(args) => command::run::run(&args),
         Command::Report(args) => command::report::report(&args),

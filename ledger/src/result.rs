@@ -300,6 +300,9 @@ pub struct RunResult {
     /// Events handled: arrivals, ends of steps (or of runs of steps), messages, timers. Not part of
     /// the digest, because fast-forward makes fewer of them.
     pub events: u64,
+    /// Facts written down: entries that laws checked and the digest took in.
+    #[serde(default)]
+    pub facts: u64,
 }
 
 /// Collects a run while it happens. Memory does not grow with the number of requests unless rows

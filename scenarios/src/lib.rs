@@ -43,6 +43,7 @@ mod policy;
 /// Form, then sense.
 mod check;
 
+pub use check::suggest::did_you_mean;
 pub use diagnostic::Report;
 pub use load::{LoadEnv, Loaded, Source, load};
 pub use names::Names;

@@ -18,3 +18,5 @@ pub(crate) mod export;
 pub(crate) mod compare;
 /// One request, or one percentile.
 pub(crate) mod explain;
+/// What standard shapes of work cost.
+pub(crate) mod bench;

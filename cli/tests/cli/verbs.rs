@@ -356,3 +356,52 @@ fn every_library_scenario_without_a_trace_is_fine() {
     let json = place.run("run smoke --format json").code(0).json();
     assert!(metric(&json, "finished").is_some_and(|n| n > 300.0));
 }
+
+#[test]
+fn bench_says_what_shapes_cost_each_in_a_process_of_its_own() {
+    let place = Place::new();
+    let shapes = place.run("bench --list").code(0);
+    for shape in [
+        "smoke",
+        "mm1",
+        "one-replica",
+        "cache-aware",
+        "open-sessions",
+    ] {
+        assert!(shapes.out.contains(shape), "{shape}: {shapes}");
+    }
+    let table = place
+        .run("bench mm1 round-robin --quick --requests 300")
+        .code(0);
+    assert!(
+        table.out.contains("requests/CPU s") && table.out.contains("cores"),
+        "{table}"
+    );
+    let json = place
+        .run("bench mm1 kv-aware --requests 200 --format json")
+        .code(0);
+    let document: serde_json::Value = serde_json::from_str(&json.out).expect("a JSON document");
+    let measured = document["shapes"].as_array().expect("a list of shapes");
+    let names: Vec<_> = measured.iter().map(|m| m["shape"].as_str()).collect();
+    assert_eq!(names, [Some("mm1"), Some("kv-aware")]);
+    for m in measured {
+        assert_eq!(m["requests"], 200);
+        assert!(m["facts"].as_u64() >= Some(1_400), "{m}");
+        assert!(m["cpu_s"].as_f64() > Some(0.0) && m["requests_per_cpu_s"].as_f64() > Some(0.0));
+    }
+}
+
+#[test]
+fn bench_refuses_what_it_does_not_know() {
+    let place = Place::new();
+    let unknown = place.run("bench mm2").code(2);
+    assert!(unknown.err.contains("did you mean `mm1`?"), "{unknown}");
+    assert!(unknown.out.is_empty());
+    let missing = place
+        .run("bench one-replica --fidelity no/such/folder")
+        .code(2);
+    assert!(missing.err.contains("no/such/folder"), "{missing}");
+    let empty = place.run("bench one-replica --fidelity .").code(2);
+    assert!(empty.err.contains("w1_single"), "{empty}");
+    place.run("bench mm1 --format csv").code(2);
+}

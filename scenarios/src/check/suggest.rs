@@ -26,8 +26,8 @@ fn fold(word: &str) -> String {
     word.to_lowercase().replace(['-', ' ', '.'], "_")
 }
 
-/// "did you mean `x`?", or nothing.
-pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+/// "did you mean `x`?" with the known word that is nearest, or nothing.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     match nearest(word, known) {
         Some(near) if near != word => format!("did you mean `{near}`?"),
         _ => String::new(),

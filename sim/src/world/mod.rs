@@ -408,6 +408,7 @@ impl<'a, M: Machine> World<'a, M> {
             watched: record.watched,
             in_system_ns: self.in_system_ns,
             events: self.events,
+            facts: record.facts,
         })
     }
 }

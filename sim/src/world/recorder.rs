@@ -23,6 +23,8 @@ const FIRST_SEGMENT: SimDuration = SimDuration::from_millis(1);
 pub(super) struct Recorder {
     /// Told and not yet written down: laws look at many faster than at each, and so does the digest.
     pending: Facts,
+    /// Written down so far.
+    facts: u64,
     digest: RunDigest,
     pub(super) collector: Collector,
     pub(super) laws: Option<Box<Laws>>,
@@ -42,6 +44,7 @@ pub(super) struct Recorder {
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) digest: String,
+    pub(super) facts: u64,
     pub(super) collector: Collector,
     pub(super) replicas: Vec<ReplicaTotals>,
     pub(super) watched: Vec<Entry>,
@@ -59,6 +62,7 @@ impl Recorder {
         let meter = |m: &M| Meter::new(m.hourly_price().0, m.idle_microwatts(), m.is_station());
         Self {
             pending: Facts::default(),
+            facts: 0,
             digest: RunDigest::default(),
             collector: Collector::new(classes, FIRST_SEGMENT, keep_rows),
             laws: laws.then(Box::default),
@@ -96,6 +100,7 @@ impl Recorder {
         }
         let digest = &mut self.digest;
         self.pending.bytes(|bytes| digest.absorb_bytes(bytes));
+        self.facts += self.pending.len() as u64;
         self.pending.clear();
     }
 
@@ -197,6 +202,7 @@ impl Recorder {
         self.verdict()?;
         Ok(Record {
             digest: self.digest.hex(),
+            facts: self.facts,
             collector: self.collector,
             replicas: self.meters.iter().map(|m| m.totals).collect(),
             watched: self.watched,
