@@ -206,7 +206,25 @@ const SPEND: u64 = 500_000_000;
 /// But not more often.
 const MOST_RUNS: u32 = 50;
 
-/// What a shape runs, ready to go.
+/// A shape whose input is read: what is timed comes after this.
+#[derive(Debug)]
+pub struct Prepared {
+    work: Ready,
+    source: String,
+}
+
+impl Prepared {
+    /// Runs it once.
+    ///
+    /// # Errors
+    /// If a law is broken.
+    pub fn run(&self) -> Result<RunResult, String> {
+        self.work.run()
+    }
+}
+
+/// What a shape runs.
+#[derive(Debug)]
 enum Ready {
     Point(Box<RunPoint>),
     Played(Box<Scenario>, Arc<[Request]>),
@@ -234,10 +252,7 @@ impl Ready {
 /// # Errors
 /// If files cannot be read, or a law is broken.
 pub fn measure(shape: &Shape, effort: &Effort) -> Result<Measured, String> {
-    let number = effort
-        .requests
-        .unwrap_or(shape.requests[usize::from(effort.quick)]);
-    let (ready, source) = prepare(shape, number, effort)?;
+    let ready = prepare(shape, effort)?;
     let from_start = matches!(shape.work, Work::Library(_));
     let (mut best, mut spent, mut runs) = (u64::MAX, 0, 0);
     let mut result;
@@ -262,7 +277,7 @@ pub fn measure(shape: &Shape, effort: &Effort) -> Result<Measured, String> {
     Ok(Measured {
         shape: shape.name.into(),
         title: shape.title.into(),
-        source,
+        source: ready.source,
         requests,
         facts: result.facts,
         steps: result.segments.iter().map(|s| s.steps).sum(),
@@ -275,8 +290,18 @@ pub fn measure(shape: &Shape, effort: &Effort) -> Result<Measured, String> {
     })
 }
 
-/// Reads and compiles what a shape needs; says where its requests come from.
-fn prepare(shape: &Shape, number: u64, effort: &Effort) -> Result<(Ready, String), String> {
+/// Reads and compiles what a shape needs.
+///
+/// # Errors
+/// If files cannot be read.
+pub fn prepare(shape: &Shape, effort: &Effort) -> Result<Prepared, String> {
+    let own = shape.requests[usize::from(effort.quick)];
+    let (work, source) = read(shape, effort.requests.unwrap_or(own), effort)?;
+    Ok(Prepared { work, source })
+}
+
+/// What a shape runs, and where its requests come from.
+fn read(shape: &Shape, number: u64, effort: &Effort) -> Result<(Ready, String), String> {
     let generated = || "generated".to_owned();
     let count = format!("traffic.num_prompts={number}");
     let kind;
