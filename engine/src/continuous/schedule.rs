@@ -185,16 +185,22 @@ impl ContinuousBatching {
             }
         }
         self.pause_from(next);
+        let decode_blocks = self.share_out(&mut planned, budget);
+        self.plan.in_order = planned;
+        decode_blocks
+    }
+
+    /// Turns what the walk gave into chunks, prompts that waited for it included; returns the
+    /// blocks of those who decode.
+    fn share_out(&mut self, planned: &mut Vec<Planned>, budget: &mut u64) -> u64 {
         let mut decode_blocks = 0;
         for p in planned.drain(..) {
             match self.sequences[p.slot].phase {
                 Phase::Decoding => decode_blocks += p.blocks,
                 Phase::Prefilling => {
-                    let tokens = match self.rules.decodes_first {
-                        true => self.wanted(p.slot, *budget),
-                        false => p.tokens,
-                    };
+                    let mut tokens = p.tokens;
                     if self.rules.decodes_first {
+                        tokens = self.wanted(p.slot, *budget);
                         *budget -= u64::from(tokens);
                         self.sequences[p.slot].passed_over = tokens == 0;
                     }
@@ -205,7 +211,6 @@ impl ContinuousBatching {
                 _ => {}
             }
         }
-        self.plan.in_order = planned;
         decode_blocks
     }
 
