@@ -37,7 +37,7 @@ const MIB: u64 = 1 << 20;
 /// sheets of H100, H200, L40S, L4 and B200 print twice as much, with sparsity). Memory is what the
 /// driver reports. NVLink counts one direction: half of what the sheets print. Idle power and
 /// latency of collectives are estimates.
-pub const GPUS: [Gpu; 11] = [
+pub const GPUS: [Gpu; 12] = [
     gpu(
         "h100-sxm",
         (989.4, Some(1978.9)),
@@ -109,6 +109,14 @@ pub const GPUS: [Gpu; 11] = [
         (32.0, 25.0),
         (25.0, 450.0),
         0.40,
+    ),
+    gpu(
+        "rtx-pro-6000",
+        (503.8, Some(1007.6)),
+        (97_887, 1.792),
+        (64.0, 25.0),
+        (30.0, 600.0),
+        1.60,
     ),
     gpu(
         "b200",

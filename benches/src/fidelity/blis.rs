@@ -91,7 +91,10 @@ impl Subject for BlisRun {
             let reason = "no file of traces/ goes with this result";
             return Ok(Run::without(&self.name, reason));
         };
-        let settings = Settings::of(&self.system, command)?;
+        let settings = match Settings::of(&self.system, command)? {
+            Ok(settings) => settings,
+            Err(reason) => return Ok(Run::without(&self.name, reason)),
+        };
         let summary = aggregates::read(&self.dir.join("results"), &self.name)?;
         let missed = summary.as_ref().is_some_and(|s| s.timed_out());
         let (traffic, ids) = read_trace(&trace, missed)?;

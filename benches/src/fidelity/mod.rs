@@ -75,6 +75,9 @@ pub enum FidelityError {
     },
 }
 
+/// What a run was made with, or why it cannot be played.
+type Playable<T> = Result<T, String>;
+
 /// A run that can be compared, found in a folder.
 trait Subject: Send + Sync {
     /// Its name within its system.

@@ -78,7 +78,10 @@ impl Subject for VidurRun {
     }
 
     fn compare(&self, options: &Options) -> Result<Run, FidelityError> {
-        let settings = Settings::read(&self.run)?;
+        let settings = match Settings::read(&self.run)? {
+            Ok(settings) => settings,
+            Err(reason) => return Ok(Run::without(self.name(), reason)),
+        };
         let (traffic, order) = arrivals(&self.run)?;
         let fates = fates(&self.run, &order)?;
         let mut log: Vec<Vec<Iteration>> = vec![Vec::new(); settings.replicas as usize];

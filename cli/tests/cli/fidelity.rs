@@ -304,6 +304,33 @@ fn a_kv_size_that_nobody_tells_leaves_nothing_to_compare() {
 }
 
 #[test]
+fn runs_of_unknown_rules_are_left_out_and_named() {
+    let place = Place::new();
+    vidur(&place, 1.0);
+    let known = place.read("sys/runs/tiny/summary.json");
+    place.write(
+        "sys/runs/other/summary.json",
+        known.replace("\"sarathi\"", "\"orca\""),
+    );
+    let done = validate(&place, "").code(0);
+    assert!(
+        done.out.contains("its replica scheduler is `orca`"),
+        "{done}"
+    );
+    assert!(done.out.contains("1 could not be compared"), "{done}");
+    validate(&place, "other").code(4);
+    let place = Place::new();
+    blis(&place, 1.0);
+    let command = place.read("sys/workloads/w.cmd.txt");
+    place.write(
+        "sys/workloads/w.cmd.txt",
+        command.replace("round-robin", "always-busiest"),
+    );
+    let done = validate(&place, "").code(4);
+    assert!(done.out.contains("always-busiest"), "{done}");
+}
+
+#[test]
 fn what_cannot_be_read_is_code_2_with_place_reason_and_remedy() {
     let cases: [(Folder, &str, Option<&str>, &str); 10] = [
         (vidur, "sys/runs/tiny/arrivals.csv", None, "arrivals.csv"),

@@ -1,6 +1,7 @@
 //! What runs of BLIS were made with: `config/coefficients.json` and the arguments, whose absent values
 //! are BLIS's own defaults.
 
+use super::super::Playable;
 use super::super::files::{self, Unreadable};
 use super::super::play::Sheet;
 use super::commands::Command;
@@ -73,28 +74,40 @@ const UNKNOWN: [(&str, &[&str]); 6] = [
     ("horizon", &[]),
 ];
 
+/// Flags whose values are numbers: what is none is a mistake of the file.
+const NUMBERS: [&str; 7] = [
+    "num-instances",
+    "block-size-in-tokens",
+    "snapshot-refresh-interval",
+    "cache-signal-delay",
+    "admission-latency",
+    "routing-latency",
+    "seed",
+];
+
 impl<'a> Settings<'a> {
     /// Puts the arguments of a run on what its folder says.
-    pub(super) fn of(system: &'a System, command: &'a Command) -> Result<Self, Unreadable> {
+    /// The inner error says what cannot be played.
+    pub(super) fn of(
+        system: &'a System,
+        command: &'a Command,
+    ) -> Result<Playable<Self>, Unreadable> {
         for (flag, usual) in UNKNOWN {
             if let Some(value) = command.get(flag).filter(|value| !usual.contains(value)) {
-                return Err(Unreadable::file(
-                    &command.file,
-                    format!(
-                        "`{}` was run with `--{flag} {value}`, which cannot be played",
-                        command.name
-                    ),
-                    "leave this run out",
-                ));
+                return Ok(Err(format!(
+                    "it was run with `--{flag} {value}`, which cannot be played"
+                )));
             }
         }
         let arguments: Vec<String> = command.flags().map(|(k, v)| format!("--{k}={v}")).collect();
-        let cluster = cluster(arguments.iter().map(String::as_str)).map_err(|e| Unreadable {
-            file: command.file.clone(),
-            line: 0,
-            reason: format!("`{}`: `--{}`: {}", command.name, e.flag, e.reason),
-            remedy: e.remedy,
-        })?;
+        let cluster = match cluster(arguments.iter().map(String::as_str)) {
+            Ok(cluster) => cluster,
+            Err(e) if NUMBERS.contains(&e.flag.as_str()) => {
+                let reason = format!("`{}`: `--{}`: {}", command.name, e.flag, e.reason);
+                return Err(Unreadable::file(&command.file, reason, e.remedy));
+            }
+            Err(e) => return Ok(Err(format!("it was run with {e}"))),
+        };
         let list = |flag: &str| -> Result<Option<Vec<f64>>, Unreadable> {
             let Some(text) = command.get(flag) else {
                 return Ok(None);
@@ -143,7 +156,7 @@ impl<'a> Settings<'a> {
         let model_len = system.whole("/engine/max_model_len");
         let model_len = model_len.or_else(|| system.whole("/model/max_model_len"));
         let max_model_len = command.number("max-model-len", model_len.unwrap_or(0))?;
-        Ok(Self {
+        Ok(Ok(Self {
             system,
             command,
             alpha,
@@ -164,7 +177,7 @@ impl<'a> Settings<'a> {
             )?,
             long_prefill: command.number("long-prefill-token-threshold", 0)?,
             max_model_len: Some(max_model_len).filter(|&n| n > 0),
-        })
+        }))
     }
 
     /// What is added to every gap between tokens, in microseconds,

@@ -1,5 +1,6 @@
 //! What a run of Vidur was made with: `summary.json`, above all the arguments in it.
 
+use super::super::Playable;
 use super::super::files::{self, Unreadable};
 use super::super::play::Sheet;
 use serde::Deserialize;
@@ -34,8 +35,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads them.
-    pub(super) fn read(run: &Path) -> Result<Self, Unreadable> {
+    /// Reads them; the inner error says what cannot be played.
+    pub(super) fn read(run: &Path) -> Result<Playable<Self>, Unreadable> {
         let path = files::expect(run, "summary.json", "what the run was made with")?;
         let summary: Summary = files::json(&path)?;
         let flags = Flags::new(&summary.argv, &path);
@@ -44,21 +45,17 @@ impl Settings {
             "sarathi" => (512, "chunk_size"),
             "vllm" => (4096, "max_tokens_in_batch"),
             other => {
-                return Err(Unreadable::file(
-                    &path,
-                    format!("the replica scheduler is `{other}`"),
-                    "known are sarathi and vllm",
-                ));
+                return Ok(Err(format!(
+                    "its replica scheduler is `{other}`; known are sarathi and vllm"
+                )));
             }
         };
         let of_scheduler = |flag: &str| format!("{scheduler}_scheduler_config_{flag}");
         let stages: u32 = flags.number("replica_config_num_pipeline_stages", 1)?;
         if stages != 1 {
-            return Err(Unreadable::file(
-                &path,
-                format!("the run has {stages} pipeline stages"),
-                "only runs with one stage can be played",
-            ));
+            return Ok(Err(format!(
+                "it has {stages} pipeline stages; only runs with one can be played"
+            )));
         }
         let model = flags.text("replica_config_model_name", "meta-llama/Llama-2-7b-hf");
         let tensor_parallel = flags.number("replica_config_tensor_parallel_size", 1)?;
@@ -93,7 +90,13 @@ impl Settings {
         if told.is_none() {
             settings.blocks = settings.capacity(&flags)?;
         }
-        Ok(settings)
+        if !matches!(settings.routing.as_str(), "round_robin" | "lor") {
+            return Ok(Err(format!(
+                "its requests are routed by `{}`; known are round_robin and lor",
+                settings.routing
+            )));
+        }
+        Ok(Ok(settings))
     }
 
     /// Blocks as Vidur derives them: what the weights leave of the memory, in requests of the
@@ -201,7 +204,7 @@ impl Settings {
                 .set("kind", "least_loaded")
                 .set("load", "waiting")
                 .set("ties", "lowest_id"),
-            other => sheet.set("kind", other),
+            _ => sheet.set("kind", "round_robin"),
         };
         Ok(sheet)
     }
@@ -287,7 +290,7 @@ impl<'a> Flags<'a> {
 mod tests {
     use super::*;
 
-    fn of(argv: &str, rest: &str) -> Result<Settings, Unreadable> {
+    fn of(argv: &str, rest: &str) -> Result<Playable<Settings>, Unreadable> {
         let dir = tempfile::tempdir().expect("a folder");
         let argv: Vec<&str> = argv.split_whitespace().collect();
         let text = format!("{{\"argv\": {}{rest}}}", serde_json::json!(argv));
@@ -303,6 +306,7 @@ mod tests {
              --vllm_scheduler_config_num_blocks 900",
             ", \"block_size\": 32.0",
         )
+        .expect("a file")
         .expect("settings");
         assert_eq!((s.replicas, s.cap, s.budget), (4, 64, 4096));
         assert_eq!(
@@ -315,12 +319,14 @@ mod tests {
     #[test]
     fn blocks_that_are_not_told_follow_from_memory() {
         // 80 GiB, a tenth aside, less the weights of Llama 2 7B: 29 requests of 4,096 tokens.
-        let s = of("--replica_config_device a100", "").expect("settings");
+        let s = of("--replica_config_device a100", "")
+            .expect("a file")
+            .expect("settings");
         assert_eq!((s.blocks, s.derived), (7424, true));
         let error = of("--replica_config_device tpu", "").expect_err("no memory");
         assert!(error.reason.contains("tpu"), "{error}");
-        let error = of("--replica_scheduler_config_type orca", "").expect_err("no rules");
-        assert!(error.remedy.contains("sarathi"), "{error}");
+        let other = of("--replica_scheduler_config_type orca", "").expect("a file");
+        assert!(other.expect_err("no rules").contains("sarathi"));
         let error = of("--cluster_config_num_replicas many", "").expect_err("no number");
         assert!(error.reason.contains("many"), "{error}");
     }

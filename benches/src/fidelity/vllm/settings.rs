@@ -5,7 +5,6 @@ use super::super::play::Sheet;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
-use windtunnel_engine::config::KvSpec;
 use windtunnel_engine::hardware;
 
 /// What the engine was run with.
@@ -47,6 +46,8 @@ struct Model {
     expert_ffn: u32,
     weight_bytes: u32,
     kv_bytes: u32,
+    /// Whether embedding and head are one matrix.
+    tied: bool,
 }
 
 /// What is found first among places of a document, if it is not null.
@@ -121,7 +122,8 @@ impl Settings {
             async_scheduling: flag(&[
                 "/resolved_config/scheduler_config/async_scheduling",
                 "/engine_kwargs/async_scheduling",
-            ]),
+            ])
+            .or_else(|| word(&meta, &["/vllm_version"]).and_then(|v| plans_ahead(&v))),
             model,
             model_config,
             gpu: None,
@@ -167,31 +169,59 @@ impl Settings {
                 meta,
                 &[
                     "/kv_cache/gpu_memory_utilization",
+                    "/resolved_config/cache_config/gpu_memory_utilization",
                     "/engine_kwargs/gpu_memory_utilization",
                 ],
             );
             let share = share.and_then(Value::as_f64).unwrap_or(0.9);
-            let reserve = KvSpec::default().activation_reserve.0 as f64;
             let gpus = f64::from(self.tensor_parallel);
+            let reserve = self.activations();
             let left = (memory * share - reserve) * gpus - self.model.weights();
             self.blocks = (left / per_block).max(0.0) as u64;
+            let gib = f64::from(1 << 30);
             self.estimated = Some(format!(
-                "{source}: {share} of {:.1} GiB, less weights and {:.0} GiB for activations",
-                memory / f64::from(1 << 30),
-                reserve / f64::from(1 << 30)
+                "{share} of {:.1} GiB ({source}), less {:.1} GiB of weights and {:.1} GiB for activations and runtime",
+                memory / gib,
+                self.model.weights() / gpus / gib,
+                reserve / gib
             ));
+            if self.blocks == 0 {
+                return Ok(Err(format!(
+                    "the engine did not tell its KV size, and {} leaves nothing for it; \
+                     add `kv_cache.num_gpu_blocks` to vllm/meta.json",
+                    self.estimated.as_deref().unwrap_or_default()
+                )));
+            }
         }
         if self.blocks > 0 {
             return Ok(Ok(()));
         }
-        let what = if self.estimated.is_some() {
-            "the model does not fit into the memory that is told"
+        Ok(Err(
+            "neither vllm/meta.json nor the GPU's name tells how much memory there was for keys \
+             and values; add `kv_cache.num_gpu_blocks` to vllm/meta.json"
+                .into(),
+        ))
+    }
+
+    /// Bytes of a GPU that neither weights nor keys and values get. vLLM measures them at start, with a
+    /// step of the whole token budget and a sampling step of all requests; here the larger of the
+    /// two is counted out: 16-bit numbers per token for the gated MLP (twice its width, and
+    /// the product), residual, its norm, queries and output; per request and word of the vocabulary
+    /// a logit, its sorted copy and its probability in 32 bits and a sorted index in 64. The
+    /// runtime (CUDA context and libraries) takes half a GiB.
+    fn activations(&self) -> f64 {
+        let f = f64::from;
+        let model = &self.model;
+        let gpus = f(self.tensor_parallel);
+        let ffn = if model.experts > 1 {
+            model.expert_ffn
         } else {
-            "neither vllm/meta.json nor the GPU's name tells how much memory there was for keys and values"
+            model.ffn
         };
-        Ok(Err(format!(
-            "{what}; add `kv_cache.num_gpu_blocks` to vllm/meta.json"
-        )))
+        let per_token = 3.0 * f(ffn) / gpus + 4.0 * f(model.hidden);
+        let forward = 2.0 * f(self.token_budget.unwrap_or(2048)) * per_token;
+        let sampling = 20.0 * f(self.max_num_seqs.unwrap_or(256)) * f(model.vocab);
+        forward.max(sampling) + f64::from(1 << 29)
     }
 
     /// The scenario that the run is played in; tables are in `dir/profile`.
@@ -293,7 +323,8 @@ impl Settings {
                 "so figures depend on it: give `kv_cache.num_gpu_blocks` if you know it"
             };
             notes.push(format!(
-                "the engine did not tell its KV size; {} blocks follow from {how}. At most {share:.0} % of them were in use, {matters}",
+                "the engine did not tell its KV size; {} blocks follow from {how}. At most {share:.0} % of \
+                 them were in use, {matters}",
                 self.blocks
             ));
         }
@@ -353,6 +384,7 @@ impl Model {
                 .unwrap_or(0),
             expert_ffn: get("moe_intermediate_size").unwrap_or(ffn),
             weight_bytes: quantized.map_or(own, bytes),
+            tied: look(config, &["/tie_word_embeddings"]).and_then(Value::as_bool) == Some(true),
             kv_bytes: kv.filter(|d| d != "auto").map_or(own, |d| bytes(&d)),
         })
     }
@@ -373,8 +405,19 @@ impl Model {
             3.0 * f(self.hidden) * f(self.ffn)
         };
         let layers = f(self.layers) * (attention + mlp) * f(self.weight_bytes);
-        layers + 2.0 * f(self.vocab) * f(self.hidden) * f(self.weight_bytes.max(2))
+        let matrices = if self.tied { 1.0 } else { 2.0 };
+        layers + matrices * f(self.vocab) * f(self.hidden) * f(self.weight_bytes.max(2))
     }
+}
+
+/// Whether a version of vLLM schedules ahead where nobody says: from 0.14 on it does.
+fn plans_ahead(version: &str) -> Option<bool> {
+    let mut parts = version
+        .trim_start_matches('v')
+        .split('.')
+        .map(str::parse::<u32>);
+    let (major, minor) = (parts.next()?.ok()?, parts.next()?.ok()?);
+    Some((major, minor) >= (0, 14))
 }
 
 /// The model's `config.json`: its name in the folder, and what it says.
@@ -440,4 +483,66 @@ fn memory(
     }
     let known = gpu.and_then(hardware::find_gpu);
     Ok(known.map(|gpu| (gpu.memory as f64, format!("the data sheet of {}", gpu.name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_known_by_what_others_call_them() {
+        assert_eq!(known_gpu("NVIDIA GeForce RTX 4090"), Some("rtx-4090"));
+        assert_eq!(known_gpu("RTXPRO6000"), Some("rtx-pro-6000"));
+        assert_eq!(known_gpu("NVIDIA H100-SXM"), Some("h100-sxm"));
+        assert_eq!(known_gpu("TPU v5"), None);
+    }
+
+    #[test]
+    fn versions_say_whether_steps_are_planned_ahead() {
+        assert_eq!(plans_ahead("0.19.0"), Some(true));
+        assert_eq!(plans_ahead("v0.11.2.dev1"), Some(false));
+        assert_eq!(
+            (plans_ahead("main"), plans_ahead("1.0")),
+            (None, Some(true))
+        );
+    }
+
+    /// An engine that told its memory and not its blocks, by hand.
+    #[test]
+    fn blocks_follow_from_memory() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: String| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+            std::fs::write(path, text).expect("a file");
+        };
+        let config = serde_json::json!({
+            "num_hidden_layers": 10, "hidden_size": 1000, "num_attention_heads": 10,
+            "num_key_value_heads": 5, "head_dim": 100, "intermediate_size": 2000,
+            "vocab_size": 50_000, "max_position_embeddings": 4096, "torch_dtype": "bfloat16"
+        });
+        write("model_config_x.json", config.to_string());
+        let meta = serde_json::json!({
+            "engine_kwargs": { "max_num_seqs": 100, "max_num_batched_tokens": 1000 },
+            "hardware": { "device_total_memory_bytes": 10_000_000_000_u64 }
+        });
+        write("vllm/meta.json", meta.to_string());
+        let settings = Settings::read(dir.path())
+            .expect("files")
+            .expect("settings");
+        // Weights: 10 x (1000*100*2*15 + 3*1000*2000) numbers and 2 x 50,000,000, two bytes each.
+        let weights = 10.0 * (3_000_000.0 + 6_000_000.0) * 2.0 + 200_000_000.0;
+        // Sampling (20 x 100 x 50,000) is larger than a step (2 x 1000 x 10,000).
+        let reserve = 100_000_000.0 + 536_870_912.0;
+        // 10 layers x 5 heads x 100 numbers, keys and values, two bytes, 16 tokens.
+        let blocks = (9e9 - reserve - weights) / (10.0 * 500.0 * 2.0 * 2.0 * 16.0);
+        assert_eq!(settings.blocks, blocks as u64);
+        assert!(settings.notes(1)[0].contains("did not tell its KV size"));
+        // Nothing of memory at all.
+        write("vllm/meta.json", "{}".into());
+        let missing = Settings::read(dir.path())
+            .expect("files")
+            .expect_err("no memory");
+        assert!(missing.contains("num_gpu_blocks"), "{missing}");
+    }
 }
