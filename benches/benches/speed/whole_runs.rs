@@ -15,8 +15,8 @@ pub(crate) fn benches(c: &mut Criterion) {
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_secs(1));
     for shape in &SHAPES {
-        // Longer runs of a shape that is here already.
-        if shape.name.starts_with("flat-") && shape.name != "flat-1k" {
+        // Those that need files, and longer runs of a shape that is here already.
+        if shape.needs_files() || shape.name.starts_with("flat-") && shape.name != "flat-1k" {
             continue;
         }
         let requests = REQUESTS.min(shape.requests[0]);

@@ -47,10 +47,19 @@ enum Work {
     OneReplica,
     /// 16 shared prefixes, with this routing.
     SharedPrefixes(&'static str),
+    /// Chat requests on tables of operators; both are in files only.
+    Operators,
     /// Long prompts with shared beginnings: the trace, if there are traces.
     LongPrefixes,
     /// So many replicas, each with the load of `one-replica`.
     Fleet(&'static str, &'static str),
+}
+
+impl Shape {
+    /// Whether it runs only with [`Effort::fidelity`].
+    pub const fn needs_files(&self) -> bool {
+        matches!(self.work, Work::Operators)
+    }
 }
 
 const fn shape(name: &'static str, requests: [u64; 2], work: Work, title: &'static str) -> Shape {
@@ -63,7 +72,7 @@ const fn shape(name: &'static str, requests: [u64; 2], work: Work, title: &'stat
 }
 
 /// All shapes, in the order of the table.
-pub const SHAPES: [Shape; 15] = [
+pub const SHAPES: [Shape; 16] = [
     shape(
         "smoke",
         [1_200, 1_200],
@@ -99,6 +108,12 @@ pub const SHAPES: [Shape; 15] = [
         [12_031, 3_000],
         Work::LongPrefixes,
         "8 workers, prompts of 12,000 tokens, KV-aware routing",
+    ),
+    shape(
+        "operators",
+        [8_000, 2_000],
+        Work::Operators,
+        "Llama-2-7B by operator tables, chat requests; needs --fidelity",
     ),
     shape(
         "flat-1k",
@@ -343,6 +358,7 @@ fn read(shape: &Shape, number: u64, effort: &Effort) -> Result<(Ready, String), 
             point(own(shape, LONG_PREFIXES), &[&count], effort)?,
             generated(),
         )),
+        Work::Operators => operators(shape, number, effort),
         Work::OneReplica => {
             kind = (ONE_REPLICA, Vec::new());
             let file = "traces/w1_single_n100000.compact.csv.gz";
@@ -376,6 +392,40 @@ fn read(shape: &Shape, number: u64, effort: &Effort) -> Result<(Ready, String), 
     }
 }
 
+/// Requests of a Vidur run, as often in a row as needed, on the tables that run was made with.
+fn operators(shape: &Shape, number: u64, effort: &Effort) -> Result<(Ready, String), String> {
+    let Some(folder) = &effort.fidelity else {
+        return Err(
+            "its tables and requests are in files; name their folder with --fidelity".into(),
+        );
+    };
+    let inside = folder.join("vidur");
+    let folder = if inside.is_dir() {
+        inside
+    } else {
+        folder.clone()
+    };
+    let file = "runs/s1_2000/arrivals.csv";
+    let columns = ["arrived_at", "num_prefill_tokens", "num_decode_tokens"];
+    let recorded = requests::read(&folder.join(file), 1e9, columns, None)?;
+    let tables = std::fs::canonicalize(folder.join("tables"));
+    let tables = tables.map_err(|error| format!("cannot find its tables: {error}"))?;
+    let cost = format!(
+        "fleet.engine.cost={{ kind = \"operators\", folder = {:?} }}",
+        tables.display().to_string()
+    );
+    let all = [
+        "fleet.engine.model=llama-2-7b",
+        "fleet.engine.gpu=a100-80gb",
+        "fleet.engine.scheduler.token_budget=512",
+        "fleet.engine.scheduler.max_num_seqs=128",
+        cost.as_str(),
+    ];
+    let scenario = loaded(&own(shape, ONE_REPLICA), &all)?.scenario;
+    let requests = requests::repeated(&recorded, number);
+    Ok((Ready::Played(Box::new(scenario), requests), file.into()))
+}
+
 type Table = (&'static str, [&'static str; 3], Option<[&'static str; 2]>);
 type Generator = fn(u64, u64) -> Result<Arc<[Request]>, windtunnel_base::sample::SampleError>;
 
@@ -405,7 +455,7 @@ fn played(
             } else {
                 folder.join("blis").join(file)
             };
-            let mut requests = requests::read(&path, columns, prefix)?;
+            let mut requests = requests::read(&path, 1e3, columns, prefix)?;
             if (number as usize) < requests.len() {
                 requests = requests[..number as usize].into();
             }
@@ -453,7 +503,7 @@ mod tests {
     /// Every shape runs, its work is what it says, and it is the same each time.
     #[test]
     fn shapes_run_small_and_repeat() {
-        for shape in &SHAPES {
+        for shape in SHAPES.iter().filter(|shape| !shape.needs_files()) {
             let small = Effort {
                 quick: true,
                 requests: Some(60),
@@ -487,19 +537,23 @@ mod tests {
             &path,
             "out,at,in,group,length\n5,1000,7,a,16\n1,2000,9,b,0\n",
         )?;
-        let read = requests::read(&path, columns, Some(["group", "length"]))?;
+        let read = requests::read(&path, 1e3, columns, Some(["group", "length"]))?;
         assert_eq!(
             (read[0].at.as_nanos(), read[0].input, read[0].output),
             (1_000_000, 7, 5)
         );
         assert_eq!((read[0].prefix, read[1].prefix), (Some((0, 16)), None));
+        // Again, as long after the last as that is after the start.
+        let times = requests::repeated(&read, 3);
+        let times: Vec<u64> = times.iter().map(|r| r.at.as_nanos()).collect();
+        assert_eq!(times, [1_000_000, 2_000_000, 3_000_000]);
         for (bad, place) in [
             ("at,in\n1,2\n", "no column `out`"),
             ("at,in,out\n1,2,x\n", "line 2: `x`"),
             ("at,in,out\n2,2,2\n1,2,2\n", "line 3: earlier"),
         ] {
             std::fs::write(&path, bad)?;
-            let error = requests::read(&path, columns, None)
+            let error = requests::read(&path, 1e3, columns, None)
                 .err()
                 .unwrap_or_default();
             assert!(error.contains(place), "{error}");

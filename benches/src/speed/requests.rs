@@ -126,13 +126,28 @@ pub(super) fn shared_prefixes(count: u64, seed: u64) -> Result<Arc<[Request]>, S
         .collect())
 }
 
-/// Reads requests from a table with these columns, packed or not: arrival in us, input and output
-/// tokens, and, where given, group and length of the prefix.
+/// So many requests: those given, again and again, each round as much later as the last one's end.
+pub(super) fn repeated(requests: &[Request], number: u64) -> Arc<[Request]> {
+    let span = requests.last().map_or(0, |last| last.at.as_nanos());
+    let endless = requests.iter().cycle().enumerate();
+    let rounds = requests.len().max(1);
+    endless
+        .take(number as usize)
+        .map(|(i, request)| Request {
+            at: SimTime::from_nanos(request.at.as_nanos() + (i / rounds) as u64 * span),
+            ..*request
+        })
+        .collect()
+}
+
+/// Reads requests from a table with these columns, packed or not: arrival in units of so many ns, input
+/// and output tokens, and, where given, group and length of the prefix.
 ///
 /// # Errors
 /// What is wrong with which file and line.
 pub(super) fn read(
     path: &Path,
+    unit: f64,
     columns: [&str; 3],
     prefix: Option<[&str; 2]>,
 ) -> Result<Arc<[Request]>, String> {
@@ -165,16 +180,16 @@ pub(super) fn read(
         let cells: Vec<&str> = text.split(',').collect();
         let number = |place: usize| {
             let cell = cells.get(place).map_or("", |cell| cell.trim());
-            let number = cell.parse::<u64>();
-            number.map_err(|_| {
-                let line = requests.len() + 2;
-                format!(
-                    "{name}, line {line}: `{cell}` is no number of {}",
-                    head.split(',').nth(place).unwrap_or("a column")
-                )
-            })
+            let number = cell.parse::<f64>().ok();
+            number
+                .filter(|n| n.is_finite() && *n >= 0.0)
+                .ok_or_else(|| {
+                    let line = requests.len() + 2;
+                    let column = head.split(',').nth(place).unwrap_or("a column");
+                    format!("{name}, line {line}: `{cell}` is no number of `{column}`")
+                })
         };
-        let tokens = |place: usize| number(place).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let tokens = |place: usize| number(place).map(|n| n as u32);
         let shared = match prefix {
             Some((group, length)) => {
                 let group = cells.get(group).copied().unwrap_or_default();
@@ -188,7 +203,7 @@ pub(super) fn read(
             None => None,
         };
         requests.push(Request {
-            at: SimTime::from_nanos(number(places[0])?.saturating_mul(1000)),
+            at: SimTime::from_nanos((number(places[0])? * unit).round() as u64),
             input: tokens(places[1])?.clamp(1, 1_000_000_000),
             output: tokens(places[2])?.clamp(1, 1_000_000_000),
             prefix: shared,
