@@ -4,7 +4,7 @@
 mod settings;
 
 use super::files::{self, Table, Unreadable};
-use super::play::play;
+use super::play::{self, play};
 use super::traffic::{Recorded, Traffic, time};
 use super::{FidelityError, Options, Subject};
 use settings::Settings;
@@ -111,6 +111,8 @@ impl Subject for VidurRun {
         run.settings = settings.told();
         run.notes.extend(settings.blocks_note());
         latencies(&mut run, &fates, &played.rows);
+        let gaps = settings.gaps.iter().map(|(k, &ms)| (k.as_str(), ms));
+        play::gaps(&mut run, &played.result, &gaps.collect::<Vec<_>>());
         self.iterations(&mut run, &settings, &fates, &log)?;
         requests(&mut run, &self.run, &fates, &played.rows);
         run.conclude();
@@ -238,7 +240,7 @@ fn latencies(run: &mut Run, fates: &[Option<Fate>], rows: &[Row]) {
         simulated(&|r| ns(r.e2e_ns())),
         None,
     );
-    super::play::throughput(
+    play::throughput(
         run,
         fates
             .iter()

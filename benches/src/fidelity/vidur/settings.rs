@@ -15,6 +15,9 @@ struct Summary {
     num_blocks: Option<f64>,
     #[serde(default)]
     block_size: Option<f64>,
+    /// Gaps between tokens, in seconds, by statistic.
+    #[serde(default)]
+    tbt: BTreeMap<String, f64>,
 }
 
 /// What a run was made with; what the arguments leave out is Vidur's default.
@@ -32,6 +35,8 @@ pub(super) struct Settings {
     routing: String,
     model: String,
     tensor_parallel: u32,
+    /// Statistics of gaps between tokens, in milliseconds, as far as they are told.
+    pub(super) gaps: BTreeMap<String, f64>,
 }
 
 impl Settings {
@@ -78,6 +83,11 @@ impl Settings {
             routing: flags.text("global_scheduler_config_type", "round_robin"),
             model,
             tensor_parallel,
+            gaps: summary
+                .tbt
+                .iter()
+                .map(|(k, s)| (k.clone(), s * 1e3))
+                .collect(),
             scheduler,
         };
         if settings.replicas == 0 || block_size == 0 {
