@@ -149,6 +149,7 @@ fn reproduces(run: &str, preset: EnginePreset, replicas: usize, blocks: u64) {
     spec.cost = CostSpec::Operators(Box::new(OperatorsSpec {
         folder: folder.join("tables").display().to_string(),
         overhead: Default::default(),
+        link: None,
         calls: Default::default(),
         model_config: None,
         digest: None,

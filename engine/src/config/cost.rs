@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use windtunnel_base::quantity::Span;
+use windtunnel_base::quantity::{Bandwidth, Span};
 
 /// How long a step takes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -43,7 +43,7 @@ pub enum CostSpec {
     ///   floor of the mean of what those have in KV. All is linear between measured points and
     ///   above them, constant below. Where lengths differ and the folder's skew fit is enabled,
     ///   attention moves from the time at the mean length towards that at the largest by the share
-    ///   measured for such batches (linear between measured chunks).
+    ///   measured for such batches (the mean of all where such chunks were not measured).
     /// - *lookup tables* (`attn_prefill.csv`, `attn_decode.csv` and one file per linear operator),
     ///   milliseconds per layer, composed as Vidur does: tokens rounded up to a multiple of 8,
     ///   lengths in KV to the tables' own step, several prompts as one of the root of the summed
@@ -154,6 +154,9 @@ pub struct OperatorsSpec {
     /// Fixed time added to every step, such as that of a scheduler on the CPU.
     #[serde(default)]
     pub overhead: Span,
+    /// The link over which collectives run that have no table; that of the GPU if absent.
+    #[serde(default)]
+    pub link: Option<LinkSpec>,
     /// Calls per transformer layer of layers in `dense.csv` whose names are not known.
     #[serde(default)]
     pub calls: BTreeMap<String, u32>,
@@ -169,6 +172,16 @@ pub struct OperatorsSpec {
     #[serde(skip)]
     #[schemars(skip)]
     pub tables: Resident<OperatorTables>,
+}
+
+/// The link between the GPUs of a replica.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkSpec {
+    /// In one direction.
+    pub bandwidth: Bandwidth,
+    /// Of one hop; a ring all-reduce over `p` GPUs takes `2 (p - 1)` of them.
+    pub latency: Span,
 }
 
 /// Something read from files that are named beside it, shared by all who hold it. It is no part of

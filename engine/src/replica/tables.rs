@@ -25,6 +25,21 @@ pub(super) fn operators(
         OperatorTables::Lookups(t) => t.layers,
     };
     let layers = told.unwrap_or(model.layers);
+    let (bandwidth, latency) = match spec.link {
+        None => (gpu.interconnect, gpu.interconnect_latency),
+        Some(link) if link.bandwidth.0 > 0.0 && link.bandwidth.0.is_finite() => {
+            let hops = 2.0 * f64::from(tensor_parallel.saturating_sub(1));
+            (link.bandwidth.0, hops * link.latency.0.as_secs_f64())
+        }
+        Some(_) => {
+            let remedy = "set it above zero, such as \"16GB/s\"";
+            return Err(error(
+                "cost.link.bandwidth",
+                "a step would never end",
+                remedy,
+            ));
+        }
+    };
     let composition = Composition {
         layers,
         tensor_parallel,
@@ -33,8 +48,8 @@ pub(super) fn operators(
             tensor_parallel,
             layers,
             2.0 * f64::from(model.hidden),
-            gpu.interconnect,
-            gpu.interconnect_latency,
+            bandwidth,
+            latency,
         ),
         overhead: spec.overhead.0.as_secs_f64(),
         calls: &spec.calls,

@@ -16,6 +16,8 @@ pub(super) struct Settings {
     pub(super) blocks: u64,
     /// Where that number comes from, if the engine did not tell it.
     estimated: Option<String>,
+    /// Nobody told anything of memory: there is enough for all that may run.
+    unbounded: bool,
     tensor_parallel: u32,
     max_num_seqs: Option<u32>,
     token_budget: Option<u32>,
@@ -28,6 +30,8 @@ pub(super) struct Settings {
     model: Model,
     model_config: String,
     gpu: Option<&'static str>,
+    /// Gigabytes per second and nanoseconds of the link between GPUs, if somebody told them.
+    link: Option<(f64, f64)>,
     told: BTreeMap<String, String>,
 }
 
@@ -104,6 +108,7 @@ impl Settings {
                 .max(1),
             blocks: 0,
             estimated: None,
+            unbounded: false,
             tensor_parallel,
             max_num_seqs: of("max_num_seqs", "scheduler_config"),
             token_budget: of("max_num_batched_tokens", "scheduler_config"),
@@ -127,9 +132,11 @@ impl Settings {
             model,
             model_config,
             gpu: None,
+            link: None,
             told: BTreeMap::new(),
         };
         let names = gpu_names(dir, &meta)?;
+        settings.link = link(dir)?;
         settings.gpu = names.iter().find_map(|name| known_gpu(name));
         if let Err(missing) = settings.find_blocks(dir, &meta)? {
             return Ok(Err(missing));
@@ -193,14 +200,14 @@ impl Settings {
                 )));
             }
         }
-        if self.blocks > 0 {
-            return Ok(Ok(()));
+        if self.blocks == 0 {
+            // Enough for as many requests as may run, of whatever length.
+            let longest = self.max_model_len.unwrap_or(self.model.max_len);
+            let each = longest.div_ceil(self.block_size);
+            self.blocks = u64::from(self.max_num_seqs.unwrap_or(256)) * u64::from(each);
+            self.unbounded = true;
         }
-        Ok(Err(
-            "neither vllm/meta.json nor the GPU's name tells how much memory there was for keys \
-             and values; add `kv_cache.num_gpu_blocks` to vllm/meta.json"
-                .into(),
-        ))
+        Ok(Ok(()))
     }
 
     /// Bytes of a GPU that neither weights nor keys and values get. vLLM measures them at start, with a
@@ -271,6 +278,12 @@ impl Settings {
             .set("kind", "operators")
             .set("folder", "profile")
             .set("model_config", self.model_config.as_str());
+        if let Some((gigabytes, nanos)) = self.link {
+            sheet
+                .table("fleet.engine.cost.link")
+                .set("bandwidth", format!("{gigabytes}GB/s").as_str())
+                .set("latency", format!("{nanos}ns").as_str());
+        }
         let routing = if self.replicas > 1 {
             "vllm-dp"
         } else {
@@ -315,6 +328,14 @@ impl Settings {
     /// What to know when reading the figures; `peak` is the most blocks that any engine held.
     pub(super) fn notes(&self, peak: u64) -> Vec<String> {
         let mut notes = Vec::new();
+        if self.unbounded {
+            notes.push(
+                "neither vllm/meta.json nor the GPU's name tells how much memory there was for keys and values: \
+                 it was taken to suffice for all that may run. If the engine was short of it, these figures are \
+                 wrong; add `kv_cache.num_gpu_blocks` to vllm/meta.json"
+                    .into(),
+            );
+        }
         if let Some(how) = &self.estimated {
             let share = 100.0 * peak as f64 / self.blocks as f64;
             let matters = if share < 90.0 {
@@ -328,7 +349,7 @@ impl Settings {
                 self.blocks
             ));
         }
-        if self.gpu.is_none() && self.tensor_parallel > 1 {
+        if self.gpu.is_none() && self.link.is_none() && self.tensor_parallel > 1 {
             notes.push("the GPU is not known by name: collectives without a table take the link of the default GPU".into());
         }
         notes
@@ -485,64 +506,20 @@ fn memory(
     Ok(known.map(|gpu| (gpu.memory as f64, format!("the data sheet of {}", gpu.name))))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gpus_are_known_by_what_others_call_them() {
-        assert_eq!(known_gpu("NVIDIA GeForce RTX 4090"), Some("rtx-4090"));
-        assert_eq!(known_gpu("RTXPRO6000"), Some("rtx-pro-6000"));
-        assert_eq!(known_gpu("NVIDIA H100-SXM"), Some("h100-sxm"));
-        assert_eq!(known_gpu("TPU v5"), None);
-    }
-
-    #[test]
-    fn versions_say_whether_steps_are_planned_ahead() {
-        assert_eq!(plans_ahead("0.19.0"), Some(true));
-        assert_eq!(plans_ahead("v0.11.2.dev1"), Some(false));
-        assert_eq!(
-            (plans_ahead("main"), plans_ahead("1.0")),
-            (None, Some(true))
-        );
-    }
-
-    /// An engine that told its memory and not its blocks, by hand.
-    #[test]
-    fn blocks_follow_from_memory() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: String| {
-            let path = dir.path().join(name);
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-            std::fs::write(path, text).expect("a file");
-        };
-        let config = serde_json::json!({
-            "num_hidden_layers": 10, "hidden_size": 1000, "num_attention_heads": 10,
-            "num_key_value_heads": 5, "head_dim": 100, "intermediate_size": 2000,
-            "vocab_size": 50_000, "max_position_embeddings": 4096, "torch_dtype": "bfloat16"
-        });
-        write("model_config_x.json", config.to_string());
-        let meta = serde_json::json!({
-            "engine_kwargs": { "max_num_seqs": 100, "max_num_batched_tokens": 1000 },
-            "hardware": { "device_total_memory_bytes": 10_000_000_000_u64 }
-        });
-        write("vllm/meta.json", meta.to_string());
-        let settings = Settings::read(dir.path())
-            .expect("files")
-            .expect("settings");
-        // Weights: 10 x (1000*100*2*15 + 3*1000*2000) numbers and 2 x 50,000,000, two bytes each.
-        let weights = 10.0 * (3_000_000.0 + 6_000_000.0) * 2.0 + 200_000_000.0;
-        // Sampling (20 x 100 x 50,000) is larger than a step (2 x 1000 x 10,000).
-        let reserve = 100_000_000.0 + 536_870_912.0;
-        // 10 layers x 5 heads x 100 numbers, keys and values, two bytes, 16 tokens.
-        let blocks = (9e9 - reserve - weights) / (10.0 * 500.0 * 2.0 * 2.0 * 16.0);
-        assert_eq!(settings.blocks, blocks as u64);
-        assert!(settings.notes(1)[0].contains("did not tell its KV size"));
-        // Nothing of memory at all.
-        write("vllm/meta.json", "{}".into());
-        let missing = Settings::read(dir.path())
-            .expect("files")
-            .expect_err("no memory");
-        assert!(missing.contains("num_gpu_blocks"), "{missing}");
-    }
+/// The link between GPUs that the description of the cluster gives, where there is one. Its
+/// gigabytes have 2^30 bytes, as in the network simulator that it is written for.
+fn link(dir: &Path) -> Result<Option<(f64, f64)>, Unreadable> {
+    let Some(path) = files::find(&dir.join("sim"), "cluster_config.json") else {
+        return Ok(None);
+    };
+    let cluster: Value = files::json(&path)?;
+    let of = |name: &str| cluster.get(name).and_then(Value::as_f64);
+    let positive = |x: &f64| x.is_finite() && *x > 0.0;
+    Ok(of("link_bw")
+        .filter(positive)
+        .map(|gibibytes| gibibytes * f64::from(1 << 30) / 1e9)
+        .zip(of("link_latency").filter(|x| x.is_finite() && *x >= 0.0)))
 }
+
+#[cfg(test)]
+mod tests;

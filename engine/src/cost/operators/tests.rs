@@ -271,8 +271,7 @@ fn unequal_lengths_move_attention_towards_the_longest() {
             bins(&[0.0, 100.0]),
         ]
     };
-    let mut skew = SkewFit::new(vec![0, 8], axes(), 0.125);
-    // Three decodes, halfway, longest 30, prompts with context: 0.25 without a chunk, 0.75 at 8.
+    // Three decodes, halfway, longest 30, prompts with context.
     let bucket = |chunk| Bucket {
         chunk,
         decodes: 1,
@@ -280,14 +279,22 @@ fn unequal_lengths_move_attention_towards_the_longest() {
         longest: 1,
         kv_prefill: 1,
     };
-    assert!(skew.set(bucket(0), 0.25) && skew.set(bucket(1), 0.75));
-    assert!(!skew.set(bucket(2), 0.5), "there is no third chunk");
-    let model = compose(OperatorTables::Curves(curves(Some(skew))), |_| {}).unwrap();
-    assert!(model.needs_context_range());
-    // At a chunk of 4 halfway between 0.25 and 0.75; from the mean (20) to the longest (30).
-    let attention = 50.0 + 3.0 * 20.0 + 40.0 + 0.5 * (3.0 * 10.0);
-    let expected = 3.0 + 3.0 * 1020.0 + 2.25 + 3.0 * attention;
-    assert!((microseconds(&model, &mixed()) - expected).abs() < 1e-6);
+    let fit = |chunks: Vec<u32>| {
+        let mut skew = SkewFit::new(chunks, axes(), 0.125);
+        assert!(skew.set(bucket(0), 0.25) && skew.set(bucket(1), 0.75));
+        assert!(!skew.set(bucket(2), 0.5), "there is no third chunk");
+        compose(OperatorTables::Curves(curves(Some(skew))), |_| {}).unwrap()
+    };
+    // At a chunk of 4 from the mean (20) to the longest (30), by the share of its bucket if that
+    // chunk was measured, else by the mean share.
+    for (chunks, share) in [(vec![0, 4], 0.75), (vec![0, 8], 0.125)] {
+        let model = fit(chunks);
+        assert!(model.needs_context_range());
+        let attention = 50.0 + 3.0 * 20.0 + 40.0 + share * (3.0 * 10.0);
+        let expected = 3.0 + 3.0 * 1020.0 + 2.25 + 3.0 * attention;
+        assert!((microseconds(&model, &mixed()) - expected).abs() < 1e-6);
+    }
+    let model = fit(vec![0, 8]);
     // Equal lengths, or one alone, need no correction.
     for (seqs, context) in [(1, 20), (2, 40)] {
         let shape = BatchShape {
