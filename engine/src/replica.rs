@@ -63,16 +63,28 @@ impl Replica {
     /// # Errors
     /// Which field asks for something impossible, why, and what to do.
     pub fn build(spec: &EngineSpec) -> Result<Self, EngineConfigError> {
+        Self::build_many(spec, 1).map(|mut one| one.swap_remove(0))
+    }
+
+    /// Builds `count` replicas of a kind; what they have in common is made once.
+    ///
+    /// # Errors
+    /// Which field asks for something impossible, why, and what to do.
+    pub fn build_many(spec: &EngineSpec, count: u32) -> Result<Vec<Self>, EngineConfigError> {
         match spec {
             EngineSpec::Continuous(spec) => {
-                build::continuous(spec).map(|engine| Self::Continuous(Box::new(engine)))
+                let engines = build::continuous(spec, count)?;
+                let boxed = engines.into_iter().map(Box::new);
+                Ok(boxed.map(Self::Continuous).collect())
             }
             EngineSpec::Station(spec) if spec.servers == 0 => Err(build::error(
                 "servers",
                 "a station needs a server",
                 "set it to 1 or more",
             )),
-            EngineSpec::Station(spec) => Ok(Self::Station(Box::new(Station::new(spec)))),
+            EngineSpec::Station(spec) => Ok((0..count)
+                .map(|_| Self::Station(Box::new(Station::new(spec))))
+                .collect()),
         }
     }
 

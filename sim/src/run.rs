@@ -168,13 +168,8 @@ fn step_by_step(fleet: &FleetSpec) -> FleetSpec {
 pub fn replicas(fleet: &FleetSpec) -> Result<Vec<Replica>, RunError> {
     let mut replicas = Vec::new();
     let mut build = |table: String, count: u32, spec: &EngineSpec| {
-        for _ in 0..count {
-            let replica = Replica::build(spec).map_err(|error| RunError::Engine {
-                table: table.clone(),
-                error,
-            })?;
-            replicas.push(replica);
-        }
+        let more = Replica::build_many(spec, count);
+        replicas.extend(more.map_err(|error| RunError::Engine { table, error })?);
         Ok::<(), RunError>(())
     };
     build("engine".into(), fleet.replicas, &fleet.engine)?;

@@ -53,6 +53,8 @@ pub struct Coefficients {
     per_layer: f64,
     /// `b8` times the expert layers, where they alternate with dense ones.
     per_expert_layer: f64,
+    /// Operations of decode weigh nothing, so they need not be counted.
+    decode_is_reading: bool,
 }
 
 impl Coefficients {
@@ -91,6 +93,7 @@ impl Coefficients {
             weights: 0.0,
             per_layer: s.beta.b5 * f64::from(a.layers),
             per_expert_layer: 0.0,
+            decode_is_reading: s.beta.b2b.is_some() && s.beta.b2a == 0.0,
         };
         if alternates {
             it.per_expert_layer = s.beta.b8 * it.expert_layers;
@@ -170,9 +173,11 @@ impl Coefficients {
         let (mut compute, mut kv) = (0.0, 0.0);
         if shape.decode_seqs > 0 {
             let context = shape.decode_context as f64;
-            let (projections, ffn) = self.linear_flops(tokens);
-            let attention = self.layers * 4.0 * self.heads * context * self.head_width;
-            compute = (projections + attention + ffn) / self.flops;
+            if !self.decode_is_reading {
+                let (projections, ffn) = self.linear_flops(tokens);
+                let attention = self.layers * 4.0 * self.heads * context * self.head_width;
+                compute = (projections + attention + ffn) / self.flops;
+            }
             let per_token = self.layers * 2.0 * (self.kv_width / self.gpus) * KV_BYTES;
             kv = per_token * (context + tokens) / self.bandwidth;
         }

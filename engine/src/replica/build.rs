@@ -31,8 +31,11 @@ pub(super) fn error(
     }
 }
 
-/// An LLM engine as specified.
-pub(super) fn continuous(spec: &ContinuousSpec) -> Result<ContinuousBatching, EngineConfigError> {
+/// `count` LLM engines as specified. What they cannot change, such as composed tables, is made once.
+pub(super) fn continuous(
+    spec: &ContinuousSpec,
+    count: u32,
+) -> Result<Vec<ContinuousBatching>, EngineConfigError> {
     let (gpu, model) = hardware_of(spec)?;
     let (gpu, model) = (&gpu, &model);
     check_scheduler(spec)?;
@@ -58,9 +61,14 @@ pub(super) fn continuous(spec: &ContinuousSpec) -> Result<ContinuousBatching, En
         frontend: frontend(spec),
     };
     let host_blocks = spec.kv.swap_space.0 / rules.block_bytes.max(1);
-    let memory = Memory::new(&layout, host_blocks);
     let cost = cost(spec, gpu, model)?;
-    Ok(ContinuousBatching::new(rules, cost, energy, memory, facts))
+    let engine = || {
+        let memory = Memory::new(&layout, host_blocks);
+        ContinuousBatching::new(rules.clone(), cost.clone(), energy, memory, facts)
+    };
+    Ok(std::iter::repeat_with(engine)
+        .take(count as usize)
+        .collect())
 }
 
 /// Time on the way in and out: as said, else that of fitted coefficients, which count it in whole

@@ -41,6 +41,8 @@ pub struct ModelConfig {
     pub dense_ffn: u32,
     /// Dense layers before each expert layer.
     pub interleave: u32,
+    /// Embedding and head are one matrix.
+    pub tied: bool,
 }
 
 impl ModelConfig {
@@ -188,6 +190,7 @@ fn of_json(json: &Json) -> ModelConfig {
         shared_ffn,
         dense_ffn: whole(&["intermediate_size_mlp"], 1),
         interleave: whole(&["interleave_moe_layer_step"], 1),
+        tied: value("tie_word_embeddings").and_then(Json::as_bool) == Some(true),
     }
 }
 

@@ -19,15 +19,19 @@ pub(super) struct Row<'a> {
     /// From 1.
     pub(super) line: u64,
     names: &'a [&'a str],
-    fields: &'a [&'a str],
+    fields: &'a csv::StringRecord,
+    /// Where the wanted columns are.
+    places: &'a [usize],
 }
 
 impl Sheet {
     pub(super) fn open(files: &mut Files, path: &Path) -> Result<Self, ProfileError> {
         let text = files.text(path)?;
-        let first = text.lines().next().unwrap_or_default();
-        let first = first.trim_start_matches('\u{feff}');
-        let header = first.split(',').map(|h| unquoted(h).to_owned()).collect();
+        let text = text.trim_start_matches('\u{feff}').to_owned();
+        let header = reader(&text)
+            .headers()
+            .map(|names| names.iter().map(str::to_owned).collect())
+            .map_err(|e| no_table(path, &e))?;
         Ok(Self {
             file: path.to_owned(),
             header,
@@ -59,17 +63,15 @@ impl Sheet {
             };
             places.push(place);
         }
-        let mut wanted = Vec::with_capacity(columns.len());
-        let mut fields = Vec::new();
-        for (number, line) in self.text.lines().enumerate().skip(1) {
-            if line.trim().is_empty() {
-                continue;
-            }
-            fields.clear();
-            fields.extend(line.split(',').map(unquoted));
-            let number = number as u64 + 1;
-            if fields.len() != self.header.len() {
-                let (here, there) = (fields.len(), self.header.len());
+        let mut reader = reader(&self.text);
+        let mut row = csv::StringRecord::new();
+        while reader
+            .read_record(&mut row)
+            .map_err(|e| no_table(&self.file, &e))?
+        {
+            let number = row.position().map_or(0, csv::Position::line);
+            if row.len() != self.header.len() {
+                let (here, there) = (row.len(), self.header.len());
                 let reason = format!("the row has {here} fields where the header has {there}");
                 return Err(ProfileError::new(
                     &self.file,
@@ -78,13 +80,12 @@ impl Sheet {
                     "mend the row",
                 ));
             }
-            wanted.clear();
-            wanted.extend(places.iter().map(|&p| fields[p]));
             take(&Row {
                 file: &self.file,
                 line: number,
                 names: columns,
-                fields: &wanted,
+                fields: &row,
+                places: &places,
             })?;
         }
         Ok(())
@@ -98,12 +99,12 @@ impl Sheet {
 
 impl<'a> Row<'a> {
     pub(super) fn text(&self, column: usize) -> &'a str {
-        self.fields[column]
+        &self.fields[self.places[column]]
     }
 
     /// A whole number of 32 bits; `16.0` is one too.
     pub(super) fn whole(&self, column: usize) -> Result<u32, ProfileError> {
-        let text = self.fields[column];
+        let text = self.text(column);
         let whole = text.parse::<u32>().ok().or_else(|| {
             let float = text.parse::<f64>().ok()?;
             let fits = float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&float);
@@ -114,14 +115,14 @@ impl<'a> Row<'a> {
 
     /// A whole number of 64 bits.
     pub(super) fn large(&self, column: usize) -> Result<u64, ProfileError> {
-        let text = self.fields[column];
+        let text = self.text(column);
         let error = |_| self.error(column, format!("`{text}` is not a whole number"));
         text.parse().map_err(error)
     }
 
     /// A finite number.
     pub(super) fn number(&self, column: usize) -> Result<f64, ProfileError> {
-        let text = self.fields[column];
+        let text = self.text(column);
         let number = text.parse::<f64>().ok().filter(|x| x.is_finite());
         number.ok_or_else(|| self.error(column, format!("`{text}` is not a number")))
     }
@@ -152,8 +153,15 @@ impl<'a> Row<'a> {
     }
 }
 
-fn unquoted(field: &str) -> &str {
-    let field = field.trim();
-    let inner = field.strip_prefix('"').and_then(|f| f.strip_suffix('"'));
-    inner.unwrap_or(field)
+fn reader(text: &str) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .flexible(true)
+        .from_reader(text.as_bytes())
+}
+
+fn no_table(file: &Path, error: &csv::Error) -> ProfileError {
+    let line = error.position().map_or(0, csv::Position::line);
+    let reason = format!("cannot be read as a table: {error}");
+    ProfileError::new(file, line, reason, "mend the row")
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use windtunnel_engine::hardware;
+use windtunnel_scenarios::profile::{ModelConfig, parse_yaml};
 
 /// What the engine was run with.
 #[derive(Clone, Debug)]
@@ -35,23 +36,14 @@ pub(super) struct Settings {
     told: BTreeMap<String, String>,
 }
 
-/// The model, by its published `config.json`.
-#[derive(Clone, Copy, Debug)]
+/// The model, by its published `config.json`, and what was asked of the engine.
+#[derive(Clone, Debug)]
 struct Model {
-    layers: u32,
-    hidden: u32,
-    ffn: u32,
-    heads: u32,
-    kv_heads: u32,
-    head_dim: u32,
-    vocab: u32,
-    max_len: u32,
-    experts: u32,
-    expert_ffn: u32,
-    weight_bytes: u32,
-    kv_bytes: u32,
-    /// Whether embedding and head are one matrix.
-    tied: bool,
+    config: ModelConfig,
+    /// Bytes per weight of the layers.
+    weight_bytes: f64,
+    /// Bytes per number in KV.
+    kv_bytes: f64,
 }
 
 /// What is found first among places of a document, if it is not null.
@@ -77,14 +69,8 @@ impl Settings {
     pub(super) fn read(dir: &Path) -> Result<Result<Self, String>, Unreadable> {
         let meta_path = files::expect(dir, "vllm/meta.json", "what the engine was run with")?;
         let meta: Value = files::json(&meta_path)?;
-        let (model_config, config) = model_config(dir)?;
-        let model = Model::of(&config, &meta).ok_or_else(|| {
-            Unreadable::file(
-                &dir.join(&model_config),
-                "it does not describe a transformer (`num_hidden_layers`, `hidden_size`, `num_attention_heads`)",
-                "put the model's config.json there",
-            )
-        })?;
+        let model_config = model_config(dir)?;
+        let model = Model::open(&dir.join(&model_config), &meta)?;
         let flag = |places: &[&str]| look(&meta, places).and_then(Value::as_bool);
         let of = |name: &str, sub: &str| {
             let resolved = format!("/resolved_config/{sub}/{name}");
@@ -202,7 +188,7 @@ impl Settings {
         }
         if self.blocks == 0 {
             // Enough for as many requests as may run, of whatever length.
-            let longest = self.max_model_len.unwrap_or(self.model.max_len);
+            let longest = self.max_model_len.unwrap_or(self.model.config.max_len);
             let each = longest.div_ceil(self.block_size);
             self.blocks = u64::from(self.max_num_seqs.unwrap_or(256)) * u64::from(each);
             self.unbounded = true;
@@ -218,16 +204,16 @@ impl Settings {
     /// runtime (CUDA context and libraries) takes half a GiB.
     fn activations(&self) -> f64 {
         let f = f64::from;
-        let model = &self.model;
+        let config = &self.model.config;
         let gpus = f(self.tensor_parallel);
-        let ffn = if model.experts > 1 {
-            model.expert_ffn
+        let ffn = if config.experts > 1 && config.expert_ffn > 0 {
+            config.expert_ffn
         } else {
-            model.ffn
+            config.ffn
         };
-        let per_token = 3.0 * f(ffn) / gpus + 4.0 * f(model.hidden);
+        let per_token = 3.0 * f(ffn) / gpus + 4.0 * f(config.hidden);
         let forward = 2.0 * f(self.token_budget.unwrap_or(2048)) * per_token;
-        let sampling = 20.0 * f(self.max_num_seqs.unwrap_or(256)) * f(model.vocab);
+        let sampling = 20.0 * f(self.max_num_seqs.unwrap_or(256)) * f(config.vocab);
         forward.max(sampling) + f64::from(1 << 29)
     }
 
@@ -245,7 +231,7 @@ impl Settings {
             .maybe("gpu", self.gpu)
             .set("tensor_parallel", int(self.tensor_parallel))
             .maybe("max_model_len", self.max_model_len.map(int));
-        let m = &self.model;
+        let m = self.model.config.model_spec();
         sheet
             .table("fleet.engine.custom_model")
             .set("layers", int(m.layers))
@@ -255,7 +241,7 @@ impl Settings {
             .set("kv_heads", int(m.kv_heads))
             .set("head_dim", int(m.head_dim))
             .set("vocab", int(m.vocab))
-            .set("bytes_per_weight", int(m.weight_bytes.min(2)))
+            .set("bytes_per_weight", int(m.bytes_per_weight))
             .set(
                 "max_len",
                 int(m.max_len.max(self.max_model_len.unwrap_or(0))),
@@ -271,7 +257,7 @@ impl Settings {
             .set("block_size", int(self.block_size))
             .set("blocks", self.blocks as i64)
             .set("prefix_cache", self.prefix_cache)
-            .set("bytes_per_element", f64::from(m.kv_bytes))
+            .set("bytes_per_element", self.model.kv_bytes)
             .maybe("reserve_full_prompt", self.reserve_full_prompt);
         sheet
             .table("fleet.engine.cost")
@@ -357,77 +343,69 @@ impl Settings {
 }
 
 impl Model {
-    fn of(config: &Value, meta: &Value) -> Option<Self> {
-        let get = |name: &str| {
-            small(
-                config,
-                &[&format!("/{name}"), &format!("/text_config/{name}")],
-            )
-        };
-        let (layers, hidden, heads) = (
-            get("num_hidden_layers")?,
-            get("hidden_size")?,
-            get("num_attention_heads")?.max(1),
-        );
+    /// Reads the model. The engine's own settings go before the file's: a type of numbers, and
+    /// that of keys and values.
+    fn open(path: &Path, meta: &Value) -> Result<Self, Unreadable> {
+        let mut config = ModelConfig::open(path).map_err(|e| Unreadable {
+            file: e.file,
+            line: e.line,
+            reason: e.reason,
+            remedy: e.remedy,
+        })?;
+        // A model's config may say as little as its layers and widths.
+        for (value, usual) in [
+            (&mut config.vocab, 32_000),
+            (&mut config.max_len, 2),
+            (&mut config.ffn, config.hidden),
+        ] {
+            *value = if *value > 0 { *value } else { usual };
+        }
         let bytes = |dtype: &str| match dtype {
-            d if d.contains("fp8") || d.contains("float8") || d.contains("int8") => 1,
-            d if d.contains("32") => 4,
-            _ => 2,
+            d if d.contains("fp8") || d.contains("float8") || d.contains("int8") => 1.0,
+            d if d.contains("32") => 4.0,
+            _ => 2.0,
         };
-        let dtype = word(
+        let told = |places: &[&str]| word(meta, places).filter(|d| d != "auto");
+        let own = match told(&["/engine_kwargs/dtype"]) {
+            Some(asked) => bytes(&asked),
+            None if config.bytes > 0.0 => config.bytes,
+            None => 2.0,
+        };
+        let kv = told(&[
+            "/engine_kwargs/kv_cache_dtype",
+            "/resolved_config/cache_config/cache_dtype",
+        ]);
+        Ok(Self {
+            weight_bytes: config.weight_bytes.unwrap_or(own),
+            kv_bytes: kv.map_or(own, |d| bytes(&d)),
             config,
-            &["/torch_dtype", "/dtype", "/text_config/torch_dtype"],
-        );
-        let asked = word(meta, &["/engine_kwargs/dtype"]).filter(|d| d != "auto");
-        let own = bytes(&asked.or(dtype).unwrap_or_default());
-        let quantized =
-            look(config, &["/quantization_config/quant_method"]).and_then(Value::as_str);
-        let kv = word(
-            meta,
-            &[
-                "/engine_kwargs/kv_cache_dtype",
-                "/resolved_config/cache_config/cache_dtype",
-            ],
-        );
-        let ffn = get("intermediate_size").unwrap_or(hidden);
-        Some(Self {
-            layers,
-            hidden,
-            ffn,
-            heads,
-            kv_heads: get("num_key_value_heads").unwrap_or(heads).max(1),
-            head_dim: get("head_dim").unwrap_or(hidden / heads).max(1),
-            vocab: get("vocab_size").unwrap_or(32_000),
-            max_len: get("max_position_embeddings").unwrap_or(2),
-            experts: ["num_experts", "num_local_experts", "n_routed_experts"]
-                .iter()
-                .find_map(|name| get(name))
-                .unwrap_or(0),
-            expert_ffn: get("moe_intermediate_size").unwrap_or(ffn),
-            weight_bytes: quantized.map_or(own, bytes),
-            tied: look(config, &["/tie_word_embeddings"]).and_then(Value::as_bool) == Some(true),
-            kv_bytes: kv.filter(|d| d != "auto").map_or(own, |d| bytes(&d)),
         })
     }
 
     /// Bytes of keys and values of one token, over all GPUs.
     fn kv_per_token(&self) -> f64 {
-        let numbers = 2.0 * f64::from(self.layers) * f64::from(self.kv_heads);
-        numbers * f64::from(self.head_dim) * f64::from(self.kv_bytes)
+        let m = &self.config;
+        2.0 * f64::from(m.layers) * f64::from(m.kv_heads) * f64::from(m.head_dim) * self.kv_bytes
     }
 
     /// Bytes of all weights: attention, gated MLPs (or experts and their router), embedding and head.
     fn weights(&self) -> f64 {
         let f = f64::from;
-        let attention = f(self.hidden) * f(self.head_dim) * 2.0 * f(self.heads + self.kv_heads);
-        let mlp = if self.experts > 1 {
-            f(self.experts) * (3.0 * f(self.hidden) * f(self.expert_ffn) + f(self.hidden))
+        let m = &self.config;
+        let attention = f(m.hidden) * f(m.head_dim) * 2.0 * f(m.heads + m.kv_heads);
+        let mlp = if m.experts > 1 {
+            let ffn = if m.expert_ffn > 0 {
+                m.expert_ffn
+            } else {
+                m.ffn
+            };
+            f(m.experts) * (3.0 * f(m.hidden) * f(ffn) + f(m.hidden))
         } else {
-            3.0 * f(self.hidden) * f(self.ffn)
+            3.0 * f(m.hidden) * f(m.ffn)
         };
-        let layers = f(self.layers) * (attention + mlp) * f(self.weight_bytes);
-        let matrices = if self.tied { 1.0 } else { 2.0 };
-        layers + matrices * f(self.vocab) * f(self.hidden) * f(self.weight_bytes.max(2))
+        let layers = f(m.layers) * (attention + mlp) * self.weight_bytes;
+        let matrices = if m.tied { 1.0 } else { 2.0 };
+        layers + matrices * f(m.vocab) * f(m.hidden) * self.weight_bytes.max(2.0)
     }
 }
 
@@ -442,14 +420,14 @@ fn plans_ahead(version: &str) -> Option<bool> {
 }
 
 /// The model's `config.json`: its name in the folder, and what it says.
-fn model_config(dir: &Path) -> Result<(String, Value), Unreadable> {
+fn model_config(dir: &Path) -> Result<String, Unreadable> {
     let is_config = |name: &str| {
         (name.starts_with("model_config") || name == "config.json") && name.ends_with(".json")
     };
     for path in files::entries(dir)? {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
         if let Some(name) = name.filter(|name| path.is_file() && is_config(name)) {
-            return Ok((name, files::json(&path)?));
+            return Ok(name);
         }
     }
     Err(Unreadable::file(
@@ -463,11 +441,17 @@ fn model_config(dir: &Path) -> Result<(String, Value), Unreadable> {
 fn gpu_names(dir: &Path, meta: &Value) -> Result<Vec<String>, Unreadable> {
     let mut names: Vec<String> = word(meta, &["/hardware/device_name"]).into_iter().collect();
     if let Some(path) = files::find(&dir.join("profile"), "meta.yaml") {
-        let text = files::text(&path)?;
-        for key in ["gpu:", "hardware:"] {
-            let line = text.lines().find_map(|line| line.strip_prefix(key));
-            names.extend(line.map(|rest| rest.trim().trim_matches(['"', '\'']).to_owned()));
-        }
+        let document = parse_yaml(&files::text(&path)?).map_err(|(line, reason)| Unreadable {
+            file: path.clone(),
+            line,
+            reason,
+            remedy: "write it in plain YAML".into(),
+        })?;
+        names.extend(
+            ["/gpu", "/hardware"]
+                .iter()
+                .filter_map(|at| word(&document, &[at])),
+        );
     }
     Ok(names)
 }

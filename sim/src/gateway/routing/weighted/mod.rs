@@ -101,13 +101,14 @@ impl Weighted {
             let sources = &self.sources;
             let total = &mut self.totals;
             if let Some(count) = count_of(kind) {
-                add_fewest(total, weight, fleet, count);
+                add_scaled(total, weight, fleet, true, count);
                 continue;
             }
             match kind {
                 ScorerKind::IdleFirst => add_idle_first(total, weight, fleet),
                 ScorerKind::PrecisePrefixRank => {
-                    add_most(total, weight, fleet, |r| sources.reported_blocks(r.id));
+                    let blocks = |r: &ReplicaView| sources.reported_blocks(r.id);
+                    add_scaled(total, weight, fleet, false, blocks);
                 }
                 ScorerKind::SessionAffinity => {
                     let home = sources.home(request.session);
@@ -256,11 +257,13 @@ fn add(
     }
 }
 
-/// `(max - n) / (max - min)` among those left, 1 for all if equal.
-fn add_fewest(
+/// The place of a count between the least and the most among those left, 1 for all if equal: 1 for
+/// the least if `fewest`, else 1 for the most.
+fn add_scaled(
     totals: &mut [f64],
     weight: f64,
     fleet: &FleetView<'_>,
+    fewest: bool,
     count: impl Fn(&ReplicaView) -> u32,
 ) {
     let (mut least, mut most) = (u32::MAX, 0);
@@ -271,33 +274,12 @@ fn add_fewest(
         }
     }
     add(totals, weight, fleet, |replica| {
+        let n = count(replica);
         if most == least {
             1.0
         } else {
-            f64::from(most - count(replica)) / f64::from(most - least)
-        }
-    });
-}
-
-/// `(n - min) / (max - min)` among those left, 1 for all if equal.
-fn add_most(
-    totals: &mut [f64],
-    weight: f64,
-    fleet: &FleetView<'_>,
-    count: impl Fn(&ReplicaView) -> u32,
-) {
-    let (mut least, mut most) = (u32::MAX, 0);
-    for (total, replica) in totals.iter().zip(fleet.replicas) {
-        if *total > f64::NEG_INFINITY {
-            least = least.min(count(replica));
-            most = most.max(count(replica));
-        }
-    }
-    add(totals, weight, fleet, |replica| {
-        if most == least {
-            1.0
-        } else {
-            f64::from(count(replica) - least) / f64::from(most - least)
+            let from_worst = if fewest { most - n } else { n - least };
+            f64::from(from_worst) / f64::from(most - least)
         }
     });
 }
