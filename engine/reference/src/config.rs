@@ -1,0 +1,69 @@
+//! Sizes of a decoder of the Llama family, as a published `config.json` names them.
+
+use serde::{Deserialize, Serialize};
+
+/// Sizes of a decoder.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the gated MLP.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key-value heads, a divisor of the query heads.
+    pub num_key_value_heads: usize,
+    /// Numbers per head.
+    pub head_dim: usize,
+    /// Rows of embedding and head.
+    pub vocab_size: usize,
+    /// Longest prompt plus output.
+    pub max_position_embeddings: usize,
+    /// Base of the rotary embedding.
+    pub rope_theta: f64,
+    /// Added to the mean square before its root is taken.
+    pub rms_norm_eps: f64,
+    /// Embedding and head are one matrix.
+    pub tie_word_embeddings: bool,
+}
+
+impl ModelConfig {
+    /// The pocket model that answers.
+    pub fn pocket_frontier() -> Self {
+        Self {
+            hidden_size: 192,
+            intermediate_size: 512,
+            num_hidden_layers: 4,
+            num_attention_heads: 6,
+            num_key_value_heads: 2,
+            head_dim: 32,
+            vocab_size: crate::tokenizer::VOCAB as usize,
+            max_position_embeddings: 512,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+        }
+    }
+
+    /// The pocket model that is distilled from it.
+    pub fn pocket_light() -> Self {
+        Self {
+            hidden_size: 128,
+            intermediate_size: 256,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            ..Self::pocket_frontier()
+        }
+    }
+
+    /// Numbers of all weights.
+    pub fn parameters(&self) -> usize {
+        let h = self.hidden_size;
+        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        let layer = h * (2 * q + 2 * kv) + 3 * h * self.intermediate_size + 2 * h;
+        let ends = self.vocab_size * h * (2 - usize::from(self.tie_word_embeddings));
+        self.num_hidden_layers * layer + ends + h
+    }
+}
