@@ -61,7 +61,10 @@ impl ModelConfig {
     /// Numbers of all weights.
     pub fn parameters(&self) -> usize {
         let h = self.hidden_size;
-        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        let (q, kv) = (
+            self.num_attention_heads * self.head_dim,
+            self.num_key_value_heads * self.head_dim,
+        );
         let layer = h * (2 * q + 2 * kv) + 3 * h * self.intermediate_size + 2 * h;
         let ends = self.vocab_size * h * (2 - usize::from(self.tie_word_embeddings));
         self.num_hidden_layers * layer + ends + h

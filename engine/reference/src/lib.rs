@@ -7,5 +7,15 @@ pub mod tasks;
 pub mod tokenizer;
 /// Sizes of a decoder.
 pub mod config;
+/// What can go wrong.
+pub mod error;
+/// Weights from files, or from a seed.
+pub mod weights;
+/// Keys and values as bytes.
+pub mod kv;
+/// From logits to a token.
+pub mod sampling;
+/// Devices that compute steps.
+pub mod backend;
 /// Training of the pocket models.
 pub mod train;

@@ -5,11 +5,56 @@ use windtunnel_base::rng::Rng;
 
 /// Teams, and what people write to them; `#` stands for a number.
 const TEAMS: [(&str, [&str; 5]); 5] = [
-    ("billing", ["I was charged twice for #", "wrong amount on invoice #", "please refund payment #", "the price of # is wrong", "my card failed for #"]),
-    ("login", ["I cannot sign in as user #", "reset my password for #", "account # is locked", "no code came for user #", "user # lost access"]),
-    ("shipping", ["my parcel # came broken", "where is package #", "delivery # is late", "box # was empty", "please send # again"]),
-    ("bugs", ["error # when I save", "the app crashed with #", "page # does not load", "button # does nothing", "screen # stays blank"]),
-    ("sales", ["please quote # seats", "can I buy # more", "discount for # units", "upgrade plan # today", "renew contract #"]),
+    (
+        "billing",
+        [
+            "I was charged twice for #",
+            "wrong amount on invoice #",
+            "please refund payment #",
+            "the price of # is wrong",
+            "my card failed for #",
+        ],
+    ),
+    (
+        "login",
+        [
+            "I cannot sign in as user #",
+            "reset my password for #",
+            "account # is locked",
+            "no code came for user #",
+            "user # lost access",
+        ],
+    ),
+    (
+        "shipping",
+        [
+            "my parcel # came broken",
+            "where is package #",
+            "delivery # is late",
+            "box # was empty",
+            "please send # again",
+        ],
+    ),
+    (
+        "bugs",
+        [
+            "error # when I save",
+            "the app crashed with #",
+            "page # does not load",
+            "button # does nothing",
+            "screen # stays blank",
+        ],
+    ),
+    (
+        "sales",
+        [
+            "please quote # seats",
+            "can I buy # more",
+            "discount for # units",
+            "upgrade plan # today",
+            "renew contract #",
+        ],
+    ),
 ];
 
 pub(super) fn generate(rng: &mut Rng) -> (String, String) {

@@ -3,7 +3,12 @@
 use super::words::{is_word, pick, word};
 use windtunnel_base::rng::Rng;
 
-const TYPES: [(&str, &str); 4] = [("int", "0"), ("text", "\"\""), ("list", "[]"), ("bool", "False")];
+const TYPES: [(&str, &str); 4] = [
+    ("int", "0"),
+    ("text", "\"\""),
+    ("list", "[]"),
+    ("bool", "False"),
+];
 
 pub(super) fn generate(rng: &mut Rng) -> (String, String) {
     let kinds = TYPES.map(|t| t.0);
@@ -16,7 +21,10 @@ pub(super) fn generate(rng: &mut Rng) -> (String, String) {
         .collect();
     let (kind, zero) = TYPES[rng.below(TYPES.len() as u64) as usize];
     let body = format!("fn {function}({}) -> {kind}", signature.join(", "));
-    (body, format!("def {function}({}):|  return {zero}", names.join(", ")))
+    (
+        body,
+        format!("def {function}({}):|  return {zero}", names.join(", ")),
+    )
 }
 
 pub(super) fn solve(body: &str) -> Option<String> {
@@ -24,8 +32,15 @@ pub(super) fn solve(body: &str) -> Option<String> {
     let (function, list) = head.strip_suffix(')')?.split_once('(')?;
     let names: Option<Vec<&str>> = list
         .split(", ")
-        .map(|p| p.split_once(": ").map(|(name, _)| name).filter(|n| is_word(n)))
+        .map(|p| {
+            p.split_once(": ")
+                .map(|(name, _)| name)
+                .filter(|n| is_word(n))
+        })
         .collect();
     let (_, zero) = TYPES.iter().find(|t| t.0 == kind)?;
-    Some(format!("def {function}({}):|  return {zero}", names?.join(", ")))
+    Some(format!(
+        "def {function}({}):|  return {zero}",
+        names?.join(", ")
+    ))
 }

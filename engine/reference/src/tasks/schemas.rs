@@ -3,7 +3,9 @@
 use super::words::{is_number, is_word, number, pick, word};
 use windtunnel_base::rng::Rng;
 
-const KEYS: [&str; 8] = ["sku", "owner", "size", "color", "state", "count", "zone", "tag"];
+const KEYS: [&str; 8] = [
+    "sku", "owner", "size", "color", "state", "count", "zone", "tag",
+];
 
 pub(super) fn generate(rng: &mut Rng) -> (String, String) {
     let fields = 2 + rng.below(2);

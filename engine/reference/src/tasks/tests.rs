@@ -12,7 +12,10 @@ fn verifiers_accept_what_generators_call_right_and_nothing_near_it() {
             let mut bytes = task.answer.clone().into_bytes();
             bytes[at] = if bytes[at] == b'x' { b'y' } else { b'x' };
             let changed = String::from_utf8(bytes).unwrap_or_default();
-            assert!(verify(&task.prompt, &changed).is_err(), "{task:?}: {changed}");
+            assert!(
+                verify(&task.prompt, &changed).is_err(),
+                "{task:?}: {changed}"
+            );
             assert!(verify(&task.prompt, &task.answer[..task.answer.len() - 1]).is_err());
             assert!(verify(&task.prompt, &(task.answer.clone() + " ")).is_err());
         }
@@ -21,8 +24,20 @@ fn verifiers_accept_what_generators_call_right_and_nothing_near_it() {
 
 #[test]
 fn what_is_no_task_is_said_to_be_none() {
-    for prompt in ["", "\n", "M \n", "X hello\n", "M a by b c, 12", "S a\n", "T weather in x for y days\n"] {
-        assert_eq!(verify(prompt, ""), Err(Wrong::NoTask(prompt.to_owned())), "{prompt:?}");
+    for prompt in [
+        "",
+        "\n",
+        "M \n",
+        "X hello\n",
+        "M a by b c, 12",
+        "S a\n",
+        "T weather in x for y days\n",
+    ] {
+        assert_eq!(
+            verify(prompt, ""),
+            Err(Wrong::NoTask(prompt.to_owned())),
+            "{prompt:?}"
+        );
     }
 }
 
@@ -32,7 +47,11 @@ fn names_are_too_many_to_learn_by_heart() {
     let mut prompts: Vec<String> = (0..20_000).map(|_| generate(&mut rng).prompt).collect();
     prompts.sort_unstable();
     prompts.dedup();
-    assert!(prompts.len() > 19_500, "{} of 20000 prompts differ", prompts.len());
+    assert!(
+        prompts.len() > 19_500,
+        "{} of 20000 prompts differ",
+        prompts.len()
+    );
 }
 
 #[test]

@@ -50,7 +50,11 @@ pub fn of_tasks(drawn: &[Task], device: &Device) -> Result<Batch> {
             let last = tokens.len() - 1;
             inputs.push(tokens[i.min(last)]);
             targets.push(tokens[(i + 1).min(last)]);
-            counts.push(if i + 1 >= *prompt && i < last { 1_f32 } else { 0.0 });
+            counts.push(if i + 1 >= *prompt && i < last {
+                1_f32
+            } else {
+                0.0
+            });
         }
     }
     let answer_tokens = counts.iter().filter(|c| **c > 0.0).count();

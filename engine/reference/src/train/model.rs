@@ -39,7 +39,8 @@ fn linear(x: &Tensor, w: &Tensor) -> Result<Tensor> {
 
 fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)
+    x.broadcast_div(&(mean + eps)?.sqrt()?)?
+        .broadcast_mul(weight)
 }
 
 impl Decoder {
@@ -49,13 +50,27 @@ impl Decoder {
     /// If a weight is absent or has another shape.
     pub fn new(config: &ModelConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let h = config.hidden_size;
-        let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-        let normal = |std: f64| Init::Randn { mean: 0.0, stdev: std };
+        let (q, kv) = (
+            config.num_attention_heads * config.head_dim,
+            config.num_key_value_heads * config.head_dim,
+        );
+        let normal = |std: f64| Init::Randn {
+            mean: 0.0,
+            stdev: std,
+        };
         let matrix = |vb: &VarBuilder<'_>, rows: usize, columns: usize, scale: f64| {
-            vb.get_with_hints((rows, columns), "weight", normal(scale / (columns as f64).sqrt()))
+            vb.get_with_hints(
+                (rows, columns),
+                "weight",
+                normal(scale / (columns as f64).sqrt()),
+            )
         };
         let model = vb.pp("model");
-        let embedding = model.pp("embed_tokens").get_with_hints((config.vocab_size, h), "weight", normal(0.02))?;
+        let embedding = model.pp("embed_tokens").get_with_hints(
+            (config.vocab_size, h),
+            "weight",
+            normal(0.02),
+        )?;
         let out_scale = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for i in 0..config.num_hidden_layers {
@@ -74,14 +89,24 @@ impl Decoder {
                 down: matrix(&mlp.pp("down_proj"), h, config.intermediate_size, out_scale)?,
             });
         }
-        let norm = model.pp("norm").get_with_hints(h, "weight", Init::Const(1.0))?;
+        let norm = model
+            .pp("norm")
+            .get_with_hints(h, "weight", Init::Const(1.0))?;
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            vb.pp("lm_head").get_with_hints((config.vocab_size, h), "weight", normal(0.02))?
+            vb.pp("lm_head")
+                .get_with_hints((config.vocab_size, h), "weight", normal(0.02))?
         };
         let rope = rope_table(config, vb.device())?;
-        Ok(Self { config: config.clone(), embedding, layers, norm, head, rope })
+        Ok(Self {
+            config: config.clone(),
+            embedding,
+            layers,
+            norm,
+            head,
+            rope,
+        })
     }
 
     /// Logits `[batch, len, vocab]` of tokens `[batch, len]`; position `i` sees tokens `0..=i`.
@@ -91,14 +116,18 @@ impl Decoder {
     pub fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch, len) = tokens.dims2()?;
         let h = self.config.hidden_size;
-        let mut x = self.embedding.index_select(&tokens.flatten_all()?, 0)?.reshape((batch, len, h))?;
+        let mut x = self
+            .embedding
+            .index_select(&tokens.flatten_all()?, 0)?
+            .reshape((batch, len, h))?;
         let mask = causal_mask(len, tokens.device())?;
         let eps = self.config.rms_norm_eps;
         for layer in &self.layers {
             let attended = self.attention(layer, &rms_norm(&x, &layer.input_norm, eps)?, &mask)?;
             x = (x + attended)?;
             let y = rms_norm(&x, &layer.post_norm, eps)?;
-            let gated = (candle_nn::ops::silu(&linear(&y, &layer.gate)?)? * linear(&y, &layer.up)?)?;
+            let gated =
+                (candle_nn::ops::silu(&linear(&y, &layer.gate)?)? * linear(&y, &layer.up)?)?;
             x = (x + linear(&gated, &layer.down)?)?;
         }
         linear(&rms_norm(&x, &self.norm, eps)?, &self.head)
@@ -106,25 +135,40 @@ impl Decoder {
 
     fn attention(&self, layer: &Layer, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
         let (batch, len, _) = x.dims3()?;
-        let (heads, kv_heads, dim) =
-            (self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim);
+        let (heads, kv_heads, dim) = (
+            self.config.num_attention_heads,
+            self.config.num_key_value_heads,
+            self.config.head_dim,
+        );
         let split = |w: &Tensor, heads: usize| {
-            linear(x, w)?.reshape((batch, len, heads, dim))?.transpose(1, 2)?.contiguous()
+            linear(x, w)?
+                .reshape((batch, len, heads, dim))?
+                .transpose(1, 2)?
+                .contiguous()
         };
         let q = self.rotate(&split(&layer.q, heads)?)?;
         let k = repeat(&self.rotate(&split(&layer.k, kv_heads)?)?, heads / kv_heads)?;
         let v = repeat(&split(&layer.v, kv_heads)?, heads / kv_heads)?;
         let scores = (q.matmul(&k.t()?)? / (dim as f64).sqrt())?.broadcast_add(mask)?;
         let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
-        let out = weights.matmul(&v)?.transpose(1, 2)?.reshape((batch, len, heads * dim))?;
+        let out = weights
+            .matmul(&v)?
+            .transpose(1, 2)?
+            .reshape((batch, len, heads * dim))?;
         linear(&out, &layer.o)
     }
 
     /// Rotates `[batch, heads, len, dim]` by position: the first half of a head with the second.
     fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let (_, _, len, dim) = x.dims4()?;
-        let (cos, sin) = (self.rope.0.narrow(0, 0, len)?, self.rope.1.narrow(0, 0, len)?);
-        let (a, b) = (x.narrow(D::Minus1, 0, dim / 2)?, x.narrow(D::Minus1, dim / 2, dim / 2)?);
+        let (cos, sin) = (
+            self.rope.0.narrow(0, 0, len)?,
+            self.rope.1.narrow(0, 0, len)?,
+        );
+        let (a, b) = (
+            x.narrow(D::Minus1, 0, dim / 2)?,
+            x.narrow(D::Minus1, dim / 2, dim / 2)?,
+        );
         let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
         let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
         Tensor::cat(&[first, second], D::Minus1)
@@ -134,7 +178,9 @@ impl Decoder {
 /// Each key-value head once for every query head it serves.
 fn repeat(x: &Tensor, times: usize) -> Result<Tensor> {
     let (batch, heads, len, dim) = x.dims4()?;
-    x.unsqueeze(2)?.expand((batch, heads, times, len, dim))?.reshape((batch, heads * times, len, dim))
+    x.unsqueeze(2)?
+        .expand((batch, heads, times, len, dim))?
+        .reshape((batch, heads * times, len, dim))
 }
 
 fn rope_table(config: &ModelConfig, device: &Device) -> Result<(Tensor, Tensor)> {

@@ -41,7 +41,9 @@ pub fn loss(model: &Decoder, batch: &Batch) -> Result<Tensor> {
     let logits = model.forward(&batch.inputs)?;
     let (b, l, v) = logits.dims3()?;
     let log_probs = candle_nn::ops::log_softmax(&logits.reshape((b * l, v))?, D::Minus1)?;
-    let picked = log_probs.gather(&batch.targets.unsqueeze(1)?, 1)?.squeeze(1)?;
+    let picked = log_probs
+        .gather(&batch.targets.unsqueeze(1)?, 1)?
+        .squeeze(1)?;
     (picked * &batch.counts)?.sum_all()?.neg()? / batch.answer_tokens as f64
 }
 
@@ -49,13 +51,22 @@ pub fn loss(model: &Decoder, batch: &Batch) -> Result<Tensor> {
 ///
 /// # Errors
 /// If the device fails.
-pub fn train(config: &ModelConfig, settings: &Settings, report: &mut dyn FnMut(usize, f32, &Decoder)) -> Result<VarMap> {
+pub fn train(
+    config: &ModelConfig,
+    settings: &Settings,
+    report: &mut dyn FnMut(usize, f32, &Decoder),
+) -> Result<VarMap> {
     let device = Device::Cpu;
     let vars = VarMap::new();
     let vb = VarBuilder::from_varmap(&vars, DType::F32, &device);
     let model = Decoder::new(config, &vb)?;
     let mut rng = Streams::new(settings.seed).stream("training tasks", 0);
-    let params = ParamsAdamW { lr: settings.rate, weight_decay: 0.01, beta2: 0.99, ..ParamsAdamW::default() };
+    let params = ParamsAdamW {
+        lr: settings.rate,
+        weight_decay: 0.01,
+        beta2: 0.99,
+        ..ParamsAdamW::default()
+    };
     let mut optimizer = AdamW::new(vars.all_vars(), params)?;
     for step in 0..settings.steps {
         let warm = (step + 1) as f64 / settings.warm_up as f64;
@@ -84,7 +95,9 @@ pub fn answers(model: &Decoder, tasks: &[Task], longest: usize) -> Result<Vec<St
         .collect();
     let prompts: Vec<usize> = texts.iter().map(Vec::len).collect();
     for _ in 0..longest {
-        let open: Vec<usize> = (0..texts.len()).filter(|&i| texts[i].last() != Some(&EOS)).collect();
+        let open: Vec<usize> = (0..texts.len())
+            .filter(|&i| texts[i].last() != Some(&EOS))
+            .collect();
         if open.is_empty() {
             break;
         }
@@ -99,7 +112,11 @@ pub fn answers(model: &Decoder, tasks: &[Task], longest: usize) -> Result<Vec<St
             texts[i].push(last.argmax(D::Minus1)?.to_scalar::<u32>()?);
         }
     }
-    Ok(texts.iter().zip(prompts).map(|(t, p)| decode(&t[p..])).collect())
+    Ok(texts
+        .iter()
+        .zip(prompts)
+        .map(|(t, p)| decode(&t[p..]))
+        .collect())
 }
 
 /// Tries a model on tasks it was not trained on.
@@ -112,7 +129,11 @@ pub fn score(model: &Decoder, per_class: usize, seed: u64) -> Result<Score> {
         let mut rng: Rng = Streams::new(seed).stream("held-out tasks", i as u64);
         let drawn: Vec<Task> = (0..per_class).map(|_| class.generate(&mut rng)).collect();
         let answers = answers(model, &drawn, 96)?;
-        let right = drawn.iter().zip(&answers).filter(|(t, a)| tasks::verify(&t.prompt, a).is_ok()).count();
+        let right = drawn
+            .iter()
+            .zip(&answers)
+            .filter(|(t, a)| tasks::verify(&t.prompt, a).is_ok())
+            .count();
         exact.push((class.name(), right as f64 / per_class as f64));
     }
     let mean = exact.iter().map(|e| e.1).sum::<f64>() / exact.len() as f64;

@@ -1,0 +1,101 @@
+//! Devices that compute steps. One trait: what a step is does not depend on where it runs.
+
+/// On the CPU, through candle.
+pub mod cpu;
+
+use crate::config::ModelConfig;
+use crate::error::ReferenceError;
+use crate::kv::format::KvFormat;
+
+/// New tokens of one sequence in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// The tokens.
+    pub tokens: &'a [u32],
+    /// Position of the first of them: so many are in the pages already.
+    pub start: usize,
+    /// Pages of the sequence, in order, with room for the new tokens too.
+    pub pages: &'a [u32],
+    /// How the next token is drawn; none if the last of these is not to be answered.
+    pub sample: Option<Sampling>,
+    /// Layers to run; the rest is left out (early exit). None runs all.
+    pub layers: Option<usize>,
+}
+
+/// How a token is drawn.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Sampling {
+    /// Zero takes the most likely token.
+    pub temperature: f32,
+    /// Only the most likely tokens that together have this probability; 1 takes all.
+    pub top_p: f32,
+    /// Seed of the sequence; the position is mixed in, so that batching changes nothing.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The most likely token.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_p: 1.0,
+        seed: 0,
+    };
+}
+
+/// A token and how sure the model was.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Sampled {
+    /// The token.
+    pub token: u32,
+    /// Entropy of the distribution, in nats.
+    pub entropy: f32,
+    /// Probability of the most likely token less that of the next.
+    pub margin: f32,
+    /// Natural logarithm of the probability of the token drawn.
+    pub log_probability: f32,
+}
+
+/// A device with a model in its memory.
+pub trait Backend {
+    /// What it is, for people.
+    fn device(&self) -> String;
+
+    /// The model's sizes.
+    fn config(&self) -> &ModelConfig;
+
+    /// Takes a page; none if all are in use.
+    fn take_page(&mut self) -> Option<u32>;
+
+    /// Gives a page back.
+    fn give_back_page(&mut self, page: u32);
+
+    /// Tokens of a page.
+    fn page_tokens(&self) -> usize;
+
+    /// Stores a full page again in another format.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn convert_page(&mut self, page: u32, format: KvFormat) -> Result<(), ReferenceError>;
+
+    /// Bytes of keys and values in use.
+    fn kv_bytes(&self) -> usize;
+
+    /// Computes a step: keys and values of all new tokens go to the pages, and `sampled` gets one
+    /// entry per span (the default where none was asked for).
+    ///
+    /// # Errors
+    /// If the device fails, or logits are not numbers.
+    fn step(
+        &mut self,
+        spans: &[Span<'_>],
+        sampled: &mut Vec<Sampled>,
+    ) -> Result<(), ReferenceError>;
+
+    /// Logits of the last token of every span of the latest step that asked for a sample, in
+    /// order, `[spans, vocab]`. For checks: copies them from the device.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn logits(&mut self) -> Result<Vec<f32>, ReferenceError>;
+}
