@@ -1,0 +1,70 @@
+// Shared by all kernels. Sizes of the model come as macros when the kernels are compiled:
+// HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, LAYERS, VOCAB, PAGE (tokens of a page).
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef unsigned char u8;
+
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+#define GROUP (HEADS / KV_HEADS)
+#define QKV_WIDTH ((HEADS + 2 * KV_HEADS) * HEAD_DIM)
+
+// Formats of a page; the numbers are those of `KvFormat` on the host.
+#define FORMAT_F16 1
+#define FORMAT_FP8 2
+#define FORMAT_INT8 3
+
+// Where a page lies. Data: layer, side (0 keys, 1 values), head, token, number. Scales: layer,
+// side, head; unused by 16-bit pages.
+struct PageDesc {
+    u8 *data;
+    float *scales;
+    u32 format;
+    u32 unused;
+};
+
+// New tokens of one sequence in a step.
+struct Span {
+    u32 row;    // first row in the step
+    u32 tokens; // rows
+    u32 start;  // position of the first
+    u32 pages;  // where its page numbers begin in the step's list
+};
+
+__device__ __forceinline__ u64 stripe(u32 layer, u32 side, u32 head) {
+    return (u64)((layer * 2 + side) * KV_HEADS + head);
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int offset = 16; offset > 0; offset >>= 1) x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+    for (int offset = 16; offset > 0; offset >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    return x;
+}
+
+// Sum over a block of at most 1024 threads; every thread gets it. `shared` has 32 floats.
+__device__ __forceinline__ float block_sum(float x, float *shared) {
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = (blockDim.x + 31) >> 5;
+    x = warp_sum(x);
+    __syncthreads();
+    if (lane == 0) shared[warp] = x;
+    __syncthreads();
+    return warp_sum(lane < warps ? shared[lane] : 0.f);
+}
+
+__device__ __forceinline__ float block_max(float x, float *shared) {
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = (blockDim.x + 31) >> 5;
+    x = warp_max(x);
+    __syncthreads();
+    if (lane == 0) shared[warp] = x;
+    __syncthreads();
+    return warp_max(lane < warps ? shared[lane] : -INFINITY);
+}
