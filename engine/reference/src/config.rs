@@ -38,7 +38,7 @@ impl ModelConfig {
             num_hidden_layers: 4,
             num_attention_heads: 6,
             num_key_value_heads: 2,
-            head_dim: 32,
+            head_dim: 64,
             vocab_size: crate::tokenizer::VOCAB as usize,
             max_position_embeddings: 512,
             rope_theta: 10_000.0,
