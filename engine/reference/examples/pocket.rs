@@ -31,10 +31,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "{step} {loss:.4} {:.0}s",
             begin.elapsed().as_secs_f64()
         );
-        if step % 200 == 0 && step > 0 {
-            if let Ok(s) = score(model, 32, 99) {
-                let _ = writeln!(out, "  {:.3} {:?}", s.mean, s.exact);
-            }
+        if step % 200 == 0
+            && step > 0
+            && let Ok(s) = score(model, 32, 99)
+        {
+            let _ = writeln!(out, "  {:.3} {:?}", s.mean, s.exact);
         }
     })?;
     vars.save("/tmp/pocket.safetensors")?;
