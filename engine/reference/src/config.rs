@@ -39,7 +39,7 @@ impl ModelConfig {
             num_attention_heads: 6,
             num_key_value_heads: 2,
             head_dim: 64,
-            vocab_size: crate::tokenizer::VOCAB as usize,
+            vocab_size: windtunnel_tasks::tokenizer::VOCAB as usize,
             max_position_embeddings: 512,
             rope_theta: 10_000.0,
             rms_norm_eps: 1e-5,

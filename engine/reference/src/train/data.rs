@@ -1,9 +1,9 @@
 //! Batches of tasks, padded to the longest.
 
-use crate::tasks::{self, Task};
-use crate::tokenizer::{BOS, EOS, encode};
 use candle_core::{Device, Result, Tensor};
 use windtunnel_base::rng::Rng;
+use windtunnel_tasks::tokenizer::{BOS, EOS, encode};
+use windtunnel_tasks::{self as tasks, Task};
 
 /// Tokens in, tokens out, and which of the latter count.
 #[derive(Debug)]

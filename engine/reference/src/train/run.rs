@@ -3,11 +3,11 @@
 use super::data::{self, Batch};
 use super::model::Decoder;
 use crate::config::ModelConfig;
-use crate::tasks::{self, CLASSES, Task};
-use crate::tokenizer::{BOS, EOS, decode, encode};
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, VarBuilder, VarMap};
 use windtunnel_base::rng::{Rng, Streams};
+use windtunnel_tasks::tokenizer::{BOS, EOS, decode, encode};
+use windtunnel_tasks::{self as tasks, CLASSES, Task};
 
 /// How a model is trained.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -22,11 +22,24 @@ mod tools;
 /// Words and names.
 mod words;
 
-use windtunnel_base::rng::Rng;
+/// The byte-level tokenizer they are read with.
+pub mod tokenizer;
+
+use windtunnel_base::rng::{Rng, Streams, mix64};
 
 /// A class of tasks.
 #[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum TaskClass {
@@ -114,6 +127,11 @@ impl TaskClass {
         CLASSES.into_iter().find(|c| c.tag() == tag)
     }
 
+    /// The task of this class that a number stands for: the same one whenever it is asked.
+    pub fn of_key(self, key: u64) -> Task {
+        self.generate(&mut Streams::new(key).stream("task", self as u64))
+    }
+
     /// Draws a task.
     pub fn generate(self, rng: &mut Rng) -> Task {
         let (body, answer) = match self {
@@ -130,6 +148,28 @@ impl TaskClass {
             prompt: format!("{} {body}\n", self.tag()),
             answer,
         }
+    }
+}
+
+impl Task {
+    /// Tokens of the prompt as a model reads it, the one before every text included.
+    pub const fn prompt_tokens(&self) -> usize {
+        1 + self.prompt.len()
+    }
+
+    /// Tokens of the right answer, the one after every answer included.
+    pub const fn answer_tokens(&self) -> usize {
+        self.answer.len() + 1
+    }
+
+    /// Whether the task is kept from training. One task in eight is, by a hash of its prompt, so
+    /// that what a model is tried on was never shown to it, wherever either was drawn.
+    pub fn held_out(&self) -> bool {
+        let hash = self
+            .prompt
+            .bytes()
+            .fold(0_u64, |hash, byte| mix64(hash ^ u64::from(byte)));
+        hash.is_multiple_of(8)
     }
 }
 

@@ -14,7 +14,9 @@ pub(super) fn generate(rng: &mut Rng) -> (String, String) {
     let kinds = TYPES.map(|t| t.0);
     let function = word(rng, 3);
     let count = 1 + rng.below(2);
-    let names: Vec<String> = (0..count).map(|_| word(rng, 2)).collect();
+    let mut names: Vec<String> = (0..count).map(|_| word(rng, 2)).collect();
+    // Parameters have names of their own.
+    names.dedup();
     let signature: Vec<String> = names
         .iter()
         .map(|n| format!("{n}: {}", pick(rng, &kinds)))

@@ -60,3 +60,34 @@ fn figures_are_critical_and_wording_is_not() {
     assert_eq!(severity(b'"'), Severity::High);
     assert_eq!(severity(b'a'), Severity::Low);
 }
+
+#[test]
+fn a_key_stands_for_one_task_of_each_class() {
+    for class in CLASSES {
+        assert_eq!(class.of_key(7), class.of_key(7));
+        assert_ne!(class.of_key(7), class.of_key(8));
+        assert_eq!(class.of_key(7).class, class);
+    }
+}
+
+#[test]
+fn one_task_in_eight_is_kept_from_training_in_every_class() {
+    for class in CLASSES {
+        let held = (0..8_000).filter(|&k| class.of_key(k).held_out()).count();
+        // Binomial with deviation 30, a little more where prompts repeat.
+        assert!((850..1_150).contains(&held), "{class:?}: {held} of 8000");
+    }
+}
+
+#[test]
+fn tokens_are_the_bytes_and_one_at_either_end() {
+    let task = TaskClass::Tools.of_key(3);
+    assert_eq!(
+        task.prompt_tokens(),
+        tokenizer::encode(&task.prompt).count() + 1
+    );
+    assert_eq!(
+        task.answer_tokens(),
+        tokenizer::encode(&task.answer).count() + 1
+    );
+}
