@@ -240,11 +240,7 @@ fn what_cannot_be_used_is_named_with_its_line() {
             "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n0,0,1,16,1\n0,0,1,16,2\n",
             "attention.csv:3: the same point stands in line 2",
         ),
-        (
-            "meta.yaml",
-            "a: [1\nb: 2\n",
-            "meta.yaml:1: a bracket is not closed",
-        ),
+        ("meta.yaml", "a: [1\nb: 2\n", "meta.yaml:2: it is no YAML"),
         (
             "meta.yaml",
             "tp_degrees: [2]\n",
