@@ -4,7 +4,7 @@
 //! layers left out with its state frozen: only its keys and values are computed there, so that later
 //! tokens find them.
 
-use super::{Backend, Sampled, Span};
+use super::{Backend, Sampled, Span, Work};
 use crate::config::ModelConfig;
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
@@ -26,6 +26,7 @@ pub struct Cpu {
     /// Cosine and sine by position and half dimension.
     rope: Vec<(f32, f32)>,
     logits: Vec<f32>,
+    work: Work,
 }
 
 #[derive(Debug)]
@@ -87,6 +88,7 @@ impl Cpu {
             pages: Pages::new(config, memory.pages, memory.page_tokens, memory.filling),
             rope: rope(config),
             logits: Vec::new(),
+            work: Work::default(),
         })
     }
 
@@ -250,6 +252,61 @@ impl Cpu {
                 }
             }
         }
+    }
+
+    /// Counts a product of `rows` rows by a matrix.
+    fn count_product(&mut self, rows: usize, inputs: usize, outputs: usize) {
+        self.work.launches += 1;
+        self.work.flops += 2 * (rows * inputs * outputs) as u64;
+        self.work.weight_bytes += (inputs * outputs * size_of::<f32>()) as u64;
+    }
+
+    /// Counts a look-up of embeddings.
+    const fn count_rows(&mut self, rows: usize) {
+        self.work.launches += 1;
+        self.work.weight_bytes += (rows * self.config.hidden_size * size_of::<f32>()) as u64;
+    }
+
+    /// Counts what a layer does to rows of which the first `active` go on.
+    fn count_layer(&mut self, rows: usize, active: usize, groups: &[Group], spans: &[Span<'_>]) {
+        let c = &self.config;
+        let (heads, dim, hidden, inner) = (
+            c.num_attention_heads,
+            c.head_dim,
+            c.hidden_size,
+            c.intermediate_size,
+        );
+        let kv = 2 * c.num_key_value_heads * dim;
+        self.work.launches += 1; // norm
+        if active > 0 {
+            self.count_product(active, hidden, heads * dim + kv);
+            self.work.launches += 1; // rotation and append
+        }
+        if active < rows {
+            self.count_product(rows - active, hidden, kv);
+            self.work.launches += 1;
+        }
+        let (filling, size) = (self.pages.filling(), self.pages.page_tokens());
+        self.work.kv_written_bytes += (rows * kv * filling.bytes()) as u64;
+        if active == 0 {
+            return;
+        }
+        self.work.launches += 1; // attention
+        for group in groups {
+            let last = group.start + group.count;
+            let seen: usize = (group.start + 1..=last).sum();
+            self.work.flops += 4 * (seen * heads * dim) as u64;
+            for (i, &page) in spans[group.span].pages.iter().enumerate() {
+                let tokens = last.saturating_sub(i * size).min(size);
+                self.work.kv_read_bytes += self.pages.read_bytes(page, tokens);
+            }
+        }
+        self.count_product(active, heads * dim, hidden);
+        self.work.launches += 2; // sum and norm
+        self.count_product(active, hidden, 2 * inner);
+        self.work.launches += 1; // gate
+        self.count_product(active, inner, hidden);
+        self.work.launches += 1; // sum
     }
 
     /// One layer over the states of all rows; those from `groups` are changed.
@@ -424,12 +481,16 @@ impl Backend for Cpu {
         }
         let ids = Tensor::from_vec(tokens, rows.len(), &Device::Cpu)?;
         let mut x = self.embedding.index_select(&ids, 0)?;
+        let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        self.count_rows(rows.len());
         for i in 0..all {
             let active = groups
                 .iter()
                 .take_while(|g| spans[g.span].layers.unwrap_or(all) > i)
                 .count();
             x = self.layer(i, x, &rows, &groups[..active], spans)?;
+            let going: usize = groups[..active].iter().map(|g| g.count).sum();
+            self.count_layer(rows.len(), going, &groups[..active], spans);
         }
         // In the order of the spans, so that logits are too.
         groups.sort_by_key(|g| g.span);
@@ -449,6 +510,8 @@ impl Backend for Cpu {
         let logits = states.matmul(&self.head.t()?)?;
         debug_assert_eq!(logits.dim(D::Minus1)?, self.config.vocab_size);
         self.logits = flat(&logits)?;
+        self.work.launches += 3; // gather, norm and sampling
+        self.count_product(asked.len(), hidden, vocab);
         for (group, logits) in asked
             .iter()
             .zip(self.logits.chunks_exact(self.config.vocab_size))
@@ -468,6 +531,21 @@ impl Backend for Cpu {
 
     fn logits(&mut self) -> Result<Vec<f32>, ReferenceError> {
         Ok(self.logits.clone())
+    }
+
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ReferenceError> {
+        if tokens.is_empty() {
+            return Ok(vec![0.0; self.config.hidden_size]);
+        }
+        let ids = Tensor::from_vec(tokens.to_vec(), tokens.len(), &Device::Cpu)?;
+        let mean = self.embedding.index_select(&ids, 0)?.mean(0)?;
+        self.count_rows(tokens.len());
+        self.work.launches += 1;
+        flat(&mean)
+    }
+
+    fn work(&self) -> Work {
+        self.work
     }
 }
 

@@ -6,6 +6,8 @@ pub mod cpu;
 use crate::config::ModelConfig;
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
+use serde::{Deserialize, Serialize};
+use std::ops::AddAssign;
 
 /// New tokens of one sequence in a step.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +57,51 @@ pub struct Sampled {
     pub log_probability: f32,
 }
 
+/// What a device has done since it was made. Counted, not measured: the same steps give the same
+/// figures on every machine, so that what a layer saves can be tested exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// Kernels launched: on the CPU one per matrix product or loop over all rows; a replayed graph
+    /// of launches counts as one.
+    pub launches: u64,
+    /// Floating-point operations of matrix products and attention, two per multiply and add.
+    pub flops: u64,
+    /// Bytes of weights read: a matrix once per product that uses it.
+    pub weight_bytes: u64,
+    /// Bytes of keys and values read by attention, scales included.
+    pub kv_read_bytes: u64,
+    /// Bytes of keys and values of new tokens written.
+    pub kv_written_bytes: u64,
+}
+
+impl Work {
+    /// What was done since `earlier`.
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            launches: self.launches - earlier.launches,
+            flops: self.flops - earlier.flops,
+            weight_bytes: self.weight_bytes - earlier.weight_bytes,
+            kv_read_bytes: self.kv_read_bytes - earlier.kv_read_bytes,
+            kv_written_bytes: self.kv_written_bytes - earlier.kv_written_bytes,
+        }
+    }
+
+    /// Bytes moved in all.
+    pub const fn bytes(self) -> u64 {
+        self.weight_bytes + self.kv_read_bytes + self.kv_written_bytes
+    }
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, more: Self) {
+        self.launches += more.launches;
+        self.flops += more.flops;
+        self.weight_bytes += more.weight_bytes;
+        self.kv_read_bytes += more.kv_read_bytes;
+        self.kv_written_bytes += more.kv_written_bytes;
+    }
+}
+
 /// A device with a model in its memory.
 pub trait Backend {
     /// What it is, for people.
@@ -84,6 +131,11 @@ pub trait Backend {
     /// Computes a step: keys and values of all new tokens go to the pages, and `sampled` gets one
     /// entry per span (the default where none was asked for).
     ///
+    /// Spans of one step may continue each other over the same pages (`start` of one is where the
+    /// other ends): in every layer the keys and values of all spans are written before any of
+    /// them attends. Drafts are verified so, one span of one token per draft, and each position
+    /// gets logits of its own.
+    ///
     /// # Errors
     /// If the device fails, or logits are not numbers.
     fn step(
@@ -98,4 +150,14 @@ pub trait Backend {
     /// # Errors
     /// If the device fails.
     fn logits(&mut self) -> Result<Vec<f32>, ReferenceError>;
+
+    /// The mean of the embeddings of `tokens`, `[hidden]`; zeros for none. What a change of state
+    /// is measured by (layer L0).
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ReferenceError>;
+
+    /// What was done by `step` and `embed` so far.
+    fn work(&self) -> Work;
 }

@@ -57,6 +57,22 @@ impl Pages {
         self.page_tokens
     }
 
+    /// The format of pages that are not full.
+    pub const fn filling(&self) -> KvFormat {
+        self.filling
+    }
+
+    /// Bytes that attention of one layer reads of a page's first `tokens` tokens: keys and values
+    /// of all heads, and their scales.
+    pub fn read_bytes(&self, page: u32, tokens: usize) -> u64 {
+        let Some(format) = self.format(page) else {
+            return 0;
+        };
+        let stripes = if tokens == 0 { 0 } else { 2 * self.heads };
+        let scale = if format.scaled() { size_of::<f32>() } else { 0 };
+        (stripes * (tokens * self.dim * format.bytes() + scale)) as u64
+    }
+
     /// Pages that nobody has.
     pub const fn free(&self) -> usize {
         self.free.len()

@@ -243,3 +243,104 @@ fn logits_that_are_no_numbers_are_an_error() {
     let error = cpu.step(&[span], &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("position 1"), "{error}");
 }
+
+#[test]
+fn drafts_are_verified_by_spans_that_continue_each_other() {
+    let config = config();
+    let weights = Weights::random(&config, 8).unwrap();
+    let mut cpu = Cpu::new(&config, &weights, &memory(KvFormat::F32)).unwrap();
+    let tokens = text(23, 9);
+    let want = independent(&weights, &config, &tokens);
+    let own = pages(&mut cpu, 23);
+    let span = |from: usize, to: usize| Span {
+        tokens: &tokens[from..to],
+        start: from,
+        pages: &own,
+        sample: Some(Sampling::GREEDY),
+        layers: None,
+    };
+    let spans: Vec<Span<'_>> = std::iter::once(span(0, 18))
+        .chain((18..23).map(|i| span(i, i + 1)))
+        .collect();
+    cpu.step(&spans, &mut Vec::new()).unwrap();
+    let logits = cpu.logits().unwrap();
+    for (i, logits) in logits.chunks_exact(258).enumerate() {
+        assert!(worst(logits, &want[17 + i]) < 1e-4, "position {}", 17 + i);
+    }
+}
+
+#[test]
+fn work_is_counted_exactly() {
+    let config = config();
+    let (h, f, v) = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.vocab_size,
+    );
+    let (q, kv) = (4 * 64, 2 * 2 * 64);
+    let weights = Weights::random(&config, 8).unwrap();
+    let mut cpu = Cpu::new(&config, &weights, &memory(KvFormat::F16)).unwrap();
+    let tokens = text(20, 9);
+    let own = pages(&mut cpu, 20);
+    let span = Span {
+        tokens: &tokens,
+        start: 0,
+        pages: &own,
+        sample: Some(Sampling::GREEDY),
+        layers: None,
+    };
+    cpu.step(&[span], &mut Vec::new()).unwrap();
+    let whole = cpu.work();
+    let matrices = h * (q + kv) + q * h + 3 * h * f;
+    let attention = 4 * (20 * 21 / 2) * q;
+    assert_eq!(
+        whole.flops as usize,
+        3 * (2 * 20 * matrices + attention) + 2 * h * v
+    );
+    assert_eq!(
+        whole.weight_bytes as usize,
+        4 * (3 * matrices + h * v + 20 * h)
+    );
+    assert_eq!(whole.kv_written_bytes as usize, 3 * 20 * kv * 2);
+    assert_eq!(whole.kv_read_bytes as usize, 3 * 20 * kv * 2);
+    assert_eq!(whole.launches, 1 + 3 * 11 + 4);
+    // A token that leaves after one layer of three costs less of everything but launches, and an
+    // eight-bit page is read at half the bytes, scales besides.
+    cpu.convert_page(own[0], KvFormat::Int8).unwrap();
+    let before = cpu.work();
+    let exit = Span {
+        tokens: &tokens[..1],
+        start: 20,
+        pages: &own,
+        sample: Some(Sampling::GREEDY),
+        layers: Some(1),
+    };
+    cpu.step(&[exit], &mut Vec::new()).unwrap();
+    let short = cpu.work().since(before);
+    assert_eq!(
+        short.kv_read_bytes as usize,
+        16 * kv + 4 * 2 * config.num_key_value_heads + 5 * kv * 2
+    );
+    assert_eq!(
+        short.flops as usize,
+        2 * matrices + 4 * 21 * q + 2 * 2 * h * kv + 2 * h * v
+    );
+    assert_eq!(short.launches, 1 + 11 + 2 * 3 + 4);
+}
+
+#[test]
+fn an_embedding_is_the_mean_of_its_rows() {
+    let config = config();
+    let weights = Weights::random(&config, 8).unwrap();
+    let mut cpu = Cpu::new(&config, &weights, &memory(KvFormat::F16)).unwrap();
+    let rows: Vec<Vec<f32>> = weights
+        .get("model.embed_tokens.weight")
+        .unwrap()
+        .to_vec2()
+        .unwrap();
+    let mean = cpu.embed(&[7, 7, 250]).unwrap();
+    for (i, x) in mean.iter().enumerate() {
+        assert!((x - (2.0 * rows[7][i] + rows[250][i]) / 3.0).abs() < 1e-6);
+    }
+    assert!(cpu.embed(&[]).unwrap().iter().all(|x| *x == 0.0));
+}
