@@ -30,8 +30,8 @@ pub struct BatchShape {
     /// Most tokens in KV of any request that computes one token, generating or not; only kept
     /// for cost models that ask for it.
     pub context_max: u32,
-    /// Fewest of them; only kept for cost models that ask for it.
-    pub context_min: u32,
+    /// Sum of the squares of what each of them has in KV; only kept for cost models that ask for it.
+    pub context_squares: u128,
     /// Requests that emit a token in this step: decoding ones, and prefilling ones that finish
     /// their prompt.
     pub sampled: u32,
@@ -46,15 +46,16 @@ impl BatchShape {
     }
 
     /// The shape `steps` steps later, if nobody joins or leaves and all requests generate.
-    /// `ranged` says that shortest and longest contexts are kept.
+    /// `spread` says that the largest context and the sum of squares are kept.
     #[inline]
-    pub(crate) fn later(&self, steps: u64, ranged: bool) -> Self {
+    pub(crate) fn later(&self, steps: u64, spread: bool) -> Self {
         let mut shape = *self;
-        shape.decode_context += steps * u64::from(shape.decode_seqs);
-        if ranged {
+        if spread {
+            let members = u64::from(shape.decode_seqs);
+            shape.context_squares += growth_of_squares(steps, shape.decode_context, members);
             shape.context_max += steps as u32;
-            shape.context_min += steps as u32;
         }
+        shape.decode_context += steps * u64::from(shape.decode_seqs);
         shape
     }
 
@@ -62,4 +63,11 @@ impl BatchShape {
     pub const fn seqs(&self) -> u32 {
         self.prefill_seqs + self.decode_seqs
     }
+}
+
+/// How much the sum of squares of `members` numbers with the sum `sum` grows when each grows by `by`.
+#[inline]
+pub(crate) fn growth_of_squares(by: u64, sum: u64, members: u64) -> u128 {
+    let by = u128::from(by);
+    by * (2 * u128::from(sum) + by * u128::from(members))
 }

@@ -130,8 +130,8 @@ fn shape(step: u64, mixed: bool) -> BatchShape {
     let mut shape = BatchShape {
         decode_seqs: 48,
         decode_context: 48 * u64::from(900 + grown),
-        context_min: 100 + grown,
         context_max: 2000 + grown,
+        context_squares: 48 * u128::from(1000 + grown).pow(2),
         sampled: 48,
         ..BatchShape::default()
     };

@@ -42,7 +42,7 @@ impl ContinuousBatching {
     fn report_steps<O: StepObserver>(&mut self, observer: &mut O) {
         let mut shape = self.run.shape;
         let mut from = self.run.start;
-        let ranged = self.cost.needs_context_range();
+        let spread = self.cost.needs_spread();
         let mut last_token = self.decoding.last_token();
         let classes = match self.plan.decodes_rest {
             false => self.decoding.by_class(),
@@ -67,7 +67,7 @@ impl ContinuousBatching {
             }
             let energy = self.energy.step(&shape, at.since(from));
             observer.step(from, at, &shape, energy, step.extrapolated);
-            shape = shape.later(1, ranged);
+            shape = shape.later(1, spread);
             from = at;
             last_token = at;
         }

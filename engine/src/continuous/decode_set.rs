@@ -4,6 +4,7 @@
 //! contexts, and how many begin a new block; none of them is touched until it finishes. Steps in
 //! which the set takes part are numbered; what happens to a member is a function of that number.
 
+use crate::batch::growth_of_squares;
 use crate::continuous::sequence::{Phase, Sequences};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,14 +18,17 @@ pub(crate) struct DecodeSet {
     count: u32,
     /// Sum of tokens in KV.
     context: u64,
+    /// Sum of the squares of tokens in KV, if the cost model asks for the spread.
+    squares: u128,
     /// Members by class.
     by_class: Vec<u32>,
     /// How many members need a new block at the steps of each residue modulo the block size.
     crossings: Vec<u32>,
     /// (step count when done, place in the batch, slot); entries of those who left stay behind.
     finishing: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    /// Who has most and who has least in KV, if the cost model asks for it.
-    range: Option<Box<Range>>,
+    /// Members by context, the longest first, if the cost model asks for the spread; entries of those
+    /// who left stay behind for a while.
+    longest: Option<BinaryHeap<Member>>,
     /// When the members' last tokens came out.
     last_token: SimTime,
     /// Members for whom that was another time.
@@ -32,15 +36,16 @@ pub(crate) struct DecodeSet {
 }
 
 impl DecodeSet {
-    pub(crate) fn new(block_size: u32, with_range: bool) -> Self {
+    pub(crate) fn new(block_size: u32, with_spread: bool) -> Self {
         Self {
             steps: 0,
             count: 0,
             context: 0,
+            squares: 0,
             by_class: Vec::new(),
             crossings: vec![0; block_size as usize],
             finishing: BinaryHeap::new(),
-            range: with_range.then(Box::default),
+            longest: with_spread.then(BinaryHeap::new),
             last_token: SimTime::ZERO,
             late: Vec::new(),
         }
@@ -54,6 +59,10 @@ impl DecodeSet {
     }
     pub(crate) fn context(&self) -> u64 {
         self.context
+    }
+    /// Sum of the squares of the contexts; zero if nobody asks for the spread.
+    pub(crate) fn squares(&self) -> u128 {
+        self.squares
     }
     pub(crate) fn by_class(&self) -> &[u32] {
         &self.by_class
@@ -121,10 +130,13 @@ impl DecodeSet {
         self.finishing
             .push(Reverse((s.finish_at, s.admission, slot)));
         let member = (s.computed as i64 - self.steps as i64, s.admission, slot);
-        if let Some(range) = &mut self.range {
-            range.longest.push(member);
-            range.shortest.push(Reverse(member));
-            range.forget(self.count, seqs);
+        if let Some(longest) = &mut self.longest {
+            self.squares += square(s.computed);
+            longest.push(member);
+            // What stayed behind is dropped once it is more than the members.
+            if longest.len() > 2 * self.count as usize + 16 {
+                longest.retain(|m| is_at(*m, seqs));
+            }
         }
         let s = &seqs[slot];
         if s.last_token != self.last_token {
@@ -149,6 +161,9 @@ impl DecodeSet {
         }
         self.count -= 1;
         self.context -= u64::from(computed);
+        if self.longest.is_some() {
+            self.squares -= square(computed);
+        }
         self.crossings[crossing] -= 1;
         self.by_class[s.class.index()] -= 1;
     }
@@ -196,23 +211,15 @@ impl DecodeSet {
         })
     }
 
-    /// Fewest and most tokens in KV of any member; none if there is no member or nobody asks.
-    pub(crate) fn range(&mut self, seqs: &Sequences) -> Option<(u32, u32)> {
-        let range = self.range.as_mut()?;
-        let now = |offset: i64| (offset + self.steps as i64) as u32;
-        let longest = loop {
-            let &member = range.longest.peek()?;
-            if is_at(member, seqs) {
-                break member.0;
-            }
-            range.longest.pop();
-        };
+    /// Most tokens in KV of any member; none if there is no member or nobody asks.
+    pub(crate) fn longest(&mut self, seqs: &Sequences) -> Option<u32> {
+        let longest = self.longest.as_mut()?;
         loop {
-            let &Reverse(member) = range.shortest.peek()?;
+            let &member = longest.peek()?;
             if is_at(member, seqs) {
-                return Some((now(member.0), now(longest)));
+                return Some((member.0 + self.steps as i64) as u32);
             }
-            range.shortest.pop();
+            longest.pop();
         }
     }
 
@@ -220,6 +227,9 @@ impl DecodeSet {
     pub(crate) fn advance(&mut self, steps: u64, end: SimTime) {
         self.steps += steps;
         self.last_token = end;
+        if self.longest.is_some() {
+            self.squares += growth_of_squares(steps, self.context, u64::from(self.count));
+        }
         self.context += steps * u64::from(self.count);
         self.late.clear();
     }
@@ -235,29 +245,12 @@ impl DecodeSet {
     }
 }
 
+fn square(context: u32) -> u128 {
+    u128::from(context) * u128::from(context)
+}
+
 /// (context minus steps, place in the batch, slot): the same all the time a request is a member.
 type Member = (i64, u64, u32);
-
-/// Members by context; entries of those who left stay behind for a while.
-#[derive(Clone, Debug, Default)]
-struct Range {
-    longest: BinaryHeap<Member>,
-    shortest: BinaryHeap<Reverse<Member>>,
-}
-
-impl Range {
-    /// Drops what stayed behind once it is more than the members. Contexts of newcomers come
-    /// ever lower, so the old would stay for good at the bottom of the heap of the shortest.
-    fn forget(&mut self, members: u32, seqs: &Sequences) {
-        let most = 2 * members as usize + 16;
-        if self.shortest.len() > most {
-            self.shortest.retain(|Reverse(m)| is_at(*m, seqs));
-        }
-        if self.longest.len() > most {
-            self.longest.retain(|m| is_at(*m, seqs));
-        }
-    }
-}
 
 /// Whether a request is (still) a member with this context.
 fn is_at((offset, admission, slot): Member, seqs: &Sequences) -> bool {

@@ -118,7 +118,7 @@ impl ContinuousBatching {
     ) -> Self {
         Self {
             waiting: WaitingRoom::new(rules.kind),
-            decoding: DecodeSet::new(memory.block_size(), cost.needs_context_range()),
+            decoding: DecodeSet::new(memory.block_size(), cost.needs_spread()),
             facts,
             rules,
             context_step: u64::from(cost.context_step()),
@@ -258,7 +258,7 @@ impl ContinuousBatching {
         let until_finish = finish.map_or(1, |f| f - self.decoding.steps());
         let steps = (self.run.limit() as u64).min(until_finish);
         let mut shape = self.run.shape;
-        let ranged = self.cost.needs_context_range();
+        let spread = self.cost.needs_spread();
         // Later steps take their blocks when the run is committed. That must not be too late for
         // those who watch what the cache forgets.
         let watched = self.watched || self.memory.records_events();
@@ -276,7 +276,7 @@ impl ContinuousBatching {
                 break;
             }
             free -= blocks;
-            shape = shape.later(1, ranged);
+            shape = shape.later(1, spread);
             let cost = self.cost.step(&shape);
             end += cost.time;
             self.run.ends.push(StepEnd {
@@ -301,7 +301,6 @@ impl ContinuousBatching {
 
     fn shape(&mut self) -> BatchShape {
         let mut shape = BatchShape {
-            context_min: u32::MAX,
             swap_bytes: self.plan.swap_bytes,
             ..BatchShape::default()
         };
@@ -309,13 +308,13 @@ impl ContinuousBatching {
             shape.decode_seqs = self.decoding.count();
             shape.decode_context = self.decoding.context();
             shape.sampled = self.decoding.count();
-            if let Some(range) = self.decoding.range(&self.sequences) {
-                (shape.context_min, shape.context_max) = range;
-            }
+            shape.context_squares = self.decoding.squares();
+            shape.context_max = self.decoding.longest(&self.sequences).unwrap_or(0);
         }
+        let mut squares = 0;
         let mut one_token = |context: u32| {
-            shape.context_min = shape.context_min.min(context);
             shape.context_max = shape.context_max.max(context);
+            squares += u128::from(context) * u128::from(context);
         };
         for &slot in &self.leaving {
             let s = &self.sequences[slot];
@@ -343,8 +342,9 @@ impl ContinuousBatching {
             shape.prefill_squares += t * t;
             shape.sampled += u32::from(s.computed + tokens == s.target);
         }
-        if !self.cost.needs_context_range() || shape.context_min > shape.context_max {
-            (shape.context_min, shape.context_max) = (0, 0);
+        shape.context_squares += squares;
+        if !self.cost.needs_spread() {
+            (shape.context_max, shape.context_squares) = (0, 0);
         }
         shape
     }

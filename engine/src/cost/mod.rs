@@ -37,8 +37,8 @@ pub trait CostModel {
     /// Duration of one step over `shape`; more than zero.
     fn step(&self, shape: &BatchShape) -> StepCost;
 
-    /// Whether [`BatchShape::context_min`] and [`BatchShape::context_max`] must be kept.
-    fn needs_context_range(&self) -> bool {
+    /// Whether [`BatchShape::context_max`] and [`BatchShape::context_squares`] must be kept.
+    fn needs_spread(&self) -> bool {
         false
     }
 
@@ -105,9 +105,9 @@ impl CostModel for CostFn {
         }
     }
 
-    fn needs_context_range(&self) -> bool {
+    fn needs_spread(&self) -> bool {
         match &self.model {
-            StepModel::Operators(m) => m.needs_context_range(),
+            StepModel::Operators(m) => m.needs_spread(),
             _ => false,
         }
     }

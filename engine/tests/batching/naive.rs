@@ -424,11 +424,11 @@ impl<'a> Naive<'a> {
         let mut shape = BatchShape::default();
         let step = u64::from(self.cost.context_step());
         let scheduled = || self.running.iter().filter(|r| r.scheduled > 0);
-        if self.cost.needs_context_range() {
+        if self.cost.needs_spread() {
             // Whoever computes one token.
             let contexts = || scheduled().filter(|r| r.scheduled == 1).map(|r| r.computed);
-            shape.context_min = contexts().min().unwrap_or(0);
             shape.context_max = contexts().max().unwrap_or(0);
+            shape.context_squares = contexts().map(|c| u128::from(c).pow(2)).sum();
         }
         for r in self.running.iter().filter(|r| r.scheduled > 0) {
             let (t, c) = (u64::from(r.scheduled), u64::from(r.computed));

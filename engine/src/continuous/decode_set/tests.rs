@@ -46,7 +46,9 @@ fn check(set: &mut DecodeSet, seqs: &Sequences, list: &[Member]) {
     let context: u64 = list.iter().map(|m| u64::from(m.1)).sum();
     assert_eq!(set.context(), context);
     let contexts = || list.iter().map(|m| m.1);
-    assert_eq!(set.range(seqs), contexts().min().zip(contexts().max()));
+    assert_eq!(set.longest(seqs), contexts().max());
+    let squares: u128 = contexts().map(|c| u128::from(c).pow(2)).sum();
+    assert_eq!(set.squares(), squares);
     let finish = list.iter().map(|m| set.steps() + u64::from(m.2)).min();
     assert_eq!(set.next_finish(seqs), finish);
     let by_class: u32 = set.by_class().iter().sum();

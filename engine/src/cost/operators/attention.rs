@@ -215,6 +215,11 @@ impl AttentionGrid {
         self.line(chunk, kv_prefill, decodes).at(kv_decode)
     }
 
+    /// The largest number of decodes that was measured.
+    pub(crate) fn most_decodes(&self) -> u64 {
+        u64::from(self.axes[DECODES].values.last().copied().unwrap_or(0))
+    }
+
     /// Everything but the context of decodes.
     #[inline]
     pub(crate) fn line(&self, chunk: u64, kv_prefill: u64, decodes: u64) -> Line<'_> {

@@ -196,16 +196,22 @@ impl Curves {
             chunk,
             kv_prefill,
             decodes,
-            mean,
-            least: u64::from(shape.context_min),
+            contexts: shape.decode_context + shape.single_context,
+            squares: shape.context_squares,
             most,
         });
         if share == 0.0 {
             return (at_mean, outside);
         }
+        let measured = skew.measured_decodes(decodes, tables.attention.most_decodes());
+        let line = match measured == decodes {
+            true => line,
+            false => tables.attention.line(chunk, kv_prefill, measured),
+        };
+        let (middle, _) = line.at(mean);
         let (at_most, most_outside) = line.at(most);
         // A grid that falls with length there says nothing of unequal ones.
-        let further = (at_most - at_mean).max(0.0);
+        let further = (at_most - middle).max(0.0);
         let us = (at_mean + share * further).max(0.0);
         (us, outside || most_outside)
     }

@@ -128,7 +128,7 @@ impl Operators {
     }
 
     /// Whether shortest and longest context of a step matter.
-    pub fn needs_context_range(&self) -> bool {
+    pub fn needs_spread(&self) -> bool {
         match &*self.0 {
             Form::Curves(m) => m.corrects_skew(),
             Form::Lookups(_) => false,

@@ -23,7 +23,7 @@ pub struct Bucket {
     pub chunk: usize,
     /// Number of decodes.
     pub decodes: usize,
-    /// Where the mean length lies between the smallest (0) and the largest (1).
+    /// Share of decodes that have the largest length, where there are two.
     pub rate: usize,
     /// Largest length.
     pub longest: usize,
@@ -38,7 +38,7 @@ pub struct SkewFit {
     pub chunks: Vec<u32>,
     /// Numbers of decodes.
     pub decodes: Bins,
-    /// Places of the mean between smallest and largest.
+    /// Shares of long ones.
     pub rate: Bins,
     /// Largest lengths.
     pub longest: Bins,
@@ -56,8 +56,9 @@ pub(crate) struct Unequal {
     pub(crate) chunk: u64,
     pub(crate) kv_prefill: u64,
     pub(crate) decodes: u64,
-    pub(crate) mean: u64,
-    pub(crate) least: u64,
+    /// What they have in KV, summed, their squares summed, and the largest.
+    pub(crate) contexts: u64,
+    pub(crate) squares: u128,
     pub(crate) most: u64,
 }
 
@@ -102,30 +103,53 @@ impl SkewFit {
         (index * self.longest.0.len() + b.longest) * self.kv_prefill.0.len() + b.kv_prefill
     }
 
+    /// The number of decodes that the bucket of `decodes` was measured at: its end, but for
+    /// batches larger than any measured (`most`), which stand for themselves.
+    ///
+    /// What a long context adds is the time of those who work on it alone when all others are
+    /// done. That does not depend on how many others there were, so it is taken at the size at which
+    /// it was measured; at its own, a batch would be the faster for being smaller than that.
+    #[inline]
+    pub(crate) fn measured_decodes(&self, decodes: u64, most: u64) -> u64 {
+        let end = self.decodes.0[self.decodes.of(decodes as f64)];
+        if end >= decodes as f64 && end <= most as f64 {
+            end as u64
+        } else {
+            decodes
+        }
+    }
+
     /// The share for a batch: that of its bucket if its chunk is one of those measured, else the
-    /// mean share of all buckets, as the makers of such profiles have it. (Their batches have two
-    /// lengths each; left out one at a time, chunks are predicted better by their neighbours. Real batches
-    /// have many lengths, and whole runs of a measured engine come out nearer with the mean.)
+    /// mean share of all buckets, as the makers of such profiles have it.
     pub(crate) fn share(&self, batch: &Unequal) -> f64 {
-        let width = batch.most.saturating_sub(batch.least);
-        let rate = match width {
-            0 => 0.5,
-            _ => batch.mean.saturating_sub(batch.least) as f64 / width as f64,
-        };
-        let Some(chunk) = self
-            .chunks
-            .iter()
-            .position(|&c| u64::from(c) == batch.chunk)
-        else {
+        let chunk = |&c: &u32| u64::from(c) == batch.chunk;
+        let Some(chunk) = self.chunks.iter().position(chunk) else {
             return self.default;
         };
         let bucket = Bucket {
             chunk,
             decodes: self.decodes.of(batch.decodes as f64),
-            rate: self.rate.of(rate),
+            rate: self.rate.of(batch.rate()),
             longest: self.longest.of(batch.most as f64),
             kv_prefill: self.kv_prefill.of(batch.kv_prefill as f64),
         };
         self.shares[self.index(bucket)]
+    }
+}
+
+impl Unequal {
+    /// The share of long ones in the batch of two lengths that has the same number, mean, variance
+    /// and longest: shares were measured on such batches, where it is the `skew_rate`.
+    ///
+    /// With a share `p` at the longest, which lies `d` above the mean, the variance is
+    /// `p/(1-p) d^2`. (The place of the mean between shortest and longest is the same for two
+    /// lengths, but takes a spread batch with one outlier for one that has many long ones.)
+    fn rate(&self) -> f64 {
+        let (n, sum) = (u128::from(self.decodes), u128::from(self.contexts));
+        // Both times the number of decodes, squared: whole numbers.
+        let variance = (n * self.squares).saturating_sub(sum * sum) as f64;
+        let above = (n * u128::from(self.most)).saturating_sub(sum) as f64;
+        let all = above * above + variance;
+        if all > 0.0 { variance / all } else { 0.5 }
     }
 }

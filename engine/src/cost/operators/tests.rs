@@ -63,10 +63,14 @@ fn series_that_make_no_curve_are_refused() {
 /// Chunks 0, 4, 8; decodes 0, 1, 2; contexts of prompts 0, 10; of decodes 0, 10, 30. Nobody measured
 /// two decodes beside a chunk of 8, nor contexts of what is not there.
 fn ragged(time: impl Fn(f64, f64, f64, f64) -> f64) -> AttentionGrid {
+    ragged_up_to(2, time)
+}
+
+fn ragged_up_to(most: u32, time: impl Fn(f64, f64, f64, f64) -> f64) -> AttentionGrid {
     let mut points = Vec::new();
     for chunk in [0, 4, 8] {
-        for decodes in [0, 1, 2] {
-            let absent = (chunk == 0 && decodes == 0) || (chunk == 8 && decodes == 2);
+        for decodes in [0, 1, most] {
+            let absent = (chunk == 0 && decodes == 0) || (chunk == 8 && decodes == most);
             let kv_prefill: &[u32] = if chunk == 0 { &[0] } else { &[0, 10] };
             let kv_decode: &[u32] = if decodes == 0 { &[0] } else { &[10, 30] };
             for &p in kv_prefill.iter().filter(|_| !absent) {
@@ -235,8 +239,8 @@ fn mixed() -> BatchShape {
         prefill_squares: 17,
         decode_seqs: 2,
         decode_context: 30,
-        context_min: 10,
         context_max: 30,
+        context_squares: 1400,
         ..BatchShape::default()
     }
 }
@@ -256,7 +260,7 @@ fn curves_compose_into_a_step() {
     assert!((microseconds(&model, &mixed()) - expected).abs() < 1e-6);
     // Three decodes beside a chunk were not measured.
     assert!(model.seconds(&mixed()).1);
-    assert!(!model.needs_context_range());
+    assert!(!model.needs_spread());
     assert_eq!(model.context_step(), 1);
 }
 
@@ -271,7 +275,8 @@ fn unequal_lengths_move_attention_towards_the_longest() {
             bins(&[0.0, 100.0]),
         ]
     };
-    // Three decodes, halfway, longest 30, prompts with context.
+    // Three decodes of 10, 20 and 30, which are spread like 1.2 of 30 and 1.8 of 13.3; prompts with
+    // context.
     let bucket = |chunk| Bucket {
         chunk,
         decodes: 1,
@@ -279,29 +284,36 @@ fn unequal_lengths_move_attention_towards_the_longest() {
         longest: 1,
         kv_prefill: 1,
     };
-    let fit = |chunks: Vec<u32>| {
+    let fit = |chunks: Vec<u32>, most: u32| {
         let mut skew = SkewFit::new(chunks, axes(), 0.125);
         assert!(skew.set(bucket(0), 0.25) && skew.set(bucket(1), 0.75));
         assert!(!skew.set(bucket(2), 0.5), "there is no third chunk");
-        compose(OperatorTables::Curves(curves(Some(skew))), |_| {}).unwrap()
+        let mut tables = curves(Some(skew));
+        tables.attention = ragged_up_to(most, |c, p, n, d| 50.0 + n * d + c * p);
+        compose(OperatorTables::Curves(tables), |_| {}).unwrap()
     };
     // At a chunk of 4 from the mean (20) to the longest (30), by the share of its bucket if that
-    // chunk was measured, else by the mean share.
-    for (chunks, share) in [(vec![0, 4], 0.75), (vec![0, 8], 0.125)] {
-        let model = fit(chunks);
-        assert!(model.needs_context_range());
-        let attention = 50.0 + 3.0 * 20.0 + 40.0 + share * (3.0 * 10.0);
+    // chunk was measured, else by the mean share; at the four decodes that the bucket was measured
+    // at, or the batch's own three if attention was not measured at so many.
+    for (chunks, most, share, decodes) in [
+        (vec![0, 4], 4, 0.75, 4.0),
+        (vec![0, 8], 4, 0.125, 4.0),
+        (vec![0, 4], 2, 0.75, 3.0),
+    ] {
+        let model = fit(chunks, most);
+        assert!(model.needs_spread());
+        let attention = 50.0 + 3.0 * 20.0 + 40.0 + share * (decodes * 10.0);
         let expected = 3.0 + 3.0 * 1020.0 + 2.25 + 3.0 * attention;
         assert!((microseconds(&model, &mixed()) - expected).abs() < 1e-6);
     }
-    let model = fit(vec![0, 8]);
+    let model = fit(vec![0, 8], 2);
     // Equal lengths, or one alone, need no correction.
     for (seqs, context) in [(1, 20), (2, 40)] {
         let shape = BatchShape {
             decode_seqs: seqs,
             decode_context: context,
-            context_min: 20,
             context_max: 20,
+            context_squares: u128::from(seqs) * 400,
             ..BatchShape::default()
         };
         let attention = 50.0 + f64::from(seqs) * 20.0;
@@ -313,13 +325,51 @@ fn unequal_lengths_move_attention_towards_the_longest() {
     let shape = BatchShape {
         decode_seqs: 2,
         decode_context: 40,
-        context_min: 10,
         context_max: 30,
+        context_squares: 1000,
         ..BatchShape::default()
     };
     let attention = 50.0 + 2.0 * 20.0 + 0.125 * 20.0;
     let expected = 3.0 + 3.0 * 1020.0 + 1.25 + 3.0 * attention;
     assert!((microseconds(&model, &shape) - expected).abs() < 1e-6);
+}
+
+#[test]
+fn an_outlier_among_spread_lengths_is_one_long_context() {
+    let bins = |ends: &[f64]| Bins(ends.to_vec());
+    // The share of a batch is the share of long ones by which it is looked up.
+    let ends: Vec<f64> = (1..=100).map(|i| f64::from(i) / 100.0).collect();
+    let axes = [bins(&[1e6]), bins(&ends), bins(&[1e9]), bins(&[1e9])];
+    let mut skew = SkewFit::new(vec![0], axes, 0.0);
+    for (rate, &end) in ends.iter().enumerate() {
+        let bucket = Bucket {
+            chunk: 0,
+            decodes: 0,
+            rate,
+            longest: 0,
+            kv_prefill: 0,
+        };
+        assert!(skew.set(bucket, end));
+    }
+    let share = |contexts: &[u64]| {
+        skew.share(&skew::Unequal {
+            chunk: 0,
+            kv_prefill: 0,
+            decodes: contexts.len() as u64,
+            contexts: contexts.iter().sum(),
+            squares: contexts.iter().map(|&c| u128::from(c).pow(2)).sum(),
+            most: contexts.iter().copied().max().unwrap(),
+        })
+    };
+    // Two lengths: exactly their shares.
+    let two = |long: usize| [vec![4000; long], vec![1000; 50 - long]].concat();
+    for long in [1, 5, 20, 49] {
+        assert!((share(&two(long)) - long as f64 / 50.0).abs() < 1e-9);
+    }
+    // Evenly spread: a quarter. One outlier above them: about one in fifty.
+    let spread: Vec<u64> = (0..49).map(|i| 500 + 20 * i).collect();
+    assert!((share(&spread) - 0.25).abs() < 0.021);
+    assert!(share(&[spread, vec![5000]].concat()) <= 0.03);
 }
 
 #[test]
