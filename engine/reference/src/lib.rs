@@ -15,3 +15,5 @@ pub mod sampling;
 pub mod backend;
 /// Training of the pocket models.
 pub mod train;
+/// Layers that leave out work, and what they cost in quality.
+pub mod cascade;

@@ -439,7 +439,13 @@ impl Backend for Cpu {
     }
 
     fn convert_page(&mut self, page: u32, format: KvFormat) -> Result<(), ReferenceError> {
+        let before = self.pages.page_bytes(page);
         self.pages.convert(page, format);
+        if self.pages.format(page).is_some() {
+            self.work.launches += 1;
+            self.work.kv_read_bytes += before;
+            self.work.kv_written_bytes += self.pages.page_bytes(page);
+        }
         Ok(())
     }
 

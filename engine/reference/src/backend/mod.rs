@@ -158,6 +158,6 @@ pub trait Backend {
     /// If the device fails.
     fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ReferenceError>;
 
-    /// What was done by `step` and `embed` so far.
+    /// What was done by `step`, `embed` and `convert_page` so far.
     fn work(&self) -> Work;
 }

@@ -97,6 +97,12 @@ impl Pages {
         }
     }
 
+    /// Bytes of numbers and scales of a page; 0 if it is not in use.
+    pub fn page_bytes(&self, page: u32) -> u64 {
+        let page = self.pages[page as usize].as_ref();
+        page.map_or(0, |p| (p.data.len() + 4 * p.scales.len()) as u64)
+    }
+
     /// Bytes of numbers and scales of the pages in use.
     pub fn bytes(&self) -> usize {
         self.pages
