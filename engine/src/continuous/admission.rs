@@ -8,12 +8,12 @@ use crate::engine::{EngineOutcome, Outcome};
 impl ContinuousBatching {
     /// Admits waiting requests into the step being formed.
     pub(super) fn admit(&mut self, budget: &mut u64, outcomes: &mut Vec<EngineOutcome>) {
-        let is_static = self.rules.kind == SchedulerKind::Static;
+        let is_static = self.common.rules.kind == SchedulerKind::Static;
         if is_static && !self.running.is_empty() {
             return;
         }
         self.plan.longest = 0;
-        while self.running.len() < self.rules.max_num_seqs as usize && *budget > 0 {
+        while self.running.len() < self.common.rules.max_num_seqs as usize && *budget > 0 {
             let Some(slot) = self.waiting.head(&self.sequences) else {
                 return;
             };
@@ -32,7 +32,7 @@ impl ContinuousBatching {
         if self.running.is_empty() {
             0
         } else {
-            self.rules.watermark
+            self.common.rules.watermark
         }
     }
 
@@ -47,12 +47,12 @@ impl ContinuousBatching {
         // One token at least is computed, or there would be nothing to sample from.
         let probe = self.memory.probe(&s.prefix, s.target - 1);
         let missing = s.target - probe.tokens;
-        let tokens = if self.rules.chunks() {
-            u64::from(missing.min(self.rules.prefill_cap)).min(*budget) as u32
+        let tokens = if self.common.rules.chunks() {
+            u64::from(missing.min(self.common.rules.prefill_cap)).min(*budget) as u32
         } else {
             let (beside, budget) = (self.plan.chunks.len() as u64, *budget);
             let longest = u64::from(missing.max(self.plan.longest));
-            let fits = match self.rules.padded_prompts {
+            let fits = match self.common.rules.padded_prompts {
                 true => (beside + 1).saturating_mul(longest) <= budget,
                 false => u64::from(missing) <= budget,
             };
@@ -64,11 +64,11 @@ impl ContinuousBatching {
         };
         let cached = self.memory.blocks(probe.tokens);
         let whole = self.memory.blocks(s.target) - cached;
-        let blocks = match self.rules.whole_prompt {
+        let blocks = match self.common.rules.whole_prompt {
             true => whole,
             false => self.memory.blocks(probe.tokens + tokens) - cached,
         };
-        let asked = match self.rules.reserve_full_prompt {
+        let asked = match self.common.rules.reserve_full_prompt {
             true => whole,
             false => blocks,
         };
@@ -86,14 +86,14 @@ impl ContinuousBatching {
                 cached_tokens: probe.tokens,
             },
         });
-        if !self.rules.padded_prompts {
+        if !self.common.rules.padded_prompts {
             *budget = budget.saturating_sub(u64::from(tokens));
         }
         self.plan.longest = self.plan.longest.max(tokens);
         self.enter_batch(slot);
         self.prefilling.push(slot);
         self.plan.chunks.push((slot, tokens));
-        if self.rules.visibility == PrefixVisibility::OnSchedule {
+        if self.common.rules.visibility == PrefixVisibility::OnSchedule {
             let s = &mut self.sequences[slot];
             self.memory.publish(
                 &mut s.pages,
@@ -110,14 +110,14 @@ impl ContinuousBatching {
         let s = &mut self.sequences[slot];
         let prefill = s.prefill_left();
         let tokens = if prefill > 0 {
-            u64::from(prefill.min(self.rules.prefill_cap)).min(*budget) as u32
+            u64::from(prefill.min(self.common.rules.prefill_cap)).min(*budget) as u32
         } else {
             1
         };
         let blocks = match prefill {
             // The step that decodes takes the block for its next token.
-            0 if self.rules.prompts_alone() => self.memory.blocks(s.computed),
-            1.. if self.rules.whole_prompt => self.memory.blocks(s.target),
+            0 if self.common.rules.prompts_alone() => self.memory.blocks(s.computed),
+            1.. if self.common.rules.whole_prompt => self.memory.blocks(s.target),
             _ => self.memory.blocks(s.computed + tokens),
         };
         if blocks + watermark > self.memory.available() {
@@ -125,7 +125,7 @@ impl ContinuousBatching {
         }
         let stored = self.memory.blocks(s.computed);
         self.memory.swap_in(stored);
-        self.plan.swap_bytes += stored * self.rules.block_bytes;
+        self.plan.swap_bytes += stored * self.common.rules.block_bytes;
         self.memory.take(blocks);
         *budget = budget.saturating_sub(u64::from(tokens));
         self.enter_batch(slot);
@@ -145,19 +145,19 @@ impl ContinuousBatching {
         self.waiting.pop();
         self.admissions += 1;
         let s = &mut self.sequences[slot];
-        if self.rules.prompts_alone() {
+        if self.common.rules.prompts_alone() {
             s.admission = s.age;
             let place = self.running.partition_point(|&(a, _)| a < s.age);
             self.running.insert(place, (s.age, slot));
         } else {
             s.admission = self.admissions;
-            self.running.push((self.admissions, slot));
+            self.running.push_back((self.admissions, slot));
         }
     }
 
     /// Shows others what the planned chunks will have computed, where that is the rule.
     pub(super) fn publish_plan(&mut self) {
-        if self.rules.visibility != PrefixVisibility::OnSchedule {
+        if self.common.rules.visibility != PrefixVisibility::OnSchedule {
             return;
         }
         for &(slot, tokens) in &self.plan.chunks {

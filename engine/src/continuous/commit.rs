@@ -42,7 +42,7 @@ impl ContinuousBatching {
     fn report_steps<O: StepObserver>(&mut self, observer: &mut O) {
         let mut shape = self.run.shape;
         let mut from = self.run.start;
-        let spread = self.cost.needs_spread();
+        let spread = self.common.cost.needs_spread();
         let mut last_token = self.decoding.last_token();
         let classes = match self.plan.decodes_rest {
             false => self.decoding.by_class(),
@@ -65,7 +65,7 @@ impl ContinuousBatching {
             for &(class, since) in late {
                 observer.token_gap(at, class, at.since(since), 1);
             }
-            let energy = self.energy.step(&shape, at.since(from));
+            let energy = self.common.energy.step(&shape, at.since(from));
             observer.step(from, at, &shape, energy, step.extrapolated);
             shape = shape.later(1, spread);
             from = at;
@@ -80,7 +80,7 @@ impl ContinuousBatching {
             let s = &mut self.sequences[slot];
             s.computed += tokens;
             self.pending_prompt_tokens -= u64::from(tokens);
-            if self.rules.visibility == PrefixVisibility::OnComputed {
+            if self.common.rules.visibility == PrefixVisibility::OnComputed {
                 self.memory
                     .publish(&mut s.pages, &s.prefix, s.shareable.min(s.computed));
             }
@@ -120,11 +120,11 @@ impl ContinuousBatching {
                 last.tokens += computed - s.shareable;
                 self.memory.publish(&mut s.pages, &s.prefix, computed);
             }
-        } else if self.rules.visibility == PrefixVisibility::OnFinish {
+        } else if self.common.rules.visibility == PrefixVisibility::OnFinish {
             self.memory
                 .publish(&mut s.pages, &s.prefix, s.shareable.min(computed));
         }
-        if self.rules.plans_ahead {
+        if self.common.rules.plans_ahead {
             // The next step is planned already, with its slot and blocks in use.
             let s = &mut self.sequences[slot];
             s.phase = Phase::Leaving;
@@ -151,7 +151,7 @@ impl ContinuousBatching {
         let s = &mut self.sequences[slot];
         let (tokens, unused) = match s.phase {
             Phase::Overrunning => (s.computed + 1, 1),
-            Phase::Prefilling if self.rules.whole_prompt => (s.target, s.prefill_left()),
+            Phase::Prefilling if self.common.rules.whole_prompt => (s.target, s.prefill_left()),
             _ => (s.computed, 0),
         };
         self.memory.release(&mut s.pages, tokens, unused);

@@ -26,6 +26,8 @@ pub(crate) struct DecodeSet {
     crossings: Vec<u32>,
     /// (step count when done, place in the batch, slot); entries of those who left stay behind.
     finishing: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// How many did. While there are none, nobody needs to be looked at to know who is next.
+    stale: u32,
     /// Members by context, the longest first, if the cost model asks for the spread; entries of those
     /// who left stay behind for a while.
     longest: Option<BinaryHeap<Member>>,
@@ -45,6 +47,7 @@ impl DecodeSet {
             by_class: Vec::new(),
             crossings: vec![0; block_size as usize],
             finishing: BinaryHeap::new(),
+            stale: 0,
             longest: with_spread.then(BinaryHeap::new),
             last_token: SimTime::ZERO,
             late: Vec::new(),
@@ -146,6 +149,12 @@ impl DecodeSet {
 
     /// A member leaves before it is done; the caller says what becomes of it.
     pub(crate) fn leave(&mut self, slot: u32, seqs: &mut Sequences) {
+        self.stale += 1;
+        self.take_out(slot, seqs);
+    }
+
+    /// Takes a member out of the sums.
+    fn take_out(&mut self, slot: u32, seqs: &mut Sequences) {
         let computed = seqs[slot].computed_at(self.steps);
         let crossing = self.crossing_of(computed);
         let s = &mut seqs[slot];
@@ -171,10 +180,11 @@ impl DecodeSet {
     /// Step count at which the next member is done.
     pub(crate) fn next_finish(&mut self, seqs: &Sequences) -> Option<u64> {
         while let Some(&Reverse((at, admission, slot))) = self.finishing.peek() {
-            if self.is_member(at, admission, slot, seqs) {
+            if self.stale == 0 || self.is_member(at, admission, slot, seqs) {
                 return Some(at);
             }
             self.finishing.pop();
+            self.stale -= 1;
         }
         None
     }
@@ -240,7 +250,7 @@ impl DecodeSet {
             return None;
         }
         let Reverse((_, _, slot)) = self.finishing.pop()?;
-        self.leave(slot, seqs);
+        self.take_out(slot, seqs);
         Some(slot)
     }
 }

@@ -33,17 +33,18 @@ mod commit;
 mod leaving;
 
 use crate::batch::BatchShape;
-use crate::cost::{CostFn, CostModel};
-use crate::energy::EnergyFn;
+use crate::cost::CostModel;
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
 use crate::kv::Imbalance;
 use crate::replica::ReplicaFacts;
 use crate::request::Submission;
 use decode_set::DecodeSet;
 pub(crate) use memory::Memory;
-pub(crate) use rules::Rules;
+pub(crate) use rules::{Common, Rules};
 use run::{Run, StepEnd};
 use sequence::{Phase, Sequences};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use waiting::WaitingRoom;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::RequestId;
@@ -70,17 +71,12 @@ struct Plan {
 /// An LLM engine with continuous batching and paged KV.
 #[derive(Debug)]
 pub struct ContinuousBatching {
-    facts: ReplicaFacts,
-    rules: Rules,
-    cost: CostFn,
-    /// What the cost model rounds contexts of prompts up to, so that it is not asked per prompt.
-    context_step: u64,
-    energy: EnergyFn,
+    common: Arc<Common>,
     memory: Memory,
     sequences: Sequences,
     waiting: WaitingRoom,
-    /// All running requests: place in the batch and slot, in that order.
-    running: Vec<(u64, u32)>,
+    /// All running requests: place in the batch and slot, in that order. Mostly the first leave.
+    running: VecDeque<(u64, u32)>,
     /// Those with prompt tokens left, in batch order.
     prefilling: Vec<u32>,
     /// Those left out of the step in progress.
@@ -109,24 +105,15 @@ pub struct ContinuousBatching {
 }
 
 impl ContinuousBatching {
-    pub(crate) fn new(
-        rules: Rules,
-        cost: CostFn,
-        energy: EnergyFn,
-        memory: Memory,
-        facts: ReplicaFacts,
-    ) -> Self {
+    pub(crate) fn new(common: Arc<Common>, memory: Memory) -> Self {
+        let spread = common.cost.needs_spread();
         Self {
-            waiting: WaitingRoom::new(rules.kind),
-            decoding: DecodeSet::new(memory.block_size(), cost.needs_spread()),
-            facts,
-            rules,
-            context_step: u64::from(cost.context_step()),
-            cost,
-            energy,
+            waiting: WaitingRoom::new(common.rules.kind),
+            decoding: DecodeSet::new(memory.block_size(), spread),
+            common,
             memory,
             sequences: Sequences::default(),
-            running: Vec::new(),
+            running: VecDeque::new(),
             prefilling: Vec::new(),
             paused: Vec::new(),
             leaving: Vec::new(),
@@ -147,7 +134,7 @@ impl ContinuousBatching {
 
     /// What it is, whatever it does.
     pub fn facts(&self) -> &ReplicaFacts {
-        &self.facts
+        &self.common.facts
     }
 
     /// Checks that every KV block is accounted for once, at no cost; `thorough` counts everything
@@ -165,11 +152,11 @@ impl ContinuousBatching {
         let follows = self.last_end == Some(now) && !self.running.is_empty();
         let closed = follows && self.head_left == Some(now);
         let begin = self.begin_at(now);
-        let planned = match self.rules.plans_ahead {
+        let planned = match self.common.rules.plans_ahead {
             true => self.last_begin,
             false => now,
         };
-        let everybody = !follows || self.rules.joins_at_boundary;
+        let everybody = !follows || self.common.rules.joins_at_boundary;
         self.waiting.let_in(planned, everybody, &mut self.sequences);
         self.plan.swap_bytes = 0;
         let mut first_growth = self.plan_step(closed, outcomes);
@@ -184,7 +171,7 @@ impl ContinuousBatching {
                 self.memory.date_events(now);
                 return;
             }
-            if self.rules.plans_ahead {
+            if self.common.rules.plans_ahead {
                 // Nothing runs meanwhile: the plan waits for all that can be known.
                 self.waiting.let_in(now, true, &mut self.sequences);
             }
@@ -194,7 +181,7 @@ impl ContinuousBatching {
             shape = self.shape();
         }
         self.memory.date_events(now);
-        let cost = self.cost.step(&shape);
+        let cost = self.common.cost.step(&shape);
         self.run.start = now;
         self.run.shape = shape;
         self.run.first_growth = first_growth;
@@ -204,7 +191,7 @@ impl ContinuousBatching {
         });
         let undisturbed = !(closed || released || overruns || self.plan.preempted);
         let decodes_only = self.plan.chunks.is_empty() && self.plan.swap_bytes == 0;
-        if self.rules.fast_forward
+        if self.common.rules.fast_forward
             && undisturbed
             && decodes_only
             && self.paused.is_empty()
@@ -231,8 +218,8 @@ impl ContinuousBatching {
         self.plan.preempted = false;
         self.plan.decodes_rest = false;
         self.resume_paused();
-        let mut budget = self.rules.step_budget();
-        if self.rules.prompts_alone() {
+        let mut budget = self.common.rules.step_budget();
+        if self.common.rules.prompts_alone() {
             if !closed || self.running.is_empty() {
                 self.admit(&mut budget, outcomes);
             }
@@ -245,8 +232,8 @@ impl ContinuousBatching {
         }
         let growth = self.schedule_running(&mut budget, outcomes);
         // Who was thrown out must not come back in the same step, unless that is the rule.
-        let open = !self.plan.preempted || self.rules.admit_after_preemption;
-        if open && !self.rules.prompts_alone() && (!closed || self.running.is_empty()) {
+        let open = !self.plan.preempted || self.common.rules.admit_after_preemption;
+        if open && !self.common.rules.prompts_alone() && (!closed || self.running.is_empty()) {
             self.admit(&mut budget, outcomes);
         }
         growth
@@ -258,7 +245,7 @@ impl ContinuousBatching {
         let until_finish = finish.map_or(1, |f| f - self.decoding.steps());
         let steps = (self.run.limit() as u64).min(until_finish);
         let mut shape = self.run.shape;
-        let spread = self.cost.needs_spread();
+        let spread = self.common.cost.needs_spread();
         // Later steps take their blocks when the run is committed. That must not be too late for
         // those who watch what the cache forgets.
         let watched = self.watched || self.memory.records_events();
@@ -272,12 +259,12 @@ impl ContinuousBatching {
         };
         for ahead in 1..steps {
             let blocks = self.decoding.blocks_needed(ahead);
-            if blocks + self.rules.spare > free {
+            if blocks + self.common.rules.spare > free {
                 break;
             }
             free -= blocks;
             shape = shape.later(1, spread);
-            let cost = self.cost.step(&shape);
+            let cost = self.common.cost.step(&shape);
             end += cost.time;
             self.run.ends.push(StepEnd {
                 fine: end,
@@ -288,10 +275,10 @@ impl ContinuousBatching {
 
     /// Whether somebody in the lobby, or who enters it now, could join the next step.
     fn newcomers_could_join(&mut self) -> bool {
-        if self.running.len() >= self.rules.max_num_seqs as usize {
+        if self.running.len() >= self.common.rules.max_num_seqs as usize {
             return false;
         }
-        if self.rules.kind == crate::config::SchedulerKind::Static {
+        if self.common.rules.kind == crate::config::SchedulerKind::Static {
             return false;
         }
         // While decodes only run, a head that did not fit will not: memory only shrinks.
@@ -331,7 +318,7 @@ impl ContinuousBatching {
             shape.prefill_seqs += 1;
             shape.prefill_tokens += t;
             shape.prefill_context += c;
-            shape.prefill_context_rounded += c.next_multiple_of(self.context_step);
+            shape.prefill_context_rounded += c.next_multiple_of(self.common.context_step);
             if tokens == 1 {
                 shape.single_prefills += 1;
                 shape.single_context += c;
@@ -343,7 +330,7 @@ impl ContinuousBatching {
             shape.sampled += u32::from(s.computed + tokens == s.target);
         }
         shape.context_squares += squares;
-        if !self.cost.needs_spread() {
+        if !self.common.cost.needs_spread() {
             (shape.context_max, shape.context_squares) = (0, 0);
         }
         shape
@@ -358,7 +345,10 @@ impl ContinuousBatching {
     /// Place of a running request in [`Self::running`].
     fn place(&self, slot: u32) -> usize {
         let admission = self.sequences[slot].admission;
-        self.running.partition_point(|&(a, _)| a < admission)
+        match self.running.front() {
+            Some(&(first, _)) if first == admission => 0,
+            _ => self.running.partition_point(|&(a, _)| a < admission),
+        }
     }
 }
 
@@ -371,26 +361,27 @@ impl Engine for ContinuousBatching {
     ) -> Result<(), Refusal> {
         let request = &submission.request;
         let asked = request.max_output_tokens.unwrap_or(1).max(1);
-        let limit = u64::from(self.rules.max_tokens);
+        let limit = u64::from(self.common.rules.max_tokens);
         if u64::from(request.prompt_tokens) + u64::from(asked) > limit {
             return Err(Refusal::TooLong);
         }
-        if self.waiting.len() >= self.rules.queue_limit {
+        if self.waiting.len() >= self.common.rules.queue_limit {
             return Err(Refusal::QueueFull);
         }
-        let room = self.rules.max_tokens - request.prompt_tokens;
+        let room = self.common.rules.max_tokens - request.prompt_tokens;
         let asked = request.max_output_tokens.map_or(room, |m| m.max(1));
         let output = submission.truth.output_tokens.clamp(1, asked.min(room));
         let slot = self.sequences.insert(now, submission, output);
         self.sequences[slot].foreseen = output == asked.min(room);
         self.pending_prompt_tokens += u64::from(request.prompt_tokens);
         self.waiting.arrive(slot);
-        if self.rules.joins_at_boundary && self.newcomers_could_join() {
+        if self.common.rules.joins_at_boundary && self.newcomers_could_join() {
             self.run.stop_at(now);
         }
         if self.run.ends.len() > 1 && self.newcomers_could_join() {
             // The step after the one in progress is planned already where plans are made ahead.
-            self.run.cut(now, usize::from(self.rules.plans_ahead));
+            self.run
+                .cut(now, usize::from(self.common.rules.plans_ahead));
         }
         Ok(())
     }
@@ -408,7 +399,7 @@ impl Engine for ContinuousBatching {
             Phase::Waiting | Phase::Swapped => {
                 // The room as it is when steps are taken one by one.
                 let begun = self.run.begun(now);
-                let seen = match (self.rules.plans_ahead, begun) {
+                let seen = match (self.common.rules.plans_ahead, begun) {
                     (false, n) => self.run.start_of(n),
                     (true, 0 | 1) => self.last_begin,
                     (true, n) => self.run.start_of(n - 1),

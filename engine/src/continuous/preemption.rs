@@ -12,9 +12,9 @@ impl ContinuousBatching {
     /// passed before any of them and is spared.
     pub(super) fn victim(&self, place: usize) -> usize {
         let last = self.running.len() - 1;
-        if self.rules.kind != SchedulerKind::Priority {
+        if self.common.rules.kind != SchedulerKind::Priority {
             let spared = |p: &usize| self.sequences[self.running[*p].1].passed_over;
-            return match self.rules.decodes_first {
+            return match self.common.rules.decodes_first {
                 true => (place..=last).rev().find(|p| !spared(p)).unwrap_or(place),
                 false => last,
             };
@@ -47,24 +47,24 @@ impl ContinuousBatching {
                 true
             }
         };
-        let restart = match self.rules.restart {
+        let restart = match self.common.rules.restart {
             // Who is in nobody's way but his own would come to the same point again and again.
             RestartKind::Scratch if self.running.is_empty() => RestartKind::Everything,
             rule => rule,
         };
         let s = &mut self.sequences[slot];
         let blocks = self.memory.blocks(s.computed);
-        let swaps = self.rules.preemption == PreemptionKind::Swap
+        let swaps = self.common.rules.preemption == PreemptionKind::Swap
             && s.computed > 0
             && self.memory.swap_out(blocks);
         // As in vLLM, what was computed can be found again until others need its blocks: by the
         // request itself when it restarts, too.
-        if !swaps && self.rules.visibility != PrefixVisibility::OnFinish {
+        if !swaps && self.common.rules.visibility != PrefixVisibility::OnFinish {
             s.name_computed();
             let tokens = s.shareable.min(s.computed);
             self.memory.publish(&mut s.pages, &s.prefix, tokens);
         }
-        let (tokens, unused) = match prefilling && self.rules.whole_prompt {
+        let (tokens, unused) = match prefilling && self.common.rules.whole_prompt {
             true => (s.target, s.prefill_left()),
             false => (s.computed + served, served),
         };
@@ -73,7 +73,7 @@ impl ContinuousBatching {
         let told = s.generated;
         if swaps {
             s.phase = Phase::Swapped;
-            self.plan.swap_bytes += blocks * self.rules.block_bytes;
+            self.plan.swap_bytes += blocks * self.common.rules.block_bytes;
         } else {
             self.pending_prompt_tokens -= u64::from(s.prefill_left());
             s.phase = Phase::Waiting;

@@ -1,6 +1,33 @@
 //! The limits a batch is formed under: data, and a few named rules.
 
 use crate::config::{PreemptionKind, PrefixVisibility, RestartKind, SchedulerKind};
+use crate::cost::{CostFn, CostModel};
+use crate::energy::EnergyFn;
+use crate::replica::ReplicaFacts;
+
+/// What replicas of a kind have in common, and none of them changes: kept once, so that a large fleet
+/// finds it in the processor's cache whichever replica's turn it is.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(super) facts: ReplicaFacts,
+    pub(super) rules: Rules,
+    pub(super) cost: CostFn,
+    /// What the cost model rounds contexts of prompts up to, so that it is not asked per prompt.
+    pub(super) context_step: u64,
+    pub(super) energy: EnergyFn,
+}
+
+impl Common {
+    pub(crate) fn new(rules: Rules, cost: CostFn, energy: EnergyFn, facts: ReplicaFacts) -> Self {
+        Self {
+            facts,
+            rules,
+            context_step: u64::from(cost.context_step()),
+            cost,
+            energy,
+        }
+    }
+}
 
 /// How a batch is formed.
 #[derive(Clone, Debug)]

@@ -67,7 +67,7 @@ impl Run {
     /// Drops all steps but those that have ended at `now`, the one then in progress and `planned`
     /// more. A step that ends at `now` has ended.
     pub(crate) fn cut(&mut self, now: SimTime, planned: usize) {
-        let ended = self.ends.partition_point(|e| e.at() <= now);
+        let ended = self.first(|end| end > now);
         let kept = ended + 1 + planned;
         if kept < self.ends.len() {
             self.ends.truncate(kept);
@@ -93,11 +93,24 @@ impl Run {
 
     /// Drops the steps from the one on that begins at `now`, if one does after another.
     pub(crate) fn stop_at(&mut self, now: SimTime) {
-        let ended = self.ends.partition_point(|e| e.at() <= now);
+        let ended = self.first(|end| end > now);
         if ended > 0 && ended < self.ends.len() && self.ends[ended - 1].at() == now {
             self.ends.truncate(ended);
             self.limit = (2 * ended).clamp(SHORTEST, LONGEST);
         }
+    }
+
+    /// The first step whose end is so, which those of all later steps are too; their number if none is.
+    /// Mostly it is among the first of many, which is where this looks.
+    #[inline]
+    fn first(&self, so: impl Fn(SimTime) -> bool) -> usize {
+        let (mut from, mut to) = (0, 1);
+        while to <= self.ends.len() && !so(self.ends[to - 1].at()) {
+            from = to;
+            to *= 2;
+        }
+        let to = to.min(self.ends.len());
+        from + self.ends[from..to].partition_point(|e| !so(e.at()))
     }
 
     /// Steps that began before `now`.
@@ -105,6 +118,6 @@ impl Run {
         if self.ends.is_empty() || self.start >= now {
             return 0;
         }
-        (1 + self.ends.partition_point(|e| e.at() < now)).min(self.ends.len())
+        (1 + self.first(|end| end >= now)).min(self.ends.len())
     }
 }

@@ -56,10 +56,14 @@ impl ContinuousBatching {
         let decodes = u64::from(self.decoding.count()) + overruns;
         // Where a block must be free for each, it is if one is left when all have theirs; else
         // it depends on the order.
-        let spare = if decodes > 0 { self.rules.spare } else { 0 };
+        let spare = if decodes > 0 {
+            self.common.rules.spare
+        } else {
+            0
+        };
         let mut blocks = overrun_blocks;
-        let mut left = match self.rules.chunks() {
-            true if self.rules.decodes_first => budget.saturating_sub(decodes),
+        let mut left = match self.common.rules.chunks() {
+            true if self.common.rules.decodes_first => budget.saturating_sub(decodes),
             true => budget.checked_sub(decodes)?,
             false if self.prefilling.is_empty() => budget.saturating_sub(decodes),
             false => return None,
@@ -67,11 +71,11 @@ impl ContinuousBatching {
         for i in 0..self.prefilling.len() {
             let slot = self.prefilling[i];
             let s = &self.sequences[slot];
-            let wanted = s.prefill_left().min(self.rules.prefill_cap);
+            let wanted = s.prefill_left().min(self.common.rules.prefill_cap);
             // Who is cut short is the last of the batch, as nobody is admitted behind him; unless
             // he was left out before, when the walk ended early.
             let cut = u64::from(wanted) > left;
-            if cut && !self.rules.decodes_first && !self.is_last_to_go_on(slot) {
+            if cut && !self.common.rules.decodes_first && !self.is_last_to_go_on(slot) {
                 return None;
             }
             let tokens = u64::from(wanted).min(left) as u32;
@@ -86,7 +90,7 @@ impl ContinuousBatching {
         if !fits {
             return None;
         }
-        if self.rules.decodes_first {
+        if self.common.rules.decodes_first {
             for (i, &slot) in self.prefilling.iter().enumerate() {
                 self.sequences[slot].passed_over = i >= self.plan.chunks.len();
             }
@@ -108,7 +112,7 @@ impl ContinuousBatching {
     fn growth(&self, slot: u32, tokens: u32) -> u64 {
         let s = &self.sequences[slot];
         let computed = s.computed_at(self.decoding.steps());
-        if s.phase == Phase::Prefilling && self.rules.whole_prompt {
+        if s.phase == Phase::Prefilling && self.common.rules.whole_prompt {
             return 0; // it has them
         }
         self.memory.blocks(computed + tokens) - self.memory.blocks(computed)
@@ -151,11 +155,13 @@ impl ContinuousBatching {
             let blocks = self.growth(slot, tokens);
             let needs = match self.sequences[slot].phase {
                 Phase::Prefilling => blocks,
-                _ => blocks.max(self.rules.spare),
+                _ => blocks.max(self.common.rules.spare),
             };
             while needs > self.memory.available() {
                 let victim = self.victim(next);
-                let (_, victim_slot) = self.running.remove(victim);
+                let Some((_, victim_slot)) = self.running.remove(victim) else {
+                    break;
+                };
                 let served = if victim < next {
                     next -= 1;
                     let served = planned.remove(victim);
@@ -199,7 +205,7 @@ impl ContinuousBatching {
                 Phase::Decoding => decode_blocks += p.blocks,
                 Phase::Prefilling => {
                     let mut tokens = p.tokens;
-                    if self.rules.decodes_first {
+                    if self.common.rules.decodes_first {
                         tokens = self.wanted(p.slot, *budget);
                         *budget -= u64::from(tokens);
                         self.sequences[p.slot].passed_over = tokens == 0;
@@ -220,7 +226,7 @@ impl ContinuousBatching {
         let s = &self.sequences[slot];
         match s.phase {
             Phase::Leaving => s.foreseen,
-            Phase::Prefilling => self.rules.decodes_first,
+            Phase::Prefilling => self.common.rules.decodes_first,
             _ => false,
         }
     }
@@ -229,11 +235,11 @@ impl ContinuousBatching {
     fn wanted(&self, slot: u32, budget: u64) -> u32 {
         let s = &self.sequences[slot];
         let wanted = match s.phase {
-            Phase::Prefilling => s.prefill_left().min(self.rules.prefill_cap),
-            _ if self.rules.decodes_first => return 1,
+            Phase::Prefilling => s.prefill_left().min(self.common.rules.prefill_cap),
+            _ if self.common.rules.decodes_first => return 1,
             _ => 1,
         };
-        if self.rules.chunks() {
+        if self.common.rules.chunks() {
             u64::from(wanted).min(budget) as u32
         } else {
             wanted

@@ -7,7 +7,7 @@ use crate::config::{
     Allocation, ContinuousSpec, CostSpec, EnergySpec, FrontendSpec, LinearSpec, SchedulerKind,
     ShardSpec, ShardSplit,
 };
-use crate::continuous::{ContinuousBatching, Memory, Rules};
+use crate::continuous::{Common, ContinuousBatching, Memory, Rules};
 use crate::cost::linear::{Linear, STEP_FITS};
 use crate::cost::roofline::{Roofline, RooflineSettings};
 use crate::cost::table::Table;
@@ -15,6 +15,7 @@ use crate::cost::{CostFn, StepModel};
 use crate::energy::{ENERGY_FITS, EnergyFn, Intensity};
 use crate::hardware::{self, Gpu, Model};
 use crate::kv::KvLayout;
+use std::sync::Arc;
 use windtunnel_base::quantity::{HourlyPrice, Span};
 use windtunnel_base::time::SimDuration;
 use windtunnel_base::units::NanoUsd;
@@ -62,10 +63,8 @@ pub(super) fn continuous(
     };
     let host_blocks = spec.kv.swap_space.0 / rules.block_bytes.max(1);
     let cost = cost(spec, gpu, model)?;
-    let engine = || {
-        let memory = Memory::new(&layout, host_blocks);
-        ContinuousBatching::new(rules.clone(), cost.clone(), energy, memory, facts)
-    };
+    let common = Arc::new(Common::new(rules, cost, energy, facts));
+    let engine = || ContinuousBatching::new(Arc::clone(&common), Memory::new(&layout, host_blocks));
     Ok(std::iter::repeat_with(engine)
         .take(count as usize)
         .collect())
