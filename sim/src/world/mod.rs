@@ -126,6 +126,7 @@ impl<'a, M: Machine> World<'a, M> {
             log_steps,
         );
         let verification = scenario.verification.as_ref();
+        let replicas = machines.len();
         let mut world = Self {
             now: SimTime::ZERO,
             queue: EventQueue::new(),
@@ -151,7 +152,7 @@ impl<'a, M: Machine> World<'a, M> {
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),
             recorder,
-            sampler: Sampler::new(options.samples, expected_end(scenario)),
+            sampler: Sampler::new(options.samples, replicas, expected_end(scenario)),
             sent: 0,
             in_system: 0,
             in_system_ns: 0,
@@ -364,23 +365,26 @@ impl<'a, M: Machine> World<'a, M> {
     /// Takes the samples due before `until`.
     #[inline]
     fn sample_up_to(&mut self, until: SimTime) {
-        let (gateway, fleet) = (&self.gateway, &self.fleet);
-        let in_system = self.in_system;
-        self.sampler.up_to(until, |at, replicas| {
-            replicas.extend(fleet.machines.iter().map(|machine| {
-                let stats = machine.stats(at);
-                ReplicaSample {
-                    running: stats.running,
-                    waiting: stats.waiting,
-                    kv_held: stats.kv_held,
-                    kv_cached: stats.kv_cached,
-                    kv_total: stats.kv_total,
-                }
-            }));
-            Totals {
-                at_ns: at.as_nanos(),
-                gateway_waiting: gateway.room.len() as u32,
-                in_system,
+        let (gateway, in_system) = (&self.gateway, self.in_system);
+        self.sampler.up_to(until, |at| Totals {
+            at_ns: at.as_nanos(),
+            gateway_waiting: gateway.room.len() as u32,
+            in_system,
+        });
+    }
+
+    /// Completes a replica's part of the samples taken, before something happens to it.
+    #[inline]
+    fn sample_replica(&mut self, replica: usize) {
+        let machine = &self.fleet.machines[replica];
+        self.sampler.read(replica, |at| {
+            let stats = machine.stats(at);
+            ReplicaSample {
+                running: stats.running,
+                waiting: stats.waiting,
+                kv_held: stats.kv_held,
+                kv_cached: stats.kv_cached,
+                kv_total: stats.kv_total,
             }
         });
     }
@@ -388,6 +392,7 @@ impl<'a, M: Machine> World<'a, M> {
     /// Closes the books of a run.
     fn finish(mut self, names: &Names, seed: u64) -> Result<RunResult, Box<Violation>> {
         let end = self.now;
+        (0..self.fleet.machines.len()).for_each(|r| self.sample_replica(r));
         self.check_replicas();
         let record = self.recorder.finish(end)?;
         let (segments, segment_ns, rows) = record.collector.finish();

@@ -27,6 +27,7 @@ impl<M: Machine> World<'_, M> {
             return; // its cancellation was faster
         }
         let r = replica.index();
+        self.sample_replica(r);
         let submission = self.requests.submission(slot);
         let mut listener = self.recorder.observer(r);
         let taken = self.fleet.machines[r].submit(self.now, &submission, &mut listener);
@@ -51,6 +52,7 @@ impl<M: Machine> World<'_, M> {
             return;
         };
         let r = replica.index();
+        self.sample_replica(r);
         let mut listener = self.recorder.observer(r);
         // False if it is done, and its answer under way; whoever sees that will ignore it.
         self.fleet.machines[r].cancel(self.now, id, &mut listener);
@@ -64,6 +66,7 @@ impl<M: Machine> World<'_, M> {
         };
         let r = replica.index();
         self.fleet.agenda.set(r, None);
+        self.sample_replica(r);
         let mut outcomes = std::mem::take(&mut self.outcomes);
         let mut listener = self.recorder.observer(r);
         self.fleet.machines[r].advance(self.now, &mut outcomes, &mut listener);
@@ -193,6 +196,7 @@ impl<M: Machine> World<'_, M> {
     pub(super) fn cut_off(&mut self, end: SimTime) {
         self.now = end;
         self.recorder.cut(end);
+        (0..self.fleet.machines.len()).for_each(|r| self.sample_replica(r));
         let slots = self.requests.in_order();
         for &slot in &slots {
             let flight = self.requests.get(slot);

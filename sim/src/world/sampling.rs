@@ -18,6 +18,9 @@ pub(super) struct Totals {
 }
 
 /// Takes samples.
+///
+/// What a replica was like at a sample's time is read when something is about to happen to it, or at the
+/// end of the run: until then it stays what it is, and a large fleet is not walked at every sample.
 #[derive(Debug)]
 pub(super) struct Sampler {
     /// The most that are kept; zero takes none.
@@ -25,14 +28,16 @@ pub(super) struct Sampler {
     distance: SimDuration,
     next: SimTime,
     samples: Vec<Totals>,
-    /// Of all samples, one after the other: as many for each.
-    replicas: Vec<ReplicaSample>,
+    /// Of how many samples each replica was read.
+    read: Vec<u32>,
+    /// What was read, by replica.
+    replicas: Vec<Vec<ReplicaSample>>,
 }
 
 impl Sampler {
-    /// For at most `capacity` samples of a run that ends about at `expected_end`; a time of zero says
-    /// nothing. It moves no sample that stays, and saves those that would not.
-    pub(super) fn new(capacity: usize, expected_end: SimTime) -> Self {
+    /// For at most `capacity` samples of so many replicas in a run that ends about at `expected_end`; a
+    /// time of zero says nothing. It moves no sample that stays, and saves those that would not.
+    pub(super) fn new(capacity: usize, replicas: usize, expected_end: SimTime) -> Self {
         // Halving needs a pair.
         let capacity = if capacity == 0 { 0 } else { capacity.max(2) };
         let mut distance = FIRST_DISTANCE;
@@ -49,55 +54,69 @@ impl Sampler {
                 SimTime::ZERO
             },
             samples: Vec::new(),
-            replicas: Vec::new(),
+            read: vec![0; replicas],
+            replicas: vec![Vec::new(); replicas],
         }
     }
 
     /// Takes the samples due before `until`, while the system's state is still the one since the last
-    /// event; `look` reads it as of a given time, and appends that of each replica.
+    /// event; `look` reads it as of a given time.
     #[inline]
-    pub(super) fn up_to(
-        &mut self,
-        until: SimTime,
-        mut look: impl FnMut(SimTime, &mut Vec<ReplicaSample>) -> Totals,
-    ) {
+    pub(super) fn up_to(&mut self, until: SimTime, look: impl Fn(SimTime) -> Totals) {
         while self.next < until {
             if self.samples.len() == self.capacity {
                 self.halve();
                 continue;
             }
-            self.samples.push(look(self.next, &mut self.replicas));
+            self.samples.push(look(self.next));
             self.next = self.next.saturating_add(self.distance);
         }
+    }
+
+    /// Reads a replica for the samples taken since it was read last. Nothing may have happened to it
+    /// meanwhile; `look` reads its state as of a given time.
+    #[inline]
+    pub(super) fn read(&mut self, replica: usize, look: impl Fn(SimTime) -> ReplicaSample) {
+        if self.read[replica] as usize == self.samples.len() {
+            return;
+        }
+        let read = std::mem::replace(&mut self.read[replica], self.samples.len() as u32);
+        let missing = self.samples[read as usize..].iter();
+        self.replicas[replica].extend(missing.map(|s| look(SimTime::from_nanos(s.at_ns))));
     }
 
     /// Drops every second sample. The distance doubles, and the next sample stays on its grid.
     #[cold]
     fn halve(&mut self) {
-        let each = self.replicas.len() / self.samples.len().max(1);
-        let kept = self.samples.len().div_ceil(2);
-        for i in 1..kept {
-            self.samples[i] = self.samples[2 * i];
-            self.replicas
-                .copy_within(2 * i * each..(2 * i + 1) * each, i * each);
+        halve(&mut self.samples);
+        for (read, samples) in self.read.iter_mut().zip(&mut self.replicas) {
+            halve(samples);
+            *read = samples.len() as u32;
         }
-        self.samples.truncate(kept);
-        self.replicas.truncate(kept * each);
         self.distance = self.distance.saturating_mul(2);
         let last = self.samples.last().map_or(0, |s| s.at_ns);
         self.next = SimTime::from_nanos(last).saturating_add(self.distance);
     }
 
+    /// All samples; every replica must have been read.
     pub(super) fn finish(self) -> Vec<Sample> {
-        let each = self.replicas.len() / self.samples.len().max(1);
         let sample = |(i, totals): (usize, &Totals)| Sample {
             at_ns: totals.at_ns,
             gateway_waiting: totals.gateway_waiting,
             in_system: totals.in_system,
-            replicas: self.replicas[i * each..(i + 1) * each].to_vec(),
+            replicas: self.replicas.iter().map(|read| read[i]).collect(),
         };
         self.samples.iter().enumerate().map(sample).collect()
     }
+}
+
+/// Drops every second entry, the first stays.
+fn halve<T: Copy>(list: &mut Vec<T>) {
+    let kept = list.len().div_ceil(2);
+    for i in 1..kept {
+        list[i] = list[2 * i];
+    }
+    list.truncate(kept);
 }
 
 #[cfg(test)]
@@ -125,29 +144,37 @@ mod tests {
 
     /// Events come at odd times; each finds the samples before it taken.
     fn samples(end: u64, expected_end: SimTime) -> Vec<Sample> {
-        let mut sampler = Sampler::new(100, expected_end);
-        let mut now = 0;
+        let mut sampler = Sampler::new(100, 2, expected_end);
+        let state = |more: u32| {
+            move |at: SimTime| ReplicaSample {
+                running: at.as_nanos() as u32 + more,
+                ..ReplicaSample::default()
+            }
+        };
+        let (mut now, mut events) = (0, 0_u32);
         while now < end {
             now = (now + 1 + now / 7).min(end);
-            sampler.up_to(SimTime::from_nanos(now), |at, replicas| {
-                replicas.extend([0, 1].map(|more| ReplicaSample {
-                    running: at.as_nanos() as u32 + more,
-                    ..ReplicaSample::default()
-                }));
-                Totals {
-                    at_ns: at.as_nanos(),
-                    gateway_waiting: 0,
-                    in_system: 0,
-                }
+            sampler.up_to(SimTime::from_nanos(now), |at| Totals {
+                at_ns: at.as_nanos(),
+                gateway_waiting: 0,
+                in_system: 0,
             });
+            // Something happens now and then to the one, and only in the end to the other.
+            events += 1;
+            if events.is_multiple_of(3) {
+                sampler.read(0, state(0));
+            }
         }
+        sampler.read(0, state(0));
+        sampler.read(1, state(1));
         sampler.finish()
     }
 
     #[test]
     fn none_are_taken_unless_asked_for() {
-        let mut sampler = Sampler::new(0, SimTime::from_nanos(u64::MAX));
-        sampler.up_to(SimTime::from_nanos(u64::MAX - 1), |_, _| unreachable!());
+        let mut sampler = Sampler::new(0, 1, SimTime::from_nanos(u64::MAX));
+        sampler.up_to(SimTime::from_nanos(u64::MAX - 1), |_| unreachable!());
+        sampler.read(0, |_| unreachable!());
         assert!(sampler.finish().is_empty());
     }
 }
