@@ -39,6 +39,11 @@ pub fn sample(logits: &[f32], sampling: &Sampling, position: usize) -> Option<Sa
     })
 }
 
+/// The random number on [0, 1) that decides the token after a position: the same on every device.
+pub(crate) fn uniform(sampling: &Sampling, position: usize) -> f64 {
+    Rng::from_seed(mix64(sampling.seed) ^ position as u64).f64()
+}
+
 /// Inverts the distribution at temperature, over the most likely tokens that have `top_p` together.
 fn draw(logits: &[f32], top: f32, sampling: &Sampling, position: usize) -> usize {
     let weight = |x: f32| (f64::from(x - top) / f64::from(sampling.temperature)).exp();
@@ -54,8 +59,7 @@ fn draw(logits: &[f32], top: f32, sampling: &Sampling, position: usize) -> usize
             break;
         }
     }
-    let mut rng = Rng::from_seed(mix64(sampling.seed) ^ position as u64);
-    let mut left = rng.f64() * mass;
+    let mut left = uniform(sampling, position) * mass;
     for &i in &order[..kept] {
         left -= weight(logits[i]);
         if left < 0.0 {

@@ -405,7 +405,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-fn rope(config: &ModelConfig) -> Vec<(f32, f32)> {
+pub(super) fn rope(config: &ModelConfig) -> Vec<(f32, f32)> {
     let half = config.head_dim / 2;
     (0..config.max_position_embeddings)
         .flat_map(|p| {

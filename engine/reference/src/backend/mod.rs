@@ -2,6 +2,8 @@
 
 /// On the CPU, through candle.
 pub mod cpu;
+/// On a GPU, through libraries found at run time.
+pub mod cuda;
 
 use crate::config::ModelConfig;
 use crate::error::ReferenceError;

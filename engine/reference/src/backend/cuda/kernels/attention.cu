@@ -20,33 +20,6 @@
 #define COLUMN (HEAD_DIM / 8)
 #define TILES (HEAD_DIM / 8)
 
-__device__ __forceinline__ void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ u32 pack(float a, float b) {
-    __half2 h = __floats2half2_rn(a, b);
-    return *(u32 *)&h;
-}
-
-// Two 8-bit floats, or integers, to two 16-bit floats; exact.
-__device__ __forceinline__ u32 widen_fp8(u32 two) {
-    u32 out;
-    unsigned short in = (unsigned short)two;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(out) : "h"(in));
-    return out;
-}
-
-__device__ __forceinline__ u32 widen_int8(u32 two) {
-    // x + 128 as the low byte of 1024 + x + 128, whose high byte is 0x64.
-    u32 magic = __byte_perm(two ^ 0x8080u, 0x6464u, 0x4140);
-    __half2 h = *(__half2 *)&magic;
-    h = __hsub2(h, __floats2half2_rn(1152.f, 1152.f));
-    return *(u32 *)&h;
-}
-
 // `count` numbers (8 or 16) from `at` as pairs of 16-bit floats.
 template <int COUNT>
 __device__ __forceinline__ void fetch(u32 format, const u8 *base, u64 at, u32 (&pairs)[COUNT / 2]) {
@@ -90,7 +63,7 @@ __device__ __forceinline__ void clear(Rows &rows) {
 }
 
 // Loads the queries of rows r and r + 8, or zeros where the pointer is null, in the order of the keys.
-__device__ __forceinline__ void load_queries(Rows &rows, const __half *low, const __half *high) {
+__device__ __forceinline__ void load_queries(Rows &rows, const f16 *low, const f16 *high) {
     int c = threadIdx.x & 3;
 #pragma unroll
     for (int g = 0; g < GROUPS; g++)
@@ -183,16 +156,18 @@ __device__ __forceinline__ void finish_sums(Rows &rows) {
 __device__ __forceinline__ int column(int j, int i) { return COLUMN * (2 * (threadIdx.x & 3) + i) + j; }
 
 // Decoding: one token per span, all query heads of a key-value head in one tile of 16 rows. The pages
-// of a sequence are split over gridDim.z blocks and their warps; `combine` puts them together.
+// of a sequence are split over gridDim.z blocks and their warps; `combine` puts them together, unless
+// there is one block only, which writes its result itself.
 // Grid (KV_HEADS, spans, splits), 128 threads.
-extern "C" __global__ void __launch_bounds__(128) attention_decode(const __half *__restrict__ queries, const Span *__restrict__ spans, const u32 *__restrict__ page_list,
-                                                                   const PageDesc *__restrict__ pages, u32 layer, float *__restrict__ partial, float2 *__restrict__ sums) {
+KERNEL __launch_bounds__(128) attention_decode(const f16 *__restrict__ queries, const Span *__restrict__ spans, const u32 *__restrict__ page_list,
+                                                                   const PageDesc *__restrict__ pages, u32 layer, float *__restrict__ partial, float2 *__restrict__ sums,
+                                                                   real *__restrict__ out) {
     __shared__ float shared_out[16][HEAD_DIM];
     __shared__ float shared_top[4][16], shared_sum[4][16];
     u32 head = blockIdx.x, split = blockIdx.z, splits = gridDim.z;
     Span span = spans[blockIdx.y];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, r = lane >> 2;
-    const __half *q = queries + ((u64)span.row * HEADS + head * GROUP) * HEAD_DIM;
+    const f16 *q = queries + ((u64)span.row * HEADS + head * GROUP) * HEAD_DIM;
     Rows rows;
     clear(rows);
     load_queries(rows, r < GROUP ? q + r * HEAD_DIM : 0, r + 8 < GROUP ? q + (r + 8) * HEAD_DIM : 0);
@@ -234,6 +209,13 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __half 
         }
         __syncthreads();
     }
+    if (splits == 1) {
+        if (warp == 0 && (lane & 3) == 0) shared_sum[0][r] = sum[0], shared_sum[0][r + 8] = sum[1];
+        __syncthreads();
+        real *to = out + ((u64)span.row * HEADS + head * GROUP) * HEAD_DIM;
+        for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += 128) store(&to[i], shared_out[i / HEAD_DIM][i % HEAD_DIM] / shared_sum[0][i / HEAD_DIM]);
+        return;
+    }
     u64 base = ((u64)blockIdx.y * KV_HEADS + head) * splits + split;
     for (int i = threadIdx.x; i < GROUP * HEAD_DIM; i += 128) partial[base * GROUP * HEAD_DIM + i] = shared_out[i / HEAD_DIM][i % HEAD_DIM];
     if (warp == 0 && (lane & 3) == 0)
@@ -242,7 +224,7 @@ extern "C" __global__ void __launch_bounds__(128) attention_decode(const __half 
 }
 
 // Grid (HEADS, spans), HEAD_DIM threads.
-extern "C" __global__ void combine(const float *__restrict__ partial, const float2 *__restrict__ sums, const Span *__restrict__ spans, u32 splits, __nv_bfloat16 *__restrict__ out) {
+KERNEL combine(const float *__restrict__ partial, const float2 *__restrict__ sums, const Span *__restrict__ spans, u32 splits, real *__restrict__ out) {
     u32 head = blockIdx.x / GROUP, row = blockIdx.x % GROUP;
     u64 base = ((u64)blockIdx.y * KV_HEADS + head) * splits;
     float top = -INFINITY;
@@ -255,20 +237,20 @@ extern "C" __global__ void combine(const float *__restrict__ partial, const floa
         value += weight * partial[((base + s) * GROUP + row) * HEAD_DIM + threadIdx.x];
         total += weight * part.y;
     }
-    out[((u64)spans[blockIdx.y].row * HEADS + blockIdx.x) * HEAD_DIM + threadIdx.x] = __float2bfloat16(value / total);
+    store(&out[((u64)spans[blockIdx.y].row * HEADS + blockIdx.x) * HEAD_DIM + threadIdx.x], value / total);
 }
 
 // Prefill: rows of a tile are query heads of a group by token, so 16 rows share a key-value head.
 // Each warp has a tile of its own. Grid (KV_HEADS, tiles); `tiles` names the span and the first row of
 // 64 (token * GROUP + head in group). 128 threads.
-extern "C" __global__ void __launch_bounds__(128) attention_prefill(const __half *__restrict__ queries, const Span *__restrict__ spans, const uint2 *__restrict__ tiles,
-                                                                    const u32 *__restrict__ page_list, const PageDesc *__restrict__ pages, u32 layer, __nv_bfloat16 *__restrict__ out) {
+KERNEL __launch_bounds__(128) attention_prefill(const f16 *__restrict__ queries, const Span *__restrict__ spans, const uint2 *__restrict__ tiles,
+                                                                    const u32 *__restrict__ page_list, const PageDesc *__restrict__ pages, u32 layer, real *__restrict__ out) {
     u32 head = blockIdx.x;
     uint2 tile = tiles[blockIdx.y];
     Span span = spans[tile.x];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, r = lane >> 2;
     int low = tile.y + 16 * warp + r, high = low + 8, all = span.tokens * GROUP;
-    const __half *q = queries + (u64)span.row * HEADS * HEAD_DIM;
+    const f16 *q = queries + (u64)span.row * HEADS * HEAD_DIM;
     auto place = [&](int row) { return ((u64)(row / GROUP) * HEADS + head * GROUP + row % GROUP) * HEAD_DIM; };
     Rows rows;
     clear(rows);
@@ -282,12 +264,12 @@ extern "C" __global__ void __launch_bounds__(128) attention_prefill(const __half
         take_page(rows, page, layer, head, see_low - p * PAGE, see_high - p * PAGE, factor);
     }
     finish_sums(rows);
-    __nv_bfloat16 *to = out + (u64)span.row * HEADS * HEAD_DIM;
+    real *to = out + (u64)span.row * HEADS * HEAD_DIM;
 #pragma unroll
     for (int j = 0; j < TILES; j++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int row = i < 2 ? low : high;
-            if (row < all) to[place(row) + column(j, i & 1)] = __float2bfloat16(rows.out[j][i] / rows.sum[i >> 1]);
+            if (row < all) store(&to[place(row) + column(j, i & 1)], rows.out[j][i] / rows.sum[i >> 1]);
         }
 }

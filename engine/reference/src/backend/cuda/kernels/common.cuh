@@ -1,30 +1,17 @@
 // Shared by all kernels. Sizes of the model come as macros when the kernels are compiled:
-// HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, LAYERS, VOCAB, PAGE (tokens of a page).
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_fp8.h>
+// HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, VOCAB, PAGE (tokens of a page), the FORMAT_ numbers, and
+// REAL: the type of weights and activations, bf16 or float. Layouts are those of `layout.rs`.
+typedef REAL real;
 
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef unsigned char u8;
-
-#ifndef INFINITY
-#define INFINITY __int_as_float(0x7f800000)
-#endif
 #define GROUP (HEADS / KV_HEADS)
 #define QKV_WIDTH ((HEADS + 2 * KV_HEADS) * HEAD_DIM)
-
-// Formats of a page; the numbers are those of `KvFormat` on the host.
-#define FORMAT_F16 1
-#define FORMAT_FP8 2
-#define FORMAT_INT8 3
 
 // Where a page lies. Data: layer, side (0 keys, 1 values), head, token, number. Scales: layer,
 // side, head; unused by 16-bit pages.
 struct PageDesc {
     u8 *data;
     float *scales;
-    u32 format;
+    u32 format; // FORMAT_F16, FORMAT_FP8 or FORMAT_INT8
     u32 unused;
 };
 

@@ -1,22 +1,29 @@
-// Stores full pages again in eight bits. One block per stripe (layer, side, head) and page.
-extern "C" __global__ void quantise_pages(const PageDesc *__restrict__ from, PageDesc *__restrict__ to) {
+// Stores a page again in another format. One block per stripe (layer, side, head).
+KERNEL convert_page(const u8 *__restrict__ from, const float *__restrict__ from_scales, u32 from_format, u8 *__restrict__ to,
+                    float *__restrict__ to_scales, u32 to_format) {
     __shared__ float shared[32];
-    PageDesc source = from[blockIdx.y], target = to[blockIdx.y];
     const u32 count = PAGE * HEAD_DIM;
-    const __half *numbers = (const __half *)source.data + (u64)blockIdx.x * count;
+    const u64 base = (u64)blockIdx.x * count;
+    float old = from_format == FORMAT_F16 ? 1.f : from_scales[blockIdx.x];
+    auto load = [&](u32 i) {
+        if (from_format == FORMAT_F16) return to_float(((const f16 *)from)[base + i]);
+        if (from_format == FORMAT_INT8) return (float)(signed char)from[base + i] * old;
+        f16 number = {(u16)widen_fp8(from[base + i])};
+        return to_float(number) * old;
+    };
     float largest = 0.f;
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) largest = fmaxf(largest, fabsf(__half2float(numbers[i])));
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) largest = fmaxf(largest, fabsf(load(i)));
     largest = block_max(largest, shared);
-    float top = target.format == FORMAT_FP8 ? 448.f : 127.f;
-    float scale = largest > 0.f ? largest / top : 1.f;
-    if (threadIdx.x == 0) target.scales[blockIdx.x] = scale;
-    u8 *out = target.data + (u64)blockIdx.x * count;
+    float top = to_format == FORMAT_FP8 ? 448.f : 127.f, scale = largest > 0.f ? largest / top : 1.f;
+    if (to_format != FORMAT_F16 && threadIdx.x == 0) to_scales[blockIdx.x] = scale;
     for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
-        float x = __half2float(numbers[i]) / scale;
-        if (target.format == FORMAT_FP8) {
-            out[i] = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+        float x = load(i);
+        if (to_format == FORMAT_F16) {
+            store(&((f16 *)to)[base + i], x);
+        } else if (to_format == FORMAT_FP8) {
+            to[base + i] = to_fp8(x / scale);
         } else {
-            out[i] = (u8)(signed char)fminf(fmaxf(rintf(x), -127.f), 127.f);
+            to[base + i] = (u8)(signed char)fminf(fmaxf(rintf(x / scale), -127.f), 127.f);
         }
     }
 }
