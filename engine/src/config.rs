@@ -3,6 +3,8 @@
 
 /// Cost models.
 mod cost;
+/// Files that calibrations are written to.
+pub mod calibration;
 
 pub use cost::{
     ArchitectureSpec, BetaSpec, CoefficientsSpec, CostSpec, DecodePoint, LinearSpec, OperatorsSpec,

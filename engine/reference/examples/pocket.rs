@@ -1,43 +1,54 @@
-//! Trains a pocket model and says how it does.
+//! Trains a pocket model into a folder: `pocket frontier|light OUT [TEACHER]`.
 use std::io::Write as _;
-use std::time::Instant;
-use windtunnel_reference::config::ModelConfig;
-use windtunnel_reference::train::run::{Settings, score, train};
+use std::ops::ControlFlow;
+use windtunnel_reference::models::{Pocket, load};
+use windtunnel_reference::train::pocket::{Plan, Report, settings, train};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let mut config = if args[1] == "light" {
-        ModelConfig::pocket_light()
+    let pocket = if args[1] == "light" {
+        Pocket::Light
     } else {
-        ModelConfig::pocket_frontier()
+        Pocket::Frontier
     };
-    if let Some(h) = args.get(5).and_then(|a| a.parse().ok()) {
-        config.num_hidden_layers = h;
+    let mut settings = settings(pocket, 1);
+    if let Some(steps) = args.get(4) {
+        settings.steps = steps.parse()?;
     }
-    let settings = Settings {
-        steps: args[2].parse()?,
-        batch: args[3].parse()?,
-        rate: args[4].parse()?,
-        warm_up: 100,
-        seed: 1,
+    if let Some(batch) = args.get(5) {
+        settings.batch = batch.parse()?;
+    }
+    if let Some(rate) = args.get(6) {
+        settings.rate = rate.parse()?;
+    }
+    let teacher = match args.get(3).map(String::as_str) {
+        None | Some("-") => None,
+        Some(name) => Some(load(name)?),
     };
-    let mut out = std::io::stdout();
-    writeln!(out, "{} parameters", config.parameters())?;
-    let begin = Instant::now();
-    let vars = train(&config, &settings, &mut |step, loss, model| {
+    let (mut sum, mut steps, mut asked) = (0.0, 0, 0);
+    let folder = std::path::Path::new(&args[2]);
+    let plan = Plan::pocket(pocket, settings, teacher.as_ref());
+    let card = train(&plan, folder, &mut |report| {
         let mut out = std::io::stdout();
-        let _ = writeln!(
-            out,
-            "{step} {loss:.4} {:.0}s",
-            begin.elapsed().as_secs_f64()
-        );
-        if step % 200 == 0
-            && step > 0
-            && let Ok(s) = score(model, 32, 99)
-        {
-            let _ = writeln!(out, "  {:.3} {:?}", s.mean, s.exact);
+        match report {
+            Report::TakenUp(n) => {
+                steps = n;
+                let _ = writeln!(out, "taken up after {n} steps");
+            }
+            Report::Asked(n) => {
+                asked += n;
+                let _ = writeln!(out, "asked {asked}");
+            }
+            Report::Step(loss) => {
+                (sum, steps) = (sum + loss, steps + 1);
+                if steps % 25 == 0 {
+                    let _ = writeln!(out, "{steps} {:.4}", sum / 25.0);
+                    sum = 0.0;
+                }
+            }
         }
+        ControlFlow::Continue(())
     })?;
-    vars.save("/tmp/pocket.safetensors")?;
+    writeln!(std::io::stdout(), "{card:?}")?;
     Ok(())
 }

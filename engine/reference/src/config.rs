@@ -1,5 +1,6 @@
 //! Sizes of a decoder of the Llama family, as a published `config.json` names them.
 
+use crate::error::ReferenceError;
 use serde::{Deserialize, Serialize};
 
 /// Sizes of a decoder.
@@ -56,6 +57,74 @@ impl ModelConfig {
             num_attention_heads: 4,
             ..Self::pocket_frontier()
         }
+    }
+
+    /// Checks that the sizes describe a decoder.
+    ///
+    /// # Errors
+    /// Which field does not, why, and what would.
+    pub fn check(&self) -> Result<(), ReferenceError> {
+        let fields = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        let wrong = |field: &str, reason: String, remedy: &str| {
+            Err(ReferenceError::Config {
+                field: field.to_owned(),
+                reason,
+                remedy: remedy.to_owned(),
+            })
+        };
+        for (field, value) in fields {
+            if !(1..=1 << 24).contains(&value) {
+                return wrong(
+                    field,
+                    format!("{value} describes no decoder"),
+                    "give a size from 1 to 16777216",
+                );
+            }
+        }
+        if !self
+            .num_attention_heads
+            .is_multiple_of(self.num_key_value_heads)
+        {
+            return wrong(
+                "num_key_value_heads",
+                format!(
+                    "{} does not divide {} query heads",
+                    self.num_key_value_heads, self.num_attention_heads
+                ),
+                "give a divisor of num_attention_heads",
+            );
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return wrong(
+                "head_dim",
+                format!("{} is odd, and rotary positions turn pairs", self.head_dim),
+                "give an even number",
+            );
+        }
+        if !(self.rope_theta > 0.0 && self.rope_theta.is_finite()) {
+            return wrong(
+                "rope_theta",
+                format!("{} is no base of angles", self.rope_theta),
+                "give a positive number",
+            );
+        }
+        if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps.is_finite()) {
+            return wrong(
+                "rms_norm_eps",
+                format!("{} cannot be added to a mean square", self.rms_norm_eps),
+                "give zero or a small positive number",
+            );
+        }
+        Ok(())
     }
 
     /// Numbers of all weights.

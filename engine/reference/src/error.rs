@@ -56,6 +56,16 @@ pub enum ReferenceError {
         /// What to do.
         remedy: String,
     },
+    /// Training cannot go on.
+    #[error("step {step} of training: {reason}; {remedy}")]
+    Training {
+        /// Steps done before.
+        step: usize,
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
     /// A computation gave no numbers.
     #[error(
         "the logits of sequence {sequence} at position {position} are not numbers: weights or activations overflow on this device"

@@ -7,12 +7,20 @@ pub mod config;
 pub mod error;
 /// Weights from files, or from a seed.
 pub mod weights;
+/// Models by name or folder.
+pub mod models;
 /// Keys and values as bytes.
 pub mod kv;
 /// From logits to a token.
 pub mod sampling;
+/// Whole answers, without a scheduler.
+pub mod answer;
 /// Devices that compute steps.
 pub mod backend;
+/// Where and when figures were measured.
+pub mod machine;
+/// Step times as a table for the simulator.
+pub mod calibrate;
 /// Training of the pocket models.
 pub mod train;
 /// Layers that leave out work, and what they cost in quality.

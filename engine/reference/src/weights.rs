@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use windtunnel_base::digest::RunDigest;
 use windtunnel_base::rng::Streams;
 
 /// The weights of a decoder, as 32-bit floats on the host.
@@ -88,12 +89,39 @@ impl Weights {
         let wanted: BTreeMap<String, Vec<usize>> = expected(config).into_iter().collect();
         let mut tensors = BTreeMap::new();
         for file in files {
-            read_file(&file, &wanted, &mut tensors)?;
+            let bytes = std::fs::read(&file).map_err(|error| ReferenceError::File {
+                path: file.clone(),
+                error,
+            })?;
+            read_bytes(&bytes, &file, &wanted, &mut tensors)?;
         }
+        Self::complete(tensors, &wanted, folder)
+    }
+
+    /// Reads the weights from the bytes of one safetensors file; `path` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Weights::load`].
+    pub fn from_bytes(
+        bytes: &[u8],
+        path: &Path,
+        config: &ModelConfig,
+    ) -> Result<Self, ReferenceError> {
+        let wanted: BTreeMap<String, Vec<usize>> = expected(config).into_iter().collect();
+        let mut tensors = BTreeMap::new();
+        read_bytes(bytes, path, &wanted, &mut tensors)?;
+        Self::complete(tensors, &wanted, path)
+    }
+
+    fn complete(
+        tensors: BTreeMap<String, Tensor>,
+        wanted: &BTreeMap<String, Vec<usize>>,
+        place: &Path,
+    ) -> Result<Self, ReferenceError> {
         if let Some(name) = wanted.keys().find(|n| !tensors.contains_key(*n)) {
             return Err(ReferenceError::Tensor {
                 name: name.clone(),
-                reason: format!("it is in no file of {}", folder.display()),
+                reason: format!("it is not in {}", place.display()),
                 remedy: "take weights and config.json of the same model".into(),
             });
         }
@@ -156,6 +184,21 @@ impl Weights {
         })
     }
 
+    /// Digest of all numbers, in the order of their names.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn digest(&self) -> Result<String, ReferenceError> {
+        let mut digest = RunDigest::default();
+        for (name, tensor) in &self.tensors {
+            digest.absorb_bytes(name.as_bytes());
+            for x in tensor.flatten_all()?.to_vec1::<f32>()? {
+                digest.absorb_bytes(&x.to_le_bytes());
+            }
+        }
+        Ok(digest.hex())
+    }
+
     /// All tensors by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(n, t)| (n.as_str(), t))
@@ -195,16 +238,13 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, ReferenceError> {
     Ok(names.into_iter().map(|n| folder.join(n)).collect())
 }
 
-fn read_file(
+fn read_bytes(
+    bytes: &[u8],
     path: &Path,
     wanted: &BTreeMap<String, Vec<usize>>,
     tensors: &mut BTreeMap<String, Tensor>,
 ) -> Result<(), ReferenceError> {
-    let bytes = std::fs::read(path).map_err(|error| ReferenceError::File {
-        path: path.to_owned(),
-        error,
-    })?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| ReferenceError::Malformed {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| ReferenceError::Malformed {
         path: path.to_owned(),
         reason: format!("it is no safetensors file, or truncated ({e})"),
         remedy: "fetch it again".into(),

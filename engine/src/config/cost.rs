@@ -111,14 +111,38 @@ pub struct LinearSpec {
     pub max_seqs: Option<u32>,
 }
 
-/// Measured step times.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+/// Measured step times: in place, or from a file that `windtunnel calibrate` wrote.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableSpec {
+    /// A calibration that gives everything else; a relative path starts at the scenario file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Digest of that file. Written when a scenario is loaded; where it is given, other contents
+    /// are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Decode steps: requests, mean tokens in KV per request, time in ms.
+    #[serde(default)]
     pub decode: Vec<DecodePoint>,
     /// Prefill: new tokens, mean tokens in KV before them, time in ms.
+    #[serde(default)]
     pub prefill: Vec<PrefillPoint>,
+    /// Milliseconds added for every prefilling request of a step beyond the first.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extra_prompt_ms: f64,
+    /// Milliseconds by which a step that decodes and prefills is shorter than two steps, one of
+    /// each: what is paid once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mixed_saving_ms: f64,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
 }
 
 /// One measured decode step.

@@ -2,7 +2,8 @@
 //!
 //! Decode steps are a function of (requests, mean context), prefill steps of (new tokens, tokens in
 //! KV before them). Between points it is interpolated linearly in both; outside the grid the
-//! nearest cell is extended, and the result says so. A mixed step is the sum of its two parts.
+//! nearest cell is extended, and the result says so. A prompt beyond the first adds its own time, and
+//! a mixed step is the sum of its two parts less what is paid once.
 
 use crate::batch::BatchShape;
 use crate::config::TableSpec;
@@ -12,6 +13,10 @@ use crate::config::TableSpec;
 pub struct Table {
     decode: Grid,
     prefill: Grid,
+    /// Seconds of a prefilling request beyond the first.
+    extra_prompt: f64,
+    /// Seconds that a mixed step saves.
+    mixed_saving: f64,
 }
 
 /// Why points do not make a grid.
@@ -135,24 +140,28 @@ impl Table {
         Ok(Self {
             decode: Grid::new(&decode).map_err(|e| ("decode", e))?,
             prefill: Grid::new(&prefill).map_err(|e| ("prefill", e))?,
+            extra_prompt: spec.extra_prompt_ms / 1e3,
+            mixed_saving: spec.mixed_saving_ms / 1e3,
         })
     }
 
     /// Seconds of a step, and whether it lies outside what was measured.
     pub fn seconds(&self, shape: &BatchShape) -> (f64, bool) {
-        let (mut seconds, mut outside) = (0.0, false);
+        let (mut decode, mut prefill, mut outside) = (0.0, 0.0, false);
         if shape.decode_seqs > 0 {
             let mean = shape.decode_context as f64 / f64::from(shape.decode_seqs);
-            let (decode, out) = self.decode.at(f64::from(shape.decode_seqs), mean);
-            seconds += decode;
+            let (seconds, out) = self.decode.at(f64::from(shape.decode_seqs), mean);
+            decode = seconds;
             outside |= out;
         }
         if shape.prefill_seqs > 0 {
             let mean = shape.prefill_context as f64 / f64::from(shape.prefill_seqs);
-            let (prefill, out) = self.prefill.at(shape.prefill_tokens as f64, mean);
-            seconds += prefill;
+            let (seconds, out) = self.prefill.at(shape.prefill_tokens as f64, mean);
+            prefill = seconds + self.extra_prompt * f64::from(shape.prefill_seqs - 1);
             outside |= out;
         }
-        (seconds, outside)
+        // Never shorter than the longer of the two parts alone.
+        let saving = self.mixed_saving.min(decode.min(prefill));
+        (decode + prefill - saving, outside)
     }
 }

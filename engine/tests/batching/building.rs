@@ -496,6 +496,9 @@ fn tables_interpolate_and_say_when_they_guess() {
             context: 0,
             ms: 40.0,
         }],
+        extra_prompt_ms: 0.5,
+        mixed_saving_ms: 4.0,
+        ..TableSpec::default()
     };
     let table = Table::new(&spec).unwrap();
     let at = |seqs, context| {
@@ -518,6 +521,24 @@ fn tables_interpolate_and_say_when_they_guess() {
         table.seconds(&prefill),
         (0.040, true),
         "one point says the same everywhere"
+    );
+    let three = BatchShape {
+        prefill_seqs: 3,
+        ..prefill
+    };
+    assert_eq!(
+        table.seconds(&three).0,
+        0.041,
+        "half a ms per further prompt"
+    );
+    let both = BatchShape {
+        decode_seqs: 1,
+        ..prefill
+    };
+    assert_eq!(
+        table.seconds(&both).0,
+        0.046,
+        "10 + 40 ms, of which 4 are paid once"
     );
     let mut gap = spec;
     gap.decode.pop();

@@ -1,5 +1,5 @@
-//! Readers of measured systems: folders of operator tables and files of coefficients, as cost
-//! models use them.
+//! Readers of measured systems: folders of operator tables, files of coefficients and calibrations,
+//! as cost models use them.
 //!
 //! `resolve` fills the cost model of an engine from the files it names. What was read is told by a
 //! digest, so that a scenario says what it ran on.
@@ -18,6 +18,8 @@ mod skew;
 mod lookups;
 /// Coefficients of an analytic step.
 mod coefficients;
+/// Tables that `windtunnel calibrate` wrote.
+mod calibration;
 /// Hugging Face `config.json`.
 mod model_config;
 
@@ -138,7 +140,8 @@ pub fn resolve(spec: &mut ContinuousSpec, dir: Option<&Path>) -> Result<(), Prof
     match &mut spec.cost {
         CostSpec::Operators(operators) => resolve_operators(operators, dir, tensor_parallel),
         CostSpec::Coefficients(fit) => coefficients::resolve(fit, dir),
-        CostSpec::Roofline { .. } | CostSpec::Linear(_) | CostSpec::Table(_) => Ok(()),
+        CostSpec::Table(table) => calibration::resolve(table, dir),
+        CostSpec::Roofline { .. } | CostSpec::Linear(_) => Ok(()),
     }
 }
 

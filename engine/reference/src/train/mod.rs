@@ -2,7 +2,18 @@
 
 /// The decoder as candle can differentiate it.
 pub mod model;
-/// Batches of tasks.
+/// Tasks as sequences to learn from.
 pub mod data;
+/// Weights in training, and AdamW.
+pub mod params;
+/// Held-out exact match.
+pub mod score;
 /// The loop.
 pub mod run;
+/// Checkpoints and files.
+pub mod files;
+/// The pocket models, from a seed to files.
+pub mod pocket;
+
+#[cfg(test)]
+mod tests;

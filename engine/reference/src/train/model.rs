@@ -3,7 +3,7 @@
 
 use crate::config::ModelConfig;
 use candle_core::{D, DType, Device, Result, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::VarBuilder;
 
 /// A decoder.
 #[derive(Debug)]
@@ -54,49 +54,34 @@ impl Decoder {
             config.num_attention_heads * config.head_dim,
             config.num_key_value_heads * config.head_dim,
         );
-        let normal = |std: f64| Init::Randn {
-            mean: 0.0,
-            stdev: std,
-        };
-        let matrix = |vb: &VarBuilder<'_>, rows: usize, columns: usize, scale: f64| {
-            vb.get_with_hints(
-                (rows, columns),
-                "weight",
-                normal(scale / (columns as f64).sqrt()),
-            )
-        };
+        let matrix =
+            |vb: &VarBuilder<'_>, rows: usize, columns: usize| vb.get((rows, columns), "weight");
         let model = vb.pp("model");
-        let embedding = model.pp("embed_tokens").get_with_hints(
-            (config.vocab_size, h),
-            "weight",
-            normal(0.02),
-        )?;
-        let out_scale = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        let embedding = model
+            .pp("embed_tokens")
+            .get((config.vocab_size, h), "weight")?;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for i in 0..config.num_hidden_layers {
             let vb = model.pp("layers").pp(i);
             let (attn, mlp) = (vb.pp("self_attn"), vb.pp("mlp"));
-            let norm = |name: &str| vb.pp(name).get_with_hints(h, "weight", Init::Const(1.0));
+            let norm = |name: &str| vb.pp(name).get(h, "weight");
             layers.push(Layer {
                 input_norm: norm("input_layernorm")?,
-                q: matrix(&attn.pp("q_proj"), q, h, 1.0)?,
-                k: matrix(&attn.pp("k_proj"), kv, h, 1.0)?,
-                v: matrix(&attn.pp("v_proj"), kv, h, 1.0)?,
-                o: matrix(&attn.pp("o_proj"), h, q, out_scale)?,
+                q: matrix(&attn.pp("q_proj"), q, h)?,
+                k: matrix(&attn.pp("k_proj"), kv, h)?,
+                v: matrix(&attn.pp("v_proj"), kv, h)?,
+                o: matrix(&attn.pp("o_proj"), h, q)?,
                 post_norm: norm("post_attention_layernorm")?,
-                gate: matrix(&mlp.pp("gate_proj"), config.intermediate_size, h, 1.0)?,
-                up: matrix(&mlp.pp("up_proj"), config.intermediate_size, h, 1.0)?,
-                down: matrix(&mlp.pp("down_proj"), h, config.intermediate_size, out_scale)?,
+                gate: matrix(&mlp.pp("gate_proj"), config.intermediate_size, h)?,
+                up: matrix(&mlp.pp("up_proj"), config.intermediate_size, h)?,
+                down: matrix(&mlp.pp("down_proj"), h, config.intermediate_size)?,
             });
         }
-        let norm = model
-            .pp("norm")
-            .get_with_hints(h, "weight", Init::Const(1.0))?;
+        let norm = model.pp("norm").get(h, "weight")?;
         let head = if config.tie_word_embeddings {
             embedding.clone()
         } else {
-            vb.pp("lm_head")
-                .get_with_hints((config.vocab_size, h), "weight", normal(0.02))?
+            vb.pp("lm_head").get((config.vocab_size, h), "weight")?
         };
         let rope = rope_table(config, vb.device())?;
         Ok(Self {

@@ -253,7 +253,15 @@ fn cost(rules: &mut Rules<'_>, path: &Path, spec: &CostSpec) {
         }
         // What they hold is checked where they are read, and by the engine itself.
         CostSpec::Operators(_) | CostSpec::Coefficients(_) => {}
+        CostSpec::Table(table) if table.file.is_some() => {
+            let path = path.key("decode");
+            let alone = table.digest.is_some() || table.decode.is_empty();
+            rules.require(&path, alone, "be absent where `file` gives the points");
+        }
         CostSpec::Table(table) => {
+            let path_of = |key| path.key(key);
+            rules.not_negative(&path_of("extra_prompt_ms"), table.extra_prompt_ms);
+            rules.not_negative(&path_of("mixed_saving_ms"), table.mixed_saving_ms);
             let lists = [
                 (
                     "decode",
