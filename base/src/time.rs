@@ -148,6 +148,18 @@ impl FineTime {
         }
     }
 
+    /// Whole nanoseconds, and the rest in 2^-32 nanoseconds: for those who keep many.
+    #[inline]
+    pub const fn parts(self) -> (u64, u32) {
+        (self.nanos, self.fraction)
+    }
+
+    /// The instant with these [`Self::parts`].
+    #[inline]
+    pub const fn of_parts((nanos, fraction): (u64, u32)) -> Self {
+        Self { nanos, fraction }
+    }
+
     /// The first whole nanosecond not before it.
     #[inline]
     pub const fn rounded_up(self) -> SimTime {
@@ -389,6 +401,9 @@ mod tests {
     #[test]
     fn fractions_carry() {
         let half = FineDuration::from_secs_f64(0.5e-9).unwrap();
+        let at = FineTime::of(SimTime::from_nanos(4)) + half;
+        assert_eq!(at.parts(), (4, 1 << 31));
+        assert_eq!(FineTime::of_parts(at.parts()), at);
         assert_eq!(half + half, FineDuration::from_nanos(1));
         assert_eq!(half.rounded_up(), SimDuration::from_nanos(1));
         let start = FineTime::of(SimTime::from_nanos(4));

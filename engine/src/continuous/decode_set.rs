@@ -85,19 +85,40 @@ impl DecodeSet {
         u64::from(self.crossings[self.ring(self.steps + ahead)])
     }
 
+    /// Blocks that each step from the one after `ahead` more steps on takes, without end.
+    #[inline]
+    pub(crate) fn blocks_from(&self, ahead: u64) -> impl Iterator<Item = u64> + '_ {
+        let mut place = self.ring(self.steps + ahead);
+        std::iter::from_fn(move || {
+            let needed = self.crossings[place];
+            place += 1;
+            if place == self.crossings.len() {
+                place = 0;
+            }
+            Some(u64::from(needed))
+        })
+    }
+
     /// Blocks that the steps `from..to` from now take.
     pub(crate) fn growth(&self, from: u64, to: u64) -> u64 {
         if to <= from {
             return 0;
         }
-        let size = self.crossings.len() as u64;
-        let (rounds, rest) = ((to - from) / size, (to - from) % size);
-        let round: u64 = match rounds {
-            0 => 0,
-            _ => self.crossings.iter().map(|&n| u64::from(n)).sum(),
+        let sum = |part: &[u32]| part.iter().map(|&n| u64::from(n)).sum::<u64>();
+        let size = self.crossings.len();
+        let (mut steps, mut whole) = (to - from, 0);
+        if steps >= size as u64 {
+            whole = steps / size as u64 * sum(&self.crossings);
+            steps %= size as u64;
+        }
+        // What is left of a round, which may go on at the beginning of the ring.
+        let first = self.ring(self.steps + from);
+        let end = first + steps as usize;
+        let rest = match end.checked_sub(size) {
+            None => sum(&self.crossings[first..end]),
+            Some(over) => sum(&self.crossings[first..]) + sum(&self.crossings[..over]),
         };
-        let rest: u64 = (from..from + rest).map(|s| self.blocks_needed(s)).sum();
-        rounds * round + rest
+        whole + rest
     }
 
     #[inline]

@@ -185,10 +185,8 @@ impl ContinuousBatching {
         self.run.start = now;
         self.run.shape = shape;
         self.run.first_growth = first_growth;
-        self.run.ends.push(StepEnd {
-            fine: begin + cost.time,
-            extrapolated: cost.extrapolated,
-        });
+        let end = StepEnd::new(begin + cost.time, cost.extrapolated);
+        self.run.ends.push(end);
         let undisturbed = !(closed || released || overruns || self.plan.preempted);
         let decodes_only = self.plan.chunks.is_empty() && self.plan.swap_bytes == 0;
         if self.common.rules.fast_forward
@@ -254,11 +252,11 @@ impl ContinuousBatching {
         } else {
             self.memory.available()
         };
-        let Some(mut end) = self.run.ends.last().map(|e| e.fine) else {
+        let Some(mut end) = self.run.ends.last().map(StepEnd::fine) else {
             return;
         };
-        for ahead in 1..steps {
-            let blocks = self.decoding.blocks_needed(ahead);
+        let needed = self.decoding.blocks_from(1);
+        for (_, blocks) in (1..steps).zip(needed) {
             if blocks + self.common.rules.spare > free {
                 break;
             }
@@ -266,10 +264,7 @@ impl ContinuousBatching {
             shape = shape.later(1, spread);
             let cost = self.common.cost.step(&shape);
             end += cost.time;
-            self.run.ends.push(StepEnd {
-                fine: end,
-                extrapolated: cost.extrapolated,
-            });
+            self.run.ends.push(StepEnd::new(end, cost.extrapolated));
         }
     }
 

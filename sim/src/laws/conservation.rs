@@ -50,7 +50,8 @@ impl Conservation {
             if known && !TURNS[usize::from(kind)] {
                 continue;
             }
-            if let Err(breach) = self.turn(slot as usize, &facts.entry(i)) {
+            let at = SimTime::from_nanos(facts.times()[i]);
+            if let Err(breach) = self.turn(slot as usize, (at, request, kind), || facts.entry(i)) {
                 return Some((i, breach));
             }
         }
@@ -58,31 +59,39 @@ impl Conservation {
     }
 
     /// Somebody comes or goes, or a stranger appears.
-    fn turn(&mut self, slot: usize, entry: &Entry) -> Verdict {
+    fn turn(
+        &mut self,
+        slot: usize,
+        (at, request, kind): (SimTime, u32, u8),
+        entry: impl Fn() -> Entry,
+    ) -> Verdict {
         let life = &mut self.lives[slot];
-        let known = life.0 == u64::from(entry.request.0);
-        let begins = entry.fact == Fact::Sent;
+        let known = life.0 == u64::from(request);
+        let begins = kind == Fact::Sent.kind();
         if !begins && !known {
-            return Err(stranger(entry));
+            return Err(stranger(&entry()));
         }
-        self.area += u128::from(self.alive) * u128::from(entry.at.since(self.last).as_nanos());
-        self.last = self.last.max(entry.at);
+        self.area += u128::from(self.alive) * u128::from(at.since(self.last).as_nanos());
+        self.last = self.last.max(at);
         if begins {
             if life.0 != NOBODY {
                 let found = format!("it took the place of request {}", life.0);
                 let expected = "a request sent once, in a place of its own";
-                return Err(breach(entry, expected, found));
+                return Err(breach(&entry(), expected, found));
             }
-            *life = (u64::from(entry.request.0), entry.at);
+            *life = (u64::from(request), at);
             self.sent += 1;
             self.alive += 1;
             return Ok(());
         }
-        self.sojourns += u128::from(entry.at.since(life.1).as_nanos());
+        self.sojourns += u128::from(at.since(life.1).as_nanos());
         life.0 = NOBODY;
         self.alive -= 1;
-        match entry.fact {
-            Fact::Finished => self.finished += 1,
+        if kind == Fact::Finished.kind() {
+            self.finished += 1;
+            return Ok(());
+        }
+        match entry().fact {
             Fact::Refused(_) => self.refused += 1,
             Fact::Abandoned => self.abandoned += 1,
             _ => self.unfinished += 1,

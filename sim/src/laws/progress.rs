@@ -52,7 +52,9 @@ impl Progress {
 impl Progress {
     pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
         for (i, (&slot, &kind)) in facts.slots().iter().zip(facts.kinds()).enumerate() {
-            if (kind == Fact::Sent.kind() || kind == PREEMPTED)
+            if kind == Fact::Sent.kind() {
+                self.sent(slot as usize);
+            } else if kind == PREEMPTED
                 && let Err(breach) = self.entry(slot, &facts.entry(i))
             {
                 return Some((i, breach));
@@ -61,17 +63,18 @@ impl Progress {
         None
     }
 
+    #[inline]
+    fn sent(&mut self, slot: usize) {
+        // Every request of this instant pays for its own events.
+        self.events = self.events.saturating_sub(EVENTS_PER_REQUEST);
+        if let Some(p) = self.preempted.get_mut(slot) {
+            *p = (0, 0);
+        }
+    }
+
     fn entry(&mut self, slot: u32, entry: &Entry) -> Verdict {
         let slot = slot as usize;
         match entry.fact {
-            Fact::Sent => {
-                // Every request of this instant pays for its own events.
-                self.events = self.events.saturating_sub(EVENTS_PER_REQUEST);
-                if let Some(p) = self.preempted.get_mut(slot) {
-                    *p = (0, 0);
-                }
-                Ok(())
-            }
             Fact::Preempted { generated } => {
                 if slot >= self.preempted.len() {
                     self.preempted.resize(slot + 1, (0, 0));

@@ -34,7 +34,7 @@ use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::engine::EngineOutcome;
 use windtunnel_ledger::entry::Fact;
-use windtunnel_ledger::result::{ReplicaSample, RunResult};
+use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
 use windtunnel_scenarios::schema::traffic::ArrivalSpec;
 use windtunnel_scenarios::schema::{Scenario, WarmUp};
@@ -377,16 +377,7 @@ impl<'a, M: Machine> World<'a, M> {
     #[inline]
     fn sample_replica(&mut self, replica: usize) {
         let machine = &self.fleet.machines[replica];
-        self.sampler.read(replica, |at| {
-            let stats = machine.stats(at);
-            ReplicaSample {
-                running: stats.running,
-                waiting: stats.waiting,
-                kv_held: stats.kv_held,
-                kv_cached: stats.kv_cached,
-                kv_total: stats.kv_total,
-            }
-        });
+        self.sampler.read(replica, |at| machine.stats(at));
     }
 
     /// Closes the books of a run.
@@ -405,7 +396,9 @@ impl<'a, M: Machine> World<'a, M> {
             segment_ns,
             segments,
             fixed_warm_up_ns: self.warm_up.map(SimTime::as_nanos),
-            samples: self.sampler.finish(),
+            samples: self
+                .sampler
+                .finish(|r| self.fleet.machines[r].stats(end).kv_total),
             replicas: record.replicas,
             rows,
             gateway: self.gateway.totals,

@@ -2,12 +2,13 @@
 //! run: it doubles, and every second sample goes, whenever there are too many.
 
 use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_engine::engine::EngineStats;
 use windtunnel_ledger::result::{ReplicaSample, Sample};
 
 /// First guess of the distance, where nothing is known of the length.
 const FIRST_DISTANCE: SimDuration = SimDuration::from_millis(1);
 /// Where something is known, a run may still be shorter by this factor without losing a sample.
-const SHORTER: u64 = 4;
+const SHORTER: u64 = 2;
 
 /// A sample, replicas apart.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +31,13 @@ pub(super) struct Sampler {
     samples: Vec<Totals>,
     /// Of how many samples each replica was read.
     read: Vec<u32>,
-    /// What was read, by replica.
-    replicas: Vec<Vec<ReplicaSample>>,
+    /// What was read, `capacity` for each replica.
+    replicas: Vec<Kept>,
 }
+
+/// What is kept of a replica in a sample: requests running and waiting, blocks held and cached. How many
+/// blocks there are in all does not change.
+type Kept = [u64; 3];
 
 impl Sampler {
     /// For at most `capacity` samples of so many replicas in a run that ends about at `expected_end`; a
@@ -55,7 +60,8 @@ impl Sampler {
             },
             samples: Vec::new(),
             read: vec![0; replicas],
-            replicas: vec![Vec::new(); replicas],
+            // Memory that nobody has written to costs nothing.
+            replicas: vec![[0; 3]; replicas * capacity],
         }
     }
 
@@ -76,47 +82,69 @@ impl Sampler {
     /// Reads a replica for the samples taken since it was read last. Nothing may have happened to it
     /// meanwhile; `look` reads its state as of a given time.
     #[inline]
-    pub(super) fn read(&mut self, replica: usize, look: impl Fn(SimTime) -> ReplicaSample) {
-        if self.read[replica] as usize == self.samples.len() {
+    pub(super) fn read(&mut self, replica: usize, look: impl Fn(SimTime) -> EngineStats) {
+        let read = self.read[replica] as usize;
+        if read == self.samples.len() {
             return;
         }
-        let read = std::mem::replace(&mut self.read[replica], self.samples.len() as u32);
-        let missing = self.samples[read as usize..].iter();
-        self.replicas[replica].extend(missing.map(|s| look(SimTime::from_nanos(s.at_ns))));
+        let first = replica * self.capacity;
+        let places = self.replicas[first + read..].iter_mut();
+        for (place, sample) in places.zip(&self.samples[read..]) {
+            let stats = look(SimTime::from_nanos(sample.at_ns));
+            let requests = u64::from(stats.running) << 32 | u64::from(stats.waiting);
+            *place = [requests, stats.kv_held, stats.kv_cached];
+        }
+        self.read[replica] = self.samples.len() as u32;
     }
 
     /// Drops every second sample. The distance doubles, and the next sample stays on its grid.
     #[cold]
     fn halve(&mut self) {
+        let samples = self.samples.len();
         halve(&mut self.samples);
-        for (read, samples) in self.read.iter_mut().zip(&mut self.replicas) {
-            halve(samples);
-            *read = samples.len() as u32;
+        self.samples.truncate(samples.div_ceil(2));
+        let each = self.replicas.chunks_exact_mut(self.capacity);
+        for (read, samples) in self.read.iter_mut().zip(each) {
+            halve(&mut samples[..*read as usize]);
+            *read = read.div_ceil(2);
         }
         self.distance = self.distance.saturating_mul(2);
         let last = self.samples.last().map_or(0, |s| s.at_ns);
         self.next = SimTime::from_nanos(last).saturating_add(self.distance);
     }
 
-    /// All samples; every replica must have been read.
-    pub(super) fn finish(self) -> Vec<Sample> {
-        let sample = |(i, totals): (usize, &Totals)| Sample {
+    /// All samples; every replica must have been read. `blocks` says how many blocks a replica has in all.
+    pub(super) fn finish(self, blocks: impl Fn(usize) -> u64) -> Vec<Sample> {
+        let replicas = self.read.len();
+        let sample = |totals: &Totals| Sample {
             at_ns: totals.at_ns,
             gateway_waiting: totals.gateway_waiting,
             in_system: totals.in_system,
-            replicas: self.replicas.iter().map(|read| read[i]).collect(),
+            replicas: Vec::with_capacity(replicas),
         };
-        self.samples.iter().enumerate().map(sample).collect()
+        let mut samples: Vec<Sample> = self.samples.iter().map(sample).collect();
+        for replica in 0..replicas {
+            let kv_total = blocks(replica);
+            let kept = &self.replicas[replica * self.capacity..];
+            for (sample, &[requests, kv_held, kv_cached]) in samples.iter_mut().zip(kept) {
+                sample.replicas.push(ReplicaSample {
+                    running: (requests >> 32) as u32,
+                    waiting: requests as u32,
+                    kv_held,
+                    kv_cached,
+                    kv_total,
+                });
+            }
+        }
+        samples
     }
 }
 
-/// Drops every second entry, the first stays.
-fn halve<T: Copy>(list: &mut Vec<T>) {
-    let kept = list.len().div_ceil(2);
-    for i in 1..kept {
+/// Moves every second entry, the first included, to the front.
+fn halve<T: Copy>(list: &mut [T]) {
+    for i in 1..list.len().div_ceil(2) {
         list[i] = list[2 * i];
     }
-    list.truncate(kept);
 }
 
 #[cfg(test)]
@@ -134,6 +162,7 @@ mod tests {
                 assert_eq!(sample.at_ns, i as u64 * step);
                 let running: Vec<u32> = sample.replicas.iter().map(|r| r.running).collect();
                 assert_eq!(running, [sample.at_ns as u32, sample.at_ns as u32 + 1]);
+                assert!(sample.replicas.iter().all(|r| r.kv_total == 7));
             }
             // To know about when it ends saves work and changes nothing.
             for guess in [end, 2 * end, end / 10] {
@@ -146,9 +175,9 @@ mod tests {
     fn samples(end: u64, expected_end: SimTime) -> Vec<Sample> {
         let mut sampler = Sampler::new(100, 2, expected_end);
         let state = |more: u32| {
-            move |at: SimTime| ReplicaSample {
+            move |at: SimTime| EngineStats {
                 running: at.as_nanos() as u32 + more,
-                ..ReplicaSample::default()
+                ..EngineStats::default()
             }
         };
         let (mut now, mut events) = (0, 0_u32);
@@ -167,7 +196,7 @@ mod tests {
         }
         sampler.read(0, state(0));
         sampler.read(1, state(1));
-        sampler.finish()
+        sampler.finish(|_| 7)
     }
 
     #[test]
@@ -175,6 +204,6 @@ mod tests {
         let mut sampler = Sampler::new(0, 1, SimTime::from_nanos(u64::MAX));
         sampler.up_to(SimTime::from_nanos(u64::MAX - 1), |_| unreachable!());
         sampler.read(0, |_| unreachable!());
-        assert!(sampler.finish().is_empty());
+        assert!(sampler.finish(|_| 7).is_empty());
     }
 }
