@@ -3,6 +3,8 @@
 
 /// Run points to worker threads; results in point order.
 pub mod execute;
+/// Runs whose steps are computed.
+pub mod computing;
 /// Standard shapes of work, and what each costs.
 pub mod speed;
 /// Cases with a known answer, run through the simulator's own components.

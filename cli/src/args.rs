@@ -15,6 +15,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run one scenario over one or more seeds; print a table, write a folder
     Run(RunArgs),
+    /// Run one scenario in real time on the reference engine: every step is computed, and takes as
+    /// long as it takes
+    Live(RunArgs),
     /// Run scenarios, or read result folders, and compare them, paired over seeds
     Compare(CompareArgs),
     /// Check the simulator against theory and published numbers

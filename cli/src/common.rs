@@ -1,13 +1,13 @@
 //! What verbs share: loading scenarios, reading their traffic, running points, printing.
 
 use crate::args::{Color, LoadArgs, SeedArgs, TalkArgs};
-use crate::exit::Stop;
+use crate::exit::{Exit, Stop};
 use crate::progress::Progress;
 use anyhow::Context as _;
 use std::io::{ErrorKind, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use windtunnel_benches::execute::{RunPoint, execute};
+use windtunnel_benches::execute::{RunPoint, execute, run_live};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::workload::{self, Traffic};
 use windtunnel_scenarios::{LoadEnv, Loaded, Override, Source, load};
@@ -199,12 +199,35 @@ pub(crate) fn run_points(
     jobs: Option<u32>,
     talk: TalkArgs,
 ) -> anyhow::Result<Vec<RunResult>> {
+    run_points_by(what, points, talk, |progress| {
+        execute(points, jobs.map(|n| n as usize), &|n| progress.add(n))
+    })
+}
+
+/// As [`run_points`], in real time and one after the other.
+pub(crate) fn run_points_live(
+    what: &str,
+    points: &[RunPoint],
+    talk: TalkArgs,
+) -> anyhow::Result<Vec<RunResult>> {
+    run_points_by(what, points, talk, |progress| {
+        let live = |point| run_live(point, &|n| progress.add(n), None);
+        points.iter().map(live).collect()
+    })
+}
+
+fn run_points_by(
+    what: &str,
+    points: &[RunPoint],
+    talk: TalkArgs,
+    run: impl FnOnce(&Progress) -> Vec<Result<RunResult, RunError>>,
+) -> anyhow::Result<Vec<RunResult>> {
     let expected: u64 = points
         .iter()
         .filter_map(|p| p.traffic.facts().requests)
         .sum();
     let progress = Progress::new(what, expected, talk.quiet || talk.no_progress);
-    let results = execute(points, jobs.map(|n| n as usize), &|n| progress.add(n));
+    let results = run(&progress);
     progress.finish();
     let mut runs = Vec::with_capacity(results.len());
     for (point, result) in points.iter().zip(results) {
@@ -219,6 +242,11 @@ fn failed(what: &str, seed: u64, error: &RunError) -> anyhow::Error {
             "error: a law of the simulation was broken; this is a bug of windtunnel, not of your scenario\n  {error}\n\
              repeat it with: windtunnel run {what} --seed {seed}"
         )),
+        RunError::Execution { .. } => Stop {
+            exit: Exit::Failure,
+            message: format!("error: {error}\nthe run ended there; nothing was written"),
+        }
+        .into(),
         _ => Stop::usage(format!("error: {error}\nnothing was run")),
     }
 }

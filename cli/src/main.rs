@@ -33,6 +33,7 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Bench(args) => command::bench::bench(&args),
         Command::Scenario(command) => command::scenario::scenario(command),
         Command::Run(args) => command::run::run(&args),
+        Command::Live(args) => command::run::live(&args),
         Command::Report(args) => command::report::report(&args),
         Command::Export(args) => command::export::export(&args),
         Command::Compare(args) => command::compare::compare(&args),

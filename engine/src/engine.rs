@@ -7,6 +7,7 @@
 //! by one. Reading `Engine::stats` never cuts a run.
 
 use crate::batch::BatchShape;
+use crate::execute::ExecutionError;
 use crate::request::Submission;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ClassId, RequestId};
@@ -54,6 +55,14 @@ pub enum Outcome {
     Preempted {
         /// Output tokens it had produced so far.
         generated: u32,
+    },
+    /// What came of it, as far as only computing it could show. Comes right before
+    /// [`Self::Finished`], from engines that compute, for requests with a task.
+    Answered {
+        /// Output tokens.
+        tokens: u32,
+        /// Whether a verifier found the answer right.
+        good: bool,
     },
     /// Its last token came out; it has left the replica.
     Finished,
@@ -169,6 +178,12 @@ pub trait Engine {
     /// For systems that account for a step's results when it begins.
     fn leaving(&self, _now: SimTime) -> Leaving {
         Leaving::default()
+    }
+
+    /// Why it can compute no more, if so; it then says nothing any more. Only engines that
+    /// compute can fail.
+    fn failure(&self) -> Option<&ExecutionError> {
+        None
     }
 
     /// Says that somebody will read the prefix cache between two events

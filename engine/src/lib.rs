@@ -19,6 +19,8 @@ pub mod energy;
 pub mod kv;
 /// The LLM engine: iteration-level scheduling over paged memory.
 pub mod continuous;
+/// Executing steps for real.
+pub mod execute;
 /// A plain service station.
 pub mod station;
 /// A replica of either kind, built from what a scenario says.

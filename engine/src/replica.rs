@@ -10,6 +10,7 @@ mod tables;
 use crate::config::{EngineSpec, FrontendSpec};
 use crate::continuous::ContinuousBatching;
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
+use crate::execute::{ExecutionError, StepExecutor};
 use crate::kv::{Imbalance, KvLayout};
 use crate::request::Submission;
 use crate::station::Station;
@@ -72,8 +73,11 @@ impl Replica {
     /// Which field asks for something impossible, why, and what to do.
     pub fn build_many(spec: &EngineSpec, count: u32) -> Result<Vec<Self>, EngineConfigError> {
         match spec {
-            EngineSpec::Continuous(spec) => {
-                let engines = build::continuous(spec, count)?;
+            EngineSpec::Continuous(llm) | EngineSpec::Reference(llm) => {
+                if matches!(spec, EngineSpec::Reference(_)) {
+                    build::check_reference(llm)?;
+                }
+                let engines = build::continuous(llm, count)?;
                 let boxed = engines.into_iter().map(Box::new);
                 Ok(boxed.map(Self::Continuous).collect())
             }
@@ -93,6 +97,14 @@ impl Replica {
         match self {
             Self::Continuous(engine) => engine.facts(),
             Self::Station(station) => station.facts(),
+        }
+    }
+
+    /// Lets an executor compute the steps from now on, if it is an LLM engine to which nothing was
+    /// submitted yet. Memory must recompute what it throws out.
+    pub fn execute_with(&mut self, executor: Box<dyn StepExecutor>) {
+        if let Self::Continuous(engine) = self {
+            engine.execute_with(executor);
         }
     }
 
@@ -194,6 +206,13 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.leaving(now),
             Self::Station(station) => station.leaving(now),
+        }
+    }
+
+    fn failure(&self) -> Option<&ExecutionError> {
+        match self {
+            Self::Continuous(engine) => engine.failure(),
+            Self::Station(_) => None,
         }
     }
 

@@ -44,6 +44,9 @@ pub struct Truth {
     /// Whether the output continues the last extent of the prompt, as in a conversation whose
     /// next prompt repeats it.
     pub output_continues: bool,
+    /// What is asked, if it is a real task: the number it can be drawn from again. An engine that
+    /// computes reads its prompt and ends its answer where the model does.
+    pub task: Option<u64>,
 }
 
 /// A request as a replica receives it.

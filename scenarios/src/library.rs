@@ -49,6 +49,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "mixed-classes" "classes" "scheduling" "tenants";
     "stale-telemetry" "telemetry" "routing";
     "weighted-gie" "prefixes" "routing";
+    "reference-smoke" "reference engine" "tasks";
     "mm1" "theory" "stations";
     "mmc" "theory" "stations";
     "mg1" "theory" "stations";

@@ -14,7 +14,7 @@ use crate::source::{Place, Sources};
 use crate::tree::{self, Node};
 use std::path::{Path, PathBuf};
 use windtunnel_base::digest::RunDigest;
-use windtunnel_engine::config::{CostSpec, EngineSpec};
+use windtunnel_engine::config::CostSpec;
 
 /// Where a scenario is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -209,7 +209,7 @@ fn read_profiles(scenario: &mut Scenario, dir: Option<&Path>, tree: &Node) -> Ve
     });
     let mut findings = Vec::new();
     for (path, engine) in std::iter::once(first).chain(pools) {
-        let EngineSpec::Continuous(spec) = engine else {
+        let Some(spec) = engine.llm_mut() else {
             continue;
         };
         if let Err(error) = profile::resolve(spec, dir) {

@@ -434,10 +434,8 @@ fn a_preset_stands_below_what_the_engine_says_itself() {
     ];
     let (_folder, loaded) = in_folder(&files, "main.toml");
     let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
-    let continuous = |spec: &EngineSpec| match spec {
-        EngineSpec::Continuous(spec) => (**spec).clone(),
-        EngineSpec::Station(_) => panic!("no station"),
-    };
+    let continuous =
+        |spec: &EngineSpec| spec.llm().cloned().unwrap_or_else(|| panic!("no station"));
     let spec = continuous(&loaded.scenario.fleet.engine);
     // In order: the preset, the file below, the file above.
     assert!(spec.scheduler.unlimited_decodes && !spec.kv.prefix_cache);

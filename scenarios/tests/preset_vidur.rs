@@ -131,6 +131,7 @@ fn submission(id: u32, now: SimTime, prompt: u32, output: u32) -> Submission<'st
             service: SimDuration::ZERO,
             good: true,
             output_continues: false,
+            task: None,
         },
     }
 }

@@ -81,10 +81,8 @@ fn try_load(dir: &Path, text: &str) -> Result<Loaded, Report> {
 }
 
 fn engine(loaded: &Loaded) -> &ContinuousSpec {
-    match &loaded.scenario.fleet.engine {
-        EngineSpec::Continuous(spec) => spec,
-        EngineSpec::Station(_) => panic!("a station"),
-    }
+    let engine = loaded.scenario.fleet.engine.llm();
+    engine.unwrap_or_else(|| panic!("a station"))
 }
 
 /// What a user sees of a scenario that names the folder `profile`.

@@ -9,8 +9,9 @@ use crate::world::World;
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::batch::BatchShape;
-use windtunnel_engine::config::EngineSpec;
+use windtunnel_engine::config::{ContinuousSpec, EngineSpec};
 use windtunnel_engine::engine::EngineStats;
+use windtunnel_engine::execute::{ExecutionError, StepExecutor};
 use windtunnel_engine::replica::{EngineConfigError, Replica};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
@@ -42,7 +43,18 @@ pub struct RunOptions<'a> {
     /// order of events). [`run`] then takes steps one by one, so that each comes with its
     /// state after it; the result is the same.
     pub steps: Option<&'a mut dyn FnMut(&Step)>,
+    /// Makes what computes the steps of a replica whose `engine.kind` is `reference`; asked once per
+    /// such replica by [`run`], in order of their ids.
+    pub executors: Option<&'a mut ExecutorFactory<'a>>,
+    /// Told of each instant before anything happens in it, and returns when it is due. For runs in
+    /// real time: what happens does not depend on how long that takes.
+    pub pace: Option<&'a mut dyn FnMut(SimTime)>,
 }
+
+/// Makes what computes the steps of one replica, of which it is told the id, the engine and how many
+/// blocks of memory it has.
+pub type ExecutorFactory<'a> = dyn FnMut(ReplicaId, &ContinuousSpec, u64) -> Result<Box<dyn StepExecutor>, ExecutionError>
+    + 'a;
 
 /// One step of a replica, as it ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +86,8 @@ impl Default for RunOptions<'_> {
             names: None,
             progress: None,
             steps: None,
+            executors: None,
+            pace: None,
         }
     }
 }
@@ -122,6 +136,24 @@ pub enum RunError {
     /// There is nobody to serve.
     #[error("the fleet has no replicas")]
     NoReplicas,
+    /// What computes a replica's steps cannot be made as the scenario says.
+    #[error("replica {} cannot compute: {error}", .replica.0)]
+    Executor {
+        /// Whose.
+        replica: ReplicaId,
+        /// Why.
+        error: ExecutionError,
+    },
+    /// What computes a replica's steps failed in the middle of the run.
+    #[error("replica {} failed at {at:?}: {error}", .replica.0)]
+    Execution {
+        /// Whose.
+        replica: ReplicaId,
+        /// When, in the run.
+        at: SimTime,
+        /// What it says.
+        error: ExecutionError,
+    },
 }
 
 impl From<Box<Violation>> for RunError {
@@ -139,14 +171,48 @@ pub fn run(
     scenario: &Scenario,
     workload: &mut dyn Workload,
     seed: u64,
-    options: RunOptions<'_>,
+    mut options: RunOptions<'_>,
 ) -> Result<RunResult, RunError> {
-    let replicas = if options.steps.is_some() {
+    let mut replicas = if options.steps.is_some() {
         replicas(&step_by_step(&scenario.fleet))?
     } else {
         replicas(&scenario.fleet)?
     };
+    equip(&scenario.fleet, &mut replicas, options.executors.take())?;
     run_on(scenario, replicas, workload, seed, options)
+}
+
+/// The engine of every replica of a fleet, by id.
+fn engines(fleet: &FleetSpec) -> impl Iterator<Item = &EngineSpec> {
+    let first = std::iter::repeat_n(&fleet.engine, fleet.replicas as usize);
+    let pools = fleet.pools.iter();
+    first.chain(pools.flat_map(|p| std::iter::repeat_n(&p.engine, p.replicas as usize)))
+}
+
+/// Gives those replicas that compute what computes their steps.
+fn equip(
+    fleet: &FleetSpec,
+    replicas: &mut [Replica],
+    mut factory: Option<&mut ExecutorFactory<'_>>,
+) -> Result<(), RunError> {
+    for (id, (engine, replica)) in engines(fleet).zip(replicas).enumerate() {
+        let EngineSpec::Reference(spec) = engine else {
+            continue;
+        };
+        let id = ReplicaId::from(id);
+        let made = match &mut factory {
+            Some(factory) => {
+                let blocks = replica.kv_layout().map_or(0, |kv| kv.total_blocks);
+                factory(id, spec, blocks)
+            }
+            None => Err(ExecutionError(
+                "`engine.kind` is \"reference\", and nothing that computes was brought along; set it to \"continuous\"".into(),
+            )),
+        };
+        let executor = made.map_err(|error| RunError::Executor { replica: id, error })?;
+        replica.execute_with(executor);
+    }
+    Ok(())
 }
 
 /// The same fleet without fast-forward.
@@ -154,7 +220,7 @@ fn step_by_step(fleet: &FleetSpec) -> FleetSpec {
     let mut fleet = fleet.clone();
     let pools = fleet.pools.iter_mut().map(|pool| &mut pool.engine);
     for engine in pools.chain([&mut fleet.engine]) {
-        if let EngineSpec::Continuous(spec) = engine {
+        if let Some(spec) = engine.llm_mut() {
             spec.fast_forward = false;
         }
     }
@@ -200,7 +266,8 @@ pub fn run_on<M: Machine>(
     let names = options.names.unwrap_or(&own);
     let progress = options.progress.take();
     let steps = options.steps.take();
+    let pace = options.pace.take();
     let log = steps.is_some();
     let world = World::new(scenario, names, machines, workload, seed, &options, log);
-    Ok(world.run(names, seed, progress, steps)?)
+    world.run(names, seed, progress, steps, pace)
 }

@@ -85,6 +85,7 @@ impl Requests {
                         service: SimDuration::ZERO,
                         good: true,
                         output_continues: false,
+                        task: None,
                     },
                 };
                 let extent = Extent {

@@ -178,6 +178,18 @@ pub fn generate(rng: &mut Rng) -> Task {
     CLASSES[rng.below(CLASSES.len() as u64) as usize].generate(rng)
 }
 
+/// Names a task of a class by one number, for [`of_key`]: the same for the same `number`.
+pub fn key_of(class: TaskClass, number: u64) -> u64 {
+    let classes = CLASSES.len() as u64;
+    let place = CLASSES.iter().position(|&c| c == class).unwrap_or_default();
+    (number >> 3) * classes + place as u64
+}
+
+/// The task that a number stands for: the same one whenever it is asked.
+pub fn of_key(key: u64) -> Task {
+    CLASSES[(key % CLASSES.len() as u64) as usize].of_key(key)
+}
+
 /// Whether `answer` is right for `prompt`, from the prompt alone.
 ///
 /// # Errors

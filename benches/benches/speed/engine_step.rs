@@ -95,6 +95,7 @@ impl Driven {
             service: SimDuration::ZERO,
             good: true,
             output_continues: false,
+            task: None,
         };
         self.sent += 1;
         let taken = self

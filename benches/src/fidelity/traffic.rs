@@ -89,6 +89,7 @@ impl Workload for Player<'_> {
                 service: SimDuration::ZERO,
                 good: true,
                 output_continues: false,
+                task: None,
             },
         }
     }

@@ -74,6 +74,7 @@ impl Workload for Played {
                 service: SimDuration::ZERO,
                 good: true,
                 output_continues: false,
+                task: None,
             },
         }
     }

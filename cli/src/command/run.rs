@@ -11,7 +11,28 @@ use windtunnel_reports::render::{json, markdown, points, table};
 use windtunnel_reports::steady;
 use windtunnel_reports::summary::Summary;
 
+/// On which clock a scenario runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RunClock {
+    /// As fast as it goes.
+    Simulated,
+    /// In real time, on an engine that computes.
+    Wall,
+}
+
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+    run_on(args, RunClock::Simulated)
+}
+
+pub(crate) fn live(args: &RunArgs) -> anyhow::Result<Exit> {
+    let mut args = args.clone();
+    // What the user sets comes later, and wins.
+    let computes = r#"fleet.engine.kind="reference""#;
+    args.load.set.insert(0, computes.to_owned());
+    run_on(&args, RunClock::Wall)
+}
+
+fn run_on(args: &RunArgs, clock: RunClock) -> anyhow::Result<Exit> {
     let ready = ready(&args.scenario, &args.load, &[], args.talk)?;
     let scenario = &ready.loaded.scenario;
     let seeds = common::seeds(&args.seeds, scenario.run.seed)?;
@@ -24,13 +45,14 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     let laws = scenario.run.laws && !args.no_laws;
     // A folder that cannot be written shows now, not after hours of simulation.
     common::create_dir(&dir)?;
-    let mut runs = common::run_points(
-        &args.scenario,
-        &common::points(&ready, &seeds, rows, laws),
-        args.seeds.jobs,
-        args.talk,
-    )
-    .inspect_err(|_| {
+    let points = common::points(&ready, &seeds, rows, laws);
+    let runs = match clock {
+        RunClock::Simulated => {
+            common::run_points(&args.scenario, &points, args.seeds.jobs, args.talk)
+        }
+        RunClock::Wall => common::run_points_live(&args.scenario, &points, args.talk),
+    };
+    let mut runs = runs.inspect_err(|_| {
         // Goes only if it is empty: results of an earlier run stay.
         let _ = std::fs::remove_dir(&dir);
         let _ = std::fs::remove_dir(&args.out);

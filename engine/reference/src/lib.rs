@@ -21,6 +21,8 @@ pub mod backend;
 pub mod machine;
 /// Step times as a table for the simulator.
 pub mod calibrate;
+/// Steps of the simulator's engine, executed.
+pub mod runtime;
 /// Training of the pocket models.
 pub mod train;
 /// Layers that leave out work, and what they cost in quality.

@@ -112,6 +112,9 @@ impl ContinuousBatching {
 
     /// A request has all its tokens: it leaves.
     fn finish(&mut self, slot: u32) {
+        if let Some(outcome) = self.answer(slot) {
+            self.tell_end(slot, outcome);
+        }
         let s = &mut self.sequences[slot];
         let computed = s.computed;
         if s.output_continues {
@@ -155,6 +158,14 @@ impl ContinuousBatching {
             _ => (s.computed, 0),
         };
         self.memory.release(&mut s.pages, tokens, unused);
+        self.remove(slot);
+    }
+
+    /// Forgets a request that holds nothing any more.
+    pub(super) fn remove(&mut self, slot: u32) {
+        if let Some(execution) = &mut self.execution {
+            execution.release(self.sequences[slot].request);
+        }
         self.sequences.remove(slot);
     }
 

@@ -168,6 +168,15 @@ impl DecodeSet {
         }
     }
 
+    /// The next step is a member's last, which is earlier than was known when it joined.
+    pub(crate) fn finish_next(&mut self, slot: u32, seqs: &mut Sequences) {
+        let s = &mut seqs[slot];
+        debug_assert!(s.phase == Phase::Decoding && s.finish_at > self.steps);
+        s.finish_at = self.steps + 1;
+        self.finishing
+            .push(Reverse((s.finish_at, s.admission, slot)));
+    }
+
     /// A member leaves before it is done; the caller says what becomes of it.
     pub(crate) fn leave(&mut self, slot: u32, seqs: &mut Sequences) {
         self.stale += 1;

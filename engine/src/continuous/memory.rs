@@ -12,6 +12,16 @@ use windtunnel_base::time::SimTime;
 pub(crate) struct Pages {
     holding: Holding,
     shared: u64,
+    /// Numbers of its blocks in the order of its tokens, where blocks have numbers: as far as
+    /// something was planned to be in them.
+    table: Vec<u32>,
+}
+
+impl Pages {
+    /// Numbers of its blocks in the order of its tokens.
+    pub(crate) fn table(&self) -> &[u32] {
+        &self.table
+    }
 }
 
 /// What is in memory of a prompt.
@@ -107,11 +117,17 @@ impl Memory {
         debug_assert_eq!(found, tokens);
         pages.holding = holding;
         pages.shared = self.blocks(found);
+        self.device.list_path(&pages.holding, &mut pages.table);
     }
 
     /// Shows others the whole blocks of the first `tokens` tokens of a prompt.
     pub(crate) fn publish(&mut self, pages: &mut Pages, prefix: &[Extent], tokens: u32) {
-        pages.shared += self.device.publish(&mut pages.holding, prefix, tokens);
+        let Pages {
+            holding,
+            shared,
+            table,
+        } = pages;
+        *shared += self.device.publish_numbered(holding, prefix, tokens, table);
     }
 
     /// Blocks that these requests hold, with so many tokens, and nobody else does.
@@ -128,9 +144,28 @@ impl Memory {
     pub(crate) fn release(&mut self, pages: &mut Pages, tokens: u32, unused: u32) {
         let holds = self.blocks(tokens);
         let blank = holds - self.blocks(tokens - unused);
-        let Pages { holding, shared } = std::mem::take(pages);
+        let holding = std::mem::take(&mut pages.holding);
+        let shared = std::mem::take(&mut pages.shared);
+        self.device.forget_table(&mut pages.table);
         self.device.give_back(blank);
         self.device.release(holding, holds - blank - shared);
+    }
+
+    // --- numbers -----------------------------------------------------------------------------
+
+    /// Gives every block a number from now on.
+    pub(crate) fn number_blocks(&mut self) {
+        self.device.number_blocks();
+    }
+
+    /// Gives numbers to all blocks that a request with so many tokens has taken.
+    pub(crate) fn cover(&mut self, pages: &mut Pages, tokens: u32) {
+        self.device.cover(&mut pages.table, tokens);
+    }
+
+    /// Moves the numbers given out since the last call to `issued`.
+    pub(crate) fn take_issued(&mut self, issued: &mut Vec<u32>) {
+        self.device.take_issued(issued);
     }
 
     // --- host --------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 //!
 //! Forming a batch (who computes how many tokens) is kept apart from timing it: the schedulers
 //! fill a `Plan`, its sums make a `BatchShape`, and only then is a cost model asked. Something
-//! that executes batches for real would take the plan instead.
+//! that executes batches for real takes the plan instead (`crate::execute`).
 //!
 //! **Ties.** A step that begins at the instant the previous one ended sees the waiting room as
 //! it was before that instant, unless it would otherwise be empty; a cancellation takes effect at
@@ -31,14 +31,18 @@ mod run;
 mod commit;
 /// Who leaves when the step in progress ends.
 mod leaving;
+/// Steps that are computed for real.
+mod execution;
 
 use crate::batch::BatchShape;
 use crate::cost::CostModel;
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
+use crate::execute::ExecutionError;
 use crate::kv::Imbalance;
 use crate::replica::ReplicaFacts;
 use crate::request::Submission;
 use decode_set::DecodeSet;
+use execution::Execution;
 pub(crate) use memory::Memory;
 pub(crate) use rules::{Common, Rules};
 use run::{Run, StepEnd};
@@ -102,6 +106,8 @@ pub struct ContinuousBatching {
     ended: Vec<(u64, EngineOutcome)>,
     pending_prompt_tokens: u64,
     admissions: u64,
+    /// Whoever computes the steps, if they are computed.
+    execution: Option<Box<Execution>>,
 }
 
 impl ContinuousBatching {
@@ -129,6 +135,7 @@ impl ContinuousBatching {
             ended: Vec::new(),
             pending_prompt_tokens: 0,
             admissions: 0,
+            execution: None,
         }
     }
 
@@ -161,6 +168,7 @@ impl ContinuousBatching {
         self.plan.swap_bytes = 0;
         let mut first_growth = self.plan_step(closed, outcomes);
         let mut shape = self.shape();
+        self.list_work();
         // Who did not fit beside those who leave may fit into the next step.
         let released = !self.leaving.is_empty() && self.waiting.head(&self.sequences).is_some();
         let overruns = shape.decode_seqs != self.decoding.count();
@@ -179,17 +187,20 @@ impl ContinuousBatching {
             // ends the walk (vLLM then runs an empty step). It cannot go on: the batch gets smaller.
             first_growth = self.plan_step(closed, outcomes);
             shape = self.shape();
+            self.list_work();
         }
         self.memory.date_events(now);
-        let cost = self.common.cost.step(&shape);
         self.run.start = now;
         self.run.shape = shape;
         self.run.first_growth = first_growth;
-        let end = StepEnd::new(begin + cost.time, cost.extrapolated);
+        let Some(end) = self.compute(now, begin) else {
+            return;
+        };
         self.run.ends.push(end);
         let undisturbed = !(closed || released || overruns || self.plan.preempted);
         let decodes_only = self.plan.chunks.is_empty() && self.plan.swap_bytes == 0;
         if self.common.rules.fast_forward
+            && self.execution.is_none()
             && undisturbed
             && decodes_only
             && self.paused.is_empty()
@@ -365,7 +376,16 @@ impl Engine for ContinuousBatching {
         }
         let room = self.common.rules.max_tokens - request.prompt_tokens;
         let asked = request.max_output_tokens.map_or(room, |m| m.max(1));
-        let output = submission.truth.output_tokens.clamp(1, asked.min(room));
+        let output = match &mut self.execution {
+            Some(execution) => {
+                execution.submit(submission);
+                match submission.truth.task {
+                    Some(_) => asked.min(room),
+                    None => submission.truth.output_tokens.clamp(1, asked.min(room)),
+                }
+            }
+            None => submission.truth.output_tokens.clamp(1, asked.min(room)),
+        };
         let slot = self.sequences.insert(now, submission, output);
         self.sequences[slot].foreseen = output == asked.min(room);
         self.pending_prompt_tokens += u64::from(request.prompt_tokens);
@@ -421,6 +441,9 @@ impl Engine for ContinuousBatching {
 
     fn next_event(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> Option<SimTime> {
         outcomes.append(&mut self.told_next);
+        if self.failure().is_some() {
+            return None;
+        }
         if self.waiting.len() == 0 && !self.goes_on() {
             // Nobody waits for the slots and blocks of those who leave.
             self.release_leaving();
@@ -467,6 +490,10 @@ impl Engine for ContinuousBatching {
 
     fn leaving(&self, now: SimTime) -> Leaving {
         self.leaving_after(now)
+    }
+
+    fn failure(&self) -> Option<&ExecutionError> {
+        self.execution.as_ref()?.failure()
     }
 
     fn watch_cache(&mut self, on: bool) {

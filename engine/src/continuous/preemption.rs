@@ -102,7 +102,7 @@ impl ContinuousBatching {
         };
         self.pending_prompt_tokens -= u64::from(s.prefill_left());
         self.waiting.leave(slot, &mut self.sequences);
-        self.sequences.remove(slot);
+        self.remove(slot);
         outcome
     }
 }

@@ -18,6 +18,8 @@
 
 /// Host memory, to which sequences are swapped.
 mod host_pool;
+/// Numbers of blocks, where something is stored in them.
+mod numbers;
 /// The memory of a replica: who holds what.
 mod pool;
 /// Which prefixes are in memory: a tree of extents.

@@ -1,5 +1,6 @@
 //! The memory of a replica: who holds what, and who leaves when it is short.
 
+use super::numbers::Numbers;
 use super::prefix_tree::{NONE, PrefixTree, ROOT};
 use crate::engine::CacheEvent;
 use rustc_hash::FxHashMap;
@@ -73,6 +74,8 @@ pub struct KvCache {
     cached: u64,
     empty: u64,
     evicted: u64,
+    /// Numbers of blocks, if somebody stores something in them.
+    numbers: Option<Box<Numbers>>,
 }
 
 impl KvCache {
@@ -92,6 +95,7 @@ impl KvCache {
             cached: 0,
             empty: layout.total_blocks,
             evicted: 0,
+            numbers: None,
         }
     }
 
@@ -243,6 +247,17 @@ impl KvCache {
     /// # Panics
     /// If blocks are published that were never taken.
     pub fn publish(&mut self, holding: &mut Holding, prefix: &[Extent], tokens: u32) -> u64 {
+        self.publish_numbered(holding, prefix, tokens, &mut Vec::new())
+    }
+
+    /// As [`Self::publish`], by a sequence whose blocks have these numbers.
+    pub(crate) fn publish_numbered(
+        &mut self,
+        holding: &mut Holding,
+        prefix: &[Extent],
+        tokens: u32,
+        table: &mut Vec<u32>,
+    ) -> u64 {
         if !self.layout.prefix_cache {
             return 0;
         }
@@ -252,14 +267,15 @@ impl KvCache {
         if target <= holding.tokens {
             return 0;
         }
+        self.cover(table, target);
         let mut became_shared = 0;
         let mut extent_start = 0_u32;
         for extent in prefix {
             let extent_end = target.min(extent_start.saturating_add(extent.tokens));
             while holding.tokens < extent_end {
                 let offset = holding.tokens - extent_start;
-                became_shared +=
-                    self.publish_next(holding, extent.key, offset, extent_end - holding.tokens);
+                let want = extent_end - holding.tokens;
+                became_shared += self.publish_next(holding, extent.key, offset, want, table);
             }
             if extent_end == target {
                 break;
@@ -272,7 +288,14 @@ impl KvCache {
 
     /// One step along the stream `key`, of which `offset` tokens are behind and at most `want`
     /// ahead.
-    fn publish_next(&mut self, holding: &mut Holding, key: u64, offset: u32, want: u32) -> u64 {
+    fn publish_next(
+        &mut self,
+        holding: &mut Holding,
+        key: u64,
+        offset: u32,
+        want: u32,
+        table: &[u32],
+    ) -> u64 {
         let at = holding.node;
         let next = match offset {
             0 => self.tree.stream(at, key),
@@ -289,6 +312,9 @@ impl KvCache {
                 tokens: self.tree[node].end(),
             };
             let stale = self.pin(node);
+            if stale > 0 {
+                self.number(node, 0, table);
+            }
             self.spend_private(stale);
             self.empty += stale;
             return stale;
@@ -296,9 +322,13 @@ impl KvCache {
         let above = &self.tree[at];
         let own = above.refs == 1 && above.is_leaf();
         let gained = if offset > 0 && own && (above.fresh || self.policy.forgets_on_reuse()) {
-            self.tree.grow(at, want)
+            let before = self.tree[at].blocks;
+            let gained = self.tree.grow(at, want);
+            self.number(at, before, table);
+            gained
         } else {
             holding.node = self.tree.add(at, key, offset, want);
+            self.number(holding.node, 0, table);
             self.tree[holding.node].blocks
         };
         holding.tokens += want;
@@ -342,6 +372,65 @@ impl KvCache {
             slot = parent;
         }
         self.debug_check();
+    }
+
+    // --- numbers -------------------------------------------------------------------------
+
+    /// Gives every block a number from now on, for somebody who stores something in it. Nothing
+    /// may be in memory yet.
+    pub(crate) fn number_blocks(&mut self) {
+        debug_assert_eq!(self.empty, self.total_blocks());
+        let blocks = u32::try_from(self.total_blocks()).unwrap_or(u32::MAX);
+        self.numbers = Some(Box::new(Numbers::new(blocks)));
+    }
+
+    /// Lengthens the list of a sequence's blocks to room for `tokens` tokens, which it has taken.
+    pub(crate) fn cover(&mut self, table: &mut Vec<u32>, tokens: u32) {
+        if let Some(numbers) = &mut self.numbers {
+            numbers.cover(table, tokens.div_ceil(self.layout.block_size) as usize);
+        }
+    }
+
+    /// Lists the blocks of a path that was just acquired.
+    pub(crate) fn list_path(&mut self, holding: &Holding, table: &mut Vec<u32>) {
+        let Some(numbers) = &mut self.numbers else {
+            return;
+        };
+        let mut path = Vec::new();
+        let mut slot = holding.node;
+        while slot != ROOT {
+            path.push(slot);
+            slot = self.tree[slot].parent;
+        }
+        for slot in path.into_iter().rev() {
+            numbers.share(slot, table);
+        }
+    }
+
+    /// Forgets which blocks a sequence had; to be called with its release.
+    pub(crate) fn forget_table(&mut self, table: &mut Vec<u32>) {
+        if let Some(numbers) = &mut self.numbers {
+            numbers.release(table);
+        }
+    }
+
+    /// Moves the numbers given out since the last call to `issued`.
+    pub(crate) fn take_issued(&mut self, issued: &mut Vec<u32>) {
+        if let Some(numbers) = &mut self.numbers {
+            numbers.take_issued(issued);
+        }
+    }
+
+    /// The blocks of a node after its first `keep` are those of a sequence.
+    fn number(&mut self, slot: u32, keep: u64, table: &[u32]) {
+        let Some(numbers) = &mut self.numbers else {
+            return;
+        };
+        let node = &self.tree[slot];
+        let first = u64::from(node.start / self.layout.block_size);
+        let (from, to) = ((first + keep) as usize, (first + node.blocks) as usize);
+        numbers.shorten(slot, keep as usize);
+        numbers.extend(slot, &table[from..to]);
     }
 
     // --- events and checks ---------------------------------------------------------------
@@ -405,6 +494,7 @@ impl KvCache {
             let here = u64::from(self.tree[slot].refs);
             expect("holders of a node and below", here.max(below), here)?;
         }
+        self.audit_numbers()?;
         expect("shared blocks", shared, self.shared)?;
         expect("cached blocks", cached, self.cached)?;
         expect("streams", streams, self.tree.streams() as u64)?;
@@ -412,6 +502,24 @@ impl KvCache {
             "candidates for eviction",
             candidates,
             self.policy.len() as u64,
+        )
+    }
+
+    /// Every block of the tree has a number, and no more are in use than the books say.
+    fn audit_numbers(&self) -> Result<(), Imbalance> {
+        let Some(numbers) = &self.numbers else {
+            return Ok(());
+        };
+        for slot in self.tree.slots() {
+            let node = &self.tree[slot];
+            let blocks = if node.parent == NONE { 0 } else { node.blocks };
+            expect("numbers of a node", blocks, numbers.of(slot) as u64)?;
+        }
+        let booked = self.total_blocks() - self.empty;
+        expect(
+            "numbers in use",
+            numbers.in_use().min(booked),
+            numbers.in_use(),
         )
     }
 
@@ -460,6 +568,9 @@ impl KvCache {
     fn split(&mut self, slot: u32, keep: u32) -> u32 {
         let upper = self.tree.split(slot, keep);
         self.policy.split(slot, upper);
+        if let Some(numbers) = &mut self.numbers {
+            numbers.split(slot, upper, self.tree[upper].blocks as usize);
+        }
         let rest = &self.tree[slot];
         if rest.blocks == 0 && rest.refs == 0 {
             self.policy.forget(slot);
@@ -478,6 +589,9 @@ impl KvCache {
         self.policy.forget(slot);
         if self.leaving == Some(slot) {
             self.leaving = None;
+        }
+        if let Some(numbers) = &mut self.numbers {
+            numbers.shorten(slot, 0);
         }
         let mut above = self.tree.remove(slot);
         while above != NONE && above != ROOT {
@@ -509,6 +623,9 @@ impl KvCache {
             let there = self.tree[leaf].blocks;
             if there > blocks {
                 self.tree.shorten(leaf, blocks);
+                if let Some(numbers) = &mut self.numbers {
+                    numbers.shorten(leaf, (there - blocks) as usize);
+                }
                 return;
             }
             blocks -= there;

@@ -4,8 +4,8 @@ use super::runs_on::hardware_of;
 use super::tables::{coefficients, operators};
 use super::{EngineConfigError, ReplicaFacts};
 use crate::config::{
-    Allocation, ContinuousSpec, CostSpec, EnergySpec, FrontendSpec, LinearSpec, SchedulerKind,
-    ShardSpec, ShardSplit,
+    Allocation, ContinuousSpec, CostSpec, EnergySpec, FrontendSpec, LinearSpec, PreemptionKind,
+    SchedulerKind, ShardSpec, ShardSplit,
 };
 use crate::continuous::{Common, ContinuousBatching, Memory, Rules};
 use crate::cost::linear::{Linear, STEP_FITS};
@@ -68,6 +68,40 @@ pub(super) fn continuous(
     Ok(std::iter::repeat_with(engine)
         .take(count as usize)
         .collect())
+}
+
+/// What an engine that computes cannot do.
+pub(super) fn check_reference(spec: &ContinuousSpec) -> Result<(), EngineConfigError> {
+    if spec.kv.preemption == PreemptionKind::Swap {
+        return Err(error(
+            "kv.preemption",
+            "the reference engine swaps nothing to host memory",
+            "set it to \"recompute\"",
+        ));
+    }
+    if spec.tensor_parallel != 1 {
+        return Err(error(
+            "tensor_parallel",
+            "the reference engine computes on one device",
+            "set it to 1",
+        ));
+    }
+    let reference = spec.reference.clone().unwrap_or_default();
+    if !(0.0..=100.0).contains(&reference.temperature) {
+        return Err(error(
+            "reference.temperature",
+            format!("{} is no temperature", reference.temperature),
+            "set it from 0 (greedy) to 100",
+        ));
+    }
+    if !(reference.top_p > 0.0 && reference.top_p <= 1.0) {
+        return Err(error(
+            "reference.top_p",
+            format!("{} is not a share", reference.top_p),
+            "set it over 0, up to 1",
+        ));
+    }
+    Ok(())
 }
 
 /// Time on the way in and out: as said, else that of fitted coefficients, which count it in whole

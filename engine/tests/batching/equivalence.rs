@@ -36,7 +36,7 @@ fn kinds() -> impl Strategy<Value = SchedulerKind> {
 }
 
 /// The budget may be less than the requests that run where decodes are not bound by it.
-fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
+pub(crate) fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
     let limits = (0_u32..20, 1_u32..7, prop::option::of(1_u32..9));
     let rules = any::<(bool, bool, bool, bool, bool)>();
     (kinds(), limits, rules).prop_map(|(kind, limits, rules)| {
@@ -59,7 +59,7 @@ fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
 }
 
 /// Memory for what a scheduler asks of it.
-fn memory_for(scheduler: &SchedulerSpec, kv: KvSpec) -> KvSpec {
+pub(crate) fn memory_for(scheduler: &SchedulerSpec, kv: KvSpec) -> KvSpec {
     match scheduler.unlimited_decodes {
         true => KvSpec {
             allocation: Allocation::WholePrompt,
@@ -69,7 +69,7 @@ fn memory_for(scheduler: &SchedulerSpec, kv: KvSpec) -> KvSpec {
     }
 }
 
-fn memories() -> impl Strategy<Value = KvSpec> {
+pub(crate) fn memories() -> impl Strategy<Value = KvSpec> {
     let visibility = prop_oneof![
         Just(PrefixVisibility::OnSchedule),
         Just(PrefixVisibility::OnComputed),
@@ -136,7 +136,7 @@ fn lines() -> impl Strategy<Value = LinearSpec> {
 
 /// Lines, and tables that look at all a step has: unequal lengths, prompts of one token, contexts
 /// rounded up.
-fn costs() -> impl Strategy<Value = CostSpec> {
+pub(crate) fn costs() -> impl Strategy<Value = CostSpec> {
     let tables = |tables: fn() -> OperatorTables| {
         CostSpec::Operators(Box::new(OperatorsSpec {
             tables: Resident(Some(Arc::new(tables()))),
@@ -235,7 +235,7 @@ fn model(cost: &CostSpec) -> StepModel {
     }
 }
 
-fn jobs() -> impl Strategy<Value = Vec<Job>> {
+pub(crate) fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let prefix = prop::collection::vec((0_u64..3, 1_u32..10), 0..3);
     let job = (
         (1_u32..30, 1_u32..40, prop::option::of(1_u32..50)),
@@ -266,11 +266,16 @@ fn jobs() -> impl Strategy<Value = Vec<Job>> {
 }
 
 /// Each job is submitted once, some are cancelled, and somebody looks now and then.
-fn calls() -> impl Strategy<Value = Vec<(u64, u8, u32)>> {
+pub(crate) fn calls() -> impl Strategy<Value = Vec<(u64, u8, u32)>> {
     prop::collection::vec((0_u64..60, 0_u8..10, 0_u32..14), 0..40)
 }
 
-fn script(jobs: &[Job], calls: &[(u64, u8, u32)], gap: u64, peek: bool) -> Vec<(u64, Call)> {
+pub(crate) fn script(
+    jobs: &[Job],
+    calls: &[(u64, u8, u32)],
+    gap: u64,
+    peek: bool,
+) -> Vec<(u64, Call)> {
     let mut times: Vec<u64> = calls.iter().map(|c| c.0 * gap).collect();
     times.sort_unstable();
     let mut script = Vec::new();
@@ -293,7 +298,12 @@ fn script(jobs: &[Job], calls: &[(u64, u8, u32)], gap: u64, peek: bool) -> Vec<(
     script
 }
 
-fn spec(scheduler: SchedulerSpec, kv: KvSpec, cost: CostSpec, fast_forward: bool) -> EngineSpec {
+pub(crate) fn spec(
+    scheduler: SchedulerSpec,
+    kv: KvSpec,
+    cost: CostSpec,
+    fast_forward: bool,
+) -> EngineSpec {
     EngineSpec::Continuous(Box::new(ContinuousSpec {
         scheduler,
         kv,
@@ -304,7 +314,7 @@ fn spec(scheduler: SchedulerSpec, kv: KvSpec, cost: CostSpec, fast_forward: bool
 }
 
 /// Everybody who was let in leaves, once, and leaves nothing behind.
-fn check_ends(log: &Log, jobs: &[Job], engine: &Replica) {
+pub(crate) fn check_ends(log: &Log, jobs: &[Job], engine: &Replica) {
     for id in 0..jobs.len() as u32 {
         let ends = log.times(id, |o| {
             matches!(o, Outcome::Finished | Outcome::Cancelled { .. })

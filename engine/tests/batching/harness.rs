@@ -26,6 +26,7 @@ pub(crate) struct Job {
     pub(crate) prefix: Vec<Extent>,
     pub(crate) continues: bool,
     pub(crate) service: u64,
+    pub(crate) task: Option<u64>,
 }
 
 impl Job {
@@ -40,6 +41,7 @@ impl Job {
             prefix: Vec::new(),
             continues: false,
             service: 0,
+            task: None,
         }
     }
 
@@ -217,6 +219,7 @@ pub(crate) fn submit<E: Engine>(
             service: SimDuration::from_nanos(job.service),
             good: true,
             output_continues: job.continues,
+            task: job.task,
         },
     };
     engine.submit(now, &submission, log)

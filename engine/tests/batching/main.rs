@@ -6,6 +6,8 @@ mod harness;
 mod naive;
 /// Fast-forward and stepping one by one cannot be told apart; nor from the plain engine.
 mod equivalence;
+/// What executors are told, and that it changes nothing.
+mod executing;
 /// Stories of a few requests, step by step.
 mod stories;
 /// The same for the rules that presets are made of.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::{Rate, Span};
+pub use windtunnel_tasks::TaskClass;
 
 /// Traffic. The fields of a client given here are the defaults of all `clients`; without
 /// `clients` there is one. With `trace`, requests come from a file instead.
@@ -26,6 +27,8 @@ pub struct TrafficSpec {
     pub output: Option<LengthSpec>,
     /// Client's limit on the output in tokens; absent: none.
     pub max_output_tokens: Option<u32>,
+    /// Real routine tasks instead of lengths: prompts and right answers have their own.
+    pub tasks: Option<TasksSpec>,
     /// Prefixes that many requests share.
     pub prefix: Option<PrefixSpec>,
     /// Conversations of several turns.
@@ -60,6 +63,8 @@ pub struct ClientSpec {
     pub output: Option<LengthSpec>,
     /// Limit on the output.
     pub max_output_tokens: Option<u32>,
+    /// Real routine tasks.
+    pub tasks: Option<TasksSpec>,
     /// Shared prefixes; groups are this client's own.
     pub prefix: Option<PrefixSpec>,
     /// Conversations.
@@ -233,6 +238,19 @@ pub enum TimeSpec {
         /// Probability of the larger, 0 to 1.
         p_high: f64,
     },
+}
+
+/// Real routine tasks, each with one right answer that a rule gives. An engine that computes
+/// (`engine.kind = "reference"`) reads their prompts, answers until its model ends the answer or
+/// `max_output_tokens` are out, and has the answer verified; a simulated one takes the length of the
+/// right answer. Lengths, prefixes and conversations are not said beside them.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TasksSpec {
+    /// Classes of tasks, each as likely as the others; all if empty.
+    pub classes: Vec<TaskClass>,
+    /// So many different tasks, each as likely as the others; every one is new if absent.
+    pub distinct: Option<u64>,
 }
 
 /// Prefixes that many requests share.

@@ -5,6 +5,7 @@ use super::arrivals::Arrivals;
 use super::lengths::{Length, MAX_TOKENS, Time};
 use super::predictor::predict;
 use super::prefixes::Prefixes;
+use super::tasks::TaskPlan;
 use crate::names::{DEFAULT, Names};
 use crate::schema::Scenario;
 use crate::schema::traffic::{ArrivalSpec, ClientSpec, PrefixSpec, SessionSpec};
@@ -29,6 +30,7 @@ pub(crate) struct ClientPlan {
     pub(crate) outcome: OutcomePlan,
     pub(crate) prefix: Option<PrefixSpec>,
     pub(crate) session: Option<SessionPlan>,
+    pub(crate) tasks: Option<TaskPlan>,
 }
 
 /// What is said on every request of a client.
@@ -105,6 +107,7 @@ impl OutcomePlan {
             // Its stream is for this alone: a draw that nobody waits for need not be made.
             good: self.error_rate <= 0.0 || !draws.good.chance(self.error_rate),
             output_continues,
+            task: None,
         };
         let predicted = self
             .predictor
@@ -147,6 +150,13 @@ impl ClientPlan {
             Some(session) => Some(SessionPlan::new(session).map_err(bad("session"))?),
             None => None,
         };
+        // A client that says lengths of its own asks no tasks that all share.
+        let says_lengths = spec.input.is_some()
+            || spec.output.is_some()
+            || spec.prefix.is_some()
+            || spec.session.is_some();
+        let shared_tasks = traffic.tasks.as_ref().filter(|_| !says_lengths);
+        let tasks = spec.tasks.as_ref().or(shared_tasks);
         let arrivals = spec.arrivals.as_ref().or(traffic.arrivals.as_ref());
         let arrivals = arrivals.cloned().unwrap_or(ArrivalSpec::Poisson);
         super::arrivals::validate(&arrivals).map_err(bad("arrivals"))?;
@@ -177,6 +187,7 @@ impl ClientPlan {
             },
             prefix: prefix.cloned(),
             session,
+            tasks: tasks.map(TaskPlan::new),
         })
     }
 

@@ -20,6 +20,8 @@ mod prefixes;
 mod predictor;
 /// One client of a synthetic workload.
 mod clients;
+/// Requests that are real routine tasks.
+mod tasks;
 /// Conversations in closed loop.
 mod sessions;
 /// The superposition of clients.

@@ -17,9 +17,8 @@ use std::collections::binary_heap::PeekMut;
 use std::sync::Arc;
 use windtunnel_base::content::{Extent, namespace, stream_key};
 use windtunnel_base::ids::RequestId;
-use windtunnel_base::rng::Streams;
+use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_base::time::SimTime;
-use windtunnel_engine::config::EngineSpec;
 
 /// Synthetic traffic, seed apart.
 #[derive(Clone, Debug)]
@@ -117,19 +116,24 @@ impl SyntheticPlan {
         let all = &scenario.fleet;
         let tokens_matter = std::iter::once(&all.engine)
             .chain(all.pools.iter().map(|p| &p.engine))
-            .any(|e| matches!(e, EngineSpec::Continuous(_)));
+            .any(|e| e.llm().is_some());
+        let tasks = traffic.tasks.is_some();
         let missing = |given: bool, of: &dyn Fn(&ClientSpec) -> bool| {
             tokens_matter
                 && !given
                 && (traffic.clients.is_empty() || !traffic.clients.iter().all(of))
         };
-        if missing(traffic.input.is_some(), &|c| c.input.is_some()) {
+        if missing(tasks || traffic.input.is_some(), &|c| {
+            c.tasks.is_some() || c.input.is_some()
+        }) {
             facts.notes.push(format!(
                 "`traffic.input` is absent: prompts have {} tokens, as in vLLM's random data set",
                 super::clients::DEFAULT_INPUT
             ));
         }
-        if missing(traffic.output.is_some(), &|c| c.output.is_some()) {
+        if missing(tasks || traffic.output.is_some(), &|c| {
+            c.tasks.is_some() || c.output.is_some()
+        }) {
             facts.notes.push(format!(
                 "`traffic.output` is absent: answers have {} tokens, as in vLLM's random data set",
                 super::clients::DEFAULT_OUTPUT
@@ -159,6 +163,8 @@ impl SyntheticPlan {
                 per_turn: Streams::new(streams.stream("turns", plan.entity).next_u64()),
                 session_keys: stream_key(namespace("conversation"), plan.entity),
                 prefixes,
+                tasks: streams.stream("tasks", plan.entity),
+                task_seed: streams.stream("different tasks", plan.entity).next_u64(),
                 sent: 0,
             };
             if let Some(at) = client.arrivals.as_mut().and_then(Arrivals::next) {
@@ -201,6 +207,10 @@ struct Client {
     per_turn: Streams,
     session_keys: u64,
     prefixes: Option<Prefixes>,
+    /// Which tasks it asks.
+    tasks: Rng,
+    /// From which the few different tasks are drawn.
+    task_seed: u64,
     /// Requests or conversations begun.
     sent: u64,
 }
@@ -231,6 +241,25 @@ impl Synthetic {
             Some(prefixes) => prefixes.draw(&mut client.draws.prefix),
             None => 0,
         };
+        if let Some(tasks) = &plan.tasks {
+            let task = tasks.draw(&mut client.tasks, client.task_seed);
+            prefix.push(task.extent);
+            let answer = Some(task.answer_tokens);
+            let (mut truth, predicted) = plan.outcome.draw(&mut client.draws, answer, false);
+            truth.task = Some(task.key);
+            return Some(Arrival {
+                at,
+                tenant: plan.labels.tenant,
+                class: plan.labels.class,
+                session: u64::from(index) << SESSION_BITS | number,
+                turn: 0,
+                prompt_tokens: task.prompt_tokens,
+                max_output_tokens: plan.labels.max_output_tokens,
+                predicted_output_tokens: predicted,
+                patience: plan.labels.patience,
+                truth,
+            });
+        }
         let Some(session) = &plan.session else {
             let shared = match &client.prefixes {
                 Some(prefixes) => prefixes.write(group, u32::MAX, prefix),

@@ -22,7 +22,7 @@ use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
 use crate::fleet::network::Network;
 use crate::laws::{Violation, progress::Progress};
-use crate::run::{Progress as Report, RunOptions, Step};
+use crate::run::{Progress as Report, RunError, RunOptions, Step};
 use crate::verification::Verifier;
 use client::ClassRules;
 use gateway::Gateway;
@@ -73,6 +73,16 @@ pub(crate) struct World<'a, M> {
     /// Buffers, kept for their capacity.
     outcomes: Vec<EngineOutcome>,
     settling: Vec<u32>,
+    /// A replica that computes could not go on.
+    failure: Option<RunError>,
+}
+
+/// Waits until an instant is due, in runs that keep a pace.
+#[inline]
+fn wait(pace: &mut Option<&mut dyn FnMut(SimTime)>, at: SimTime) {
+    if let Some(pace) = pace {
+        pace(at);
+    }
 }
 
 /// About when the last request comes, as far as the scenario says; zero if it does not.
@@ -161,6 +171,7 @@ impl<'a, M: Machine> World<'a, M> {
             leaving: Vec::new(),
             outcomes: Vec::new(),
             settling: Vec::new(),
+            failure: None,
         };
         if world.gateway.scrape_period().is_some() {
             let event = Event::Scrape;
@@ -177,11 +188,15 @@ impl<'a, M: Machine> World<'a, M> {
         seed: u64,
         mut progress: Option<&mut dyn FnMut(Report)>,
         mut steps: Option<&mut dyn FnMut(&Step)>,
-    ) -> Result<RunResult, Box<Violation>> {
+        mut pace: Option<&mut dyn FnMut(SimTime)>,
+    ) -> Result<RunResult, RunError> {
         loop {
             let next = self.next();
             if self.fleet.is_unsettled() && next.is_none_or(|(at, _)| at > self.now) {
                 self.settle();
+                if let Some(failure) = self.failure.take() {
+                    return Err(failure);
+                }
                 self.tidy();
                 self.recorder.verdict()?;
                 continue;
@@ -191,12 +206,14 @@ impl<'a, M: Machine> World<'a, M> {
             };
             if at > self.cut_at {
                 let end = self.cut_at;
+                wait(&mut pace, end);
                 self.sample_up_to(end);
                 self.cut_off(end);
                 self.tell_steps(&mut steps);
-                return self.finish(names, seed);
+                return Ok(self.finish(names, seed)?);
             }
             if at > self.now {
+                wait(&mut pace, at);
                 self.sample_up_to(at);
                 self.now = at;
             }
@@ -216,7 +233,7 @@ impl<'a, M: Machine> World<'a, M> {
         }
         self.check_quiet()?;
         self.tell_steps(&mut steps);
-        self.finish(names, seed)
+        Ok(self.finish(names, seed)?)
     }
 
     /// Tells of the steps that ended since it was last called.

@@ -7,6 +7,7 @@ use super::requests::{NOT_YET, Place};
 use crate::event::Hop;
 use crate::fleet::machine::Machine;
 use crate::laws::{Law, Violation, memory::Memory, progress::Progress};
+use crate::run::RunError;
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::engine::{EngineOutcome, Outcome};
@@ -105,6 +106,16 @@ impl<M: Machine> World<'_, M> {
             self.outcome(outcome);
         }
         self.outcomes = outcomes;
+        if next.is_none()
+            && let Some(error) = self.fleet.machines[r].failure()
+        {
+            self.failure = Some(RunError::Execution {
+                replica: ReplicaId::from(r),
+                at: self.now,
+                error: error.clone(),
+            });
+            return;
+        }
         self.fleet.agenda.set(r, next);
         self.recorder.serving(r, self.now, next.is_some());
         if self.recorder.laws.is_some() {
@@ -175,6 +186,11 @@ impl<M: Machine> World<'_, M> {
             Outcome::Preempted { generated } => {
                 flight.preemptions += 1;
                 self.fact(slot, Fact::Preempted { generated });
+            }
+            Outcome::Answered { tokens, good } => {
+                // What was drawn for the simulation is replaced by what came.
+                flight.arrival.truth.output_tokens = tokens;
+                flight.arrival.truth.good = good;
             }
             Outcome::Finished => {
                 flight.generated = now;

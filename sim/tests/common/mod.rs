@@ -44,6 +44,7 @@ pub(crate) fn request(at: u64, prompt: u32, output: u32) -> Arrival {
             service: SimDuration::ZERO,
             good: true,
             output_continues: false,
+            task: None,
         },
     }
 }

@@ -33,6 +33,7 @@ fn enter(seqs: &mut Sequences, id: u32, computed: u32, left: u32) -> u32 {
             service: SimDuration::ZERO,
             good: true,
             output_continues: false,
+            task: None,
         },
     };
     let slot = seqs.insert(NOW, &submission, left + 1);

@@ -85,7 +85,9 @@ pub(super) fn engines(rules: &mut Rules<'_>) {
             EngineSpec::Station(station) => {
                 rules.at_least_one(&path.key("servers"), station.servers.into());
             }
-            EngineSpec::Continuous(spec) => continuous(rules, &path, spec),
+            EngineSpec::Continuous(spec) | EngineSpec::Reference(spec) => {
+                continuous(rules, &path, spec);
+            }
         }
         can_be_built(rules, &path, engine);
     }
@@ -105,10 +107,10 @@ fn can_be_built(rules: &mut Rules<'_>, path: &Path, engine: &EngineSpec) {
         here.steps.extend(Path::of(&error.field).steps);
         let message = format!("this replica cannot be built: {}", error.reason);
         let near = match (error.field.as_str(), engine) {
-            ("gpu", EngineSpec::Continuous(spec)) => {
+            ("gpu", EngineSpec::Continuous(spec) | EngineSpec::Reference(spec)) => {
                 did_you_mean(&spec.gpu, hardware::GPUS.iter().map(|g| g.name))
             }
-            ("model", EngineSpec::Continuous(spec)) => {
+            ("model", EngineSpec::Continuous(spec) | EngineSpec::Reference(spec)) => {
                 did_you_mean(&spec.model, hardware::MODELS.iter().map(|m| m.name))
             }
             _ => String::new(),
@@ -121,7 +123,7 @@ fn can_be_built(rules: &mut Rules<'_>, path: &Path, engine: &EngineSpec) {
 
 /// Whether the files of its cost model could not be read, which was said already.
 fn lacks_files(engine: &EngineSpec) -> bool {
-    let EngineSpec::Continuous(spec) = engine else {
+    let Some(spec) = engine.llm() else {
         return false;
     };
     match &spec.cost {

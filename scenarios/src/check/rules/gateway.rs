@@ -8,7 +8,6 @@ use crate::schema::policies::{
 };
 use crate::tree::Path;
 use std::collections::BTreeMap;
-use windtunnel_engine::config::EngineSpec;
 
 pub(super) fn admission(rules: &mut Rules<'_>) {
     let path = Path::of("gateway.admission");
@@ -140,10 +139,7 @@ fn cache_is_there(rules: &mut Rules<'_>, path: &Path) {
     };
     let fleet = &rules.scenario.fleet;
     let mut engines = std::iter::once(&fleet.engine).chain(fleet.pools.iter().map(|p| &p.engine));
-    let any_cache = engines.any(|engine| match engine {
-        EngineSpec::Continuous(spec) => spec.kv.prefix_cache,
-        EngineSpec::Station(_) => false,
-    });
+    let any_cache = engines.any(|engine| engine.llm().is_some_and(|spec| spec.kv.prefix_cache));
     if follows_caches && !any_cache {
         let message = "this routing policy follows prefix caches, but no replica keeps one";
         rules.warn(Code::Pointless, &path.key("kind"), message);

@@ -2,7 +2,7 @@
 
 use super::{Rules, draws, fleet};
 use crate::diagnostic::Code;
-use crate::schema::traffic::{ClientSpec, TraceFormat};
+use crate::schema::traffic::{ClientSpec, TasksSpec, TraceFormat};
 use crate::tree::Path;
 use std::collections::BTreeSet;
 
@@ -87,6 +87,7 @@ pub(super) fn draws(rules: &mut Rules<'_>) {
         session: traffic.session.clone(),
         predictor: traffic.predictor.clone(),
         service: traffic.service.clone(),
+        tasks: traffic.tasks.clone(),
         ..ClientSpec::default()
     };
     draws_of(rules, &Path::of("traffic"), &shared);
@@ -120,6 +121,30 @@ fn draws_of(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec) {
     if let Some(spec) = &client.service {
         draws::time(rules, &path.key("service"), spec);
     }
+    if let Some(spec) = &client.tasks {
+        tasks(rules, path, client, spec);
+    }
+}
+
+/// A task has its own words: nothing is said about lengths beside it, and nothing stands before it.
+fn tasks(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec, spec: &TasksSpec) {
+    let others = [
+        ("input", client.input.is_some()),
+        ("output", client.output.is_some()),
+        ("prefix", client.prefix.is_some()),
+        ("session", client.session.is_some()),
+    ];
+    for (key, given) in others {
+        if given {
+            let message = format!("`tasks` have their own words, so `{key}` means nothing");
+            rules
+                .error(Code::Contradiction, &path.key(key), message)
+                .label = "leave one of them out".to_owned();
+        }
+    }
+    if let Some(n) = spec.distinct {
+        rules.at_least_one(&path.key("tasks").key("distinct"), n);
+    }
 }
 
 /// LLM engines need lengths; those of vLLM's benchmark stand in, but nobody should be surprised.
@@ -134,11 +159,17 @@ pub(super) fn lengths_are_given(rules: &mut Rules<'_>) {
     let missing: Vec<_> = [
         (
             "input",
-            all_say(|c| c.input.is_some(), traffic.input.is_some()),
+            all_say(
+                |c| c.input.is_some() || c.tasks.is_some(),
+                traffic.input.is_some() || traffic.tasks.is_some(),
+            ),
         ),
         (
             "output",
-            all_say(|c| c.output.is_some(), traffic.output.is_some()),
+            all_say(
+                |c| c.output.is_some() || c.tasks.is_some(),
+                traffic.output.is_some() || traffic.tasks.is_some(),
+            ),
         ),
     ]
     .into_iter()

@@ -1,0 +1,191 @@
+//! Executors as scenarios ask for them: which model, whose weights, on which device.
+
+use super::clock::{Clock, Epoch};
+use super::{Drawing, ReferenceExecutor};
+use crate::backend::Backend;
+use crate::backend::cpu::{Cpu, KvMemory};
+use crate::config::ModelConfig;
+use crate::error::ReferenceError;
+use crate::kv::format::KvFormat;
+use crate::weights::Weights;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use windtunnel_engine::config::{
+    ClockSpec, ContinuousSpec, DeviceSpec, ModelSpec, ReferenceSpec, WeightsSpec,
+};
+
+/// A model on the host, from which replicas are made.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What it was asked for as.
+    asked: (String, WeightsSpec, u64),
+    /// Its sizes.
+    pub config: ModelConfig,
+    /// Its weights.
+    pub weights: Arc<Weights>,
+}
+
+/// Sizes of a decoder for tests: what it says means nothing.
+pub fn tiny() -> ModelConfig {
+    ModelConfig {
+        hidden_size: 32,
+        intermediate_size: 64,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 16,
+        ..ModelConfig::pocket_light()
+    }
+}
+
+impl Model {
+    /// The model that a scenario names.
+    ///
+    /// # Errors
+    /// If there is none of that name, or its files are missing or wrong.
+    pub fn of(spec: &ReferenceSpec) -> Result<Self, ReferenceError> {
+        let config = sizes(&spec.model)?;
+        let weights = match named(&spec.model) {
+            Some(_) => named_weights(&spec.model, &config, spec)?,
+            None => Weights::load(Path::new(&spec.model), &config)?,
+        };
+        Ok(Self {
+            asked: asked(spec),
+            config,
+            weights: Arc::new(weights),
+        })
+    }
+
+    /// Whether it is the model that a scenario names.
+    pub fn is(&self, spec: &ReferenceSpec) -> bool {
+        self.asked == asked(spec)
+    }
+}
+
+/// What makes two models the same.
+fn asked(spec: &ReferenceSpec) -> (String, WeightsSpec, u64) {
+    (spec.model.clone(), spec.weights, spec.seed)
+}
+
+/// Sizes of a model with a name.
+fn named(name: &str) -> Option<ModelConfig> {
+    match name {
+        "pocket_frontier" => Some(ModelConfig::pocket_frontier()),
+        "pocket_light" => Some(ModelConfig::pocket_light()),
+        "tiny" => Some(tiny()),
+        _ => None,
+    }
+}
+
+/// The weights of a model with a name.
+fn named_weights(
+    _name: &str,
+    config: &ModelConfig,
+    spec: &ReferenceSpec,
+) -> Result<Weights, ReferenceError> {
+    match spec.weights {
+        WeightsSpec::Auto | WeightsSpec::Random => Weights::random(config, spec.seed),
+    }
+}
+
+/// The sizes of the model that a scenario names, which need no weights.
+///
+/// # Errors
+/// If there is none of that name, or its `config.json` is missing or wrong.
+pub fn sizes(model: &str) -> Result<ModelConfig, ReferenceError> {
+    if let Some(config) = named(model) {
+        return Ok(config);
+    }
+    let path = PathBuf::from(model).join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|error| ReferenceError::File {
+        path: path.clone(),
+        error,
+    })?;
+    serde_json::from_str(&text).map_err(|error| ReferenceError::Malformed {
+        path,
+        reason: error.to_string(),
+        remedy: "give a Llama-family `config.json` of Hugging Face, or one of pocket_frontier, pocket_light and tiny".into(),
+    })
+}
+
+/// Memory for keys and values where a scenario gives no `kv.blocks`.
+const HOST_MEMORY: u64 = 1 << 30;
+
+/// Gives an engine the sizes of the model it computes, so that lengths and memory are that model's;
+/// without `kv.blocks` it gets those of 1 GiB.
+///
+/// # Errors
+/// If there is none of that name, or its `config.json` is missing or wrong.
+pub fn fit(spec: &mut ContinuousSpec) -> Result<(), ReferenceError> {
+    let reference = spec.reference.clone().unwrap_or_default();
+    let config = sizes(&reference.model)?;
+    let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let max_len = small(config.max_position_embeddings);
+    spec.custom_model = Some(ModelSpec {
+        layers: small(config.num_hidden_layers),
+        hidden: small(config.hidden_size),
+        ffn: small(config.intermediate_size),
+        heads: small(config.num_attention_heads),
+        kv_heads: small(config.num_key_value_heads),
+        head_dim: small(config.head_dim),
+        vocab: small(config.vocab_size),
+        bytes_per_weight: 2,
+        max_len,
+    });
+    spec.max_model_len = spec.max_model_len.map(|len| len.min(max_len));
+    if spec.kv.blocks.is_none() {
+        let numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
+        let block = numbers as u64 * 2 * u64::from(spec.kv.block_size);
+        spec.kv.blocks = Some((HOST_MEMORY / block.max(1)).max(1));
+    }
+    spec.reference = Some(reference);
+    Ok(())
+}
+
+/// An executor for an engine with so many blocks of memory, computing `model`. `epoch` is the clock of
+/// a run in real time; none if time is simulated.
+///
+/// # Errors
+/// If the device is not there, or has not the memory.
+pub fn executor(
+    spec: &ContinuousSpec,
+    model: &Model,
+    blocks: u64,
+    seed: u64,
+    epoch: Option<&Epoch>,
+) -> Result<ReferenceExecutor, ReferenceError> {
+    let reference = spec.reference.clone().unwrap_or_default();
+    let clock = match (reference.clock, epoch) {
+        (_, Some(epoch)) => Clock::Wall(epoch.clone()),
+        (ClockSpec::CostModel, None) => Clock::CostModel,
+        (ClockSpec::Measured, None) => Clock::Measured,
+    };
+    let drawing = Drawing {
+        temperature: reference.temperature as f32,
+        top_p: reference.top_p as f32,
+        seed,
+    };
+    let memory = KvMemory {
+        pages: usize::try_from(blocks).unwrap_or(usize::MAX),
+        page_tokens: spec.kv.block_size as usize,
+        filling: KvFormat::F16,
+    };
+    let backend = backend(reference.device, model, &memory)?;
+    Ok(ReferenceExecutor::new(backend, drawing, clock))
+}
+
+fn backend(
+    device: DeviceSpec,
+    model: &Model,
+    memory: &KvMemory,
+) -> Result<Box<dyn Backend>, ReferenceError> {
+    match device {
+        DeviceSpec::Auto | DeviceSpec::Cpu => {
+            Ok(Box::new(Cpu::new(&model.config, &model.weights, memory)?))
+        }
+        DeviceSpec::Cuda => Err(ReferenceError::Device {
+            device: "cuda".into(),
+            reason: "this program has no CUDA backend; set `reference.device` to \"cpu\"".into(),
+        }),
+    }
+}
