@@ -103,6 +103,7 @@ fn serve(mut replica: Replica, arrivals: &[Arrival]) -> Served {
         for EngineOutcome { request, outcome } in outcomes.drain(..) {
             match outcome {
                 Outcome::FirstToken => served.first.push((request.0, now)),
+                Outcome::Answered { .. } => {}
                 Outcome::Finished => served.last.push((request.0, now)),
                 Outcome::Preempted { .. } => served.restarts += 1,
                 Outcome::Started { .. } | Outcome::Cancelled { .. } => {}

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 use windtunnel_engine::batch::BatchShape;
-use windtunnel_engine::config::{ContinuousSpec, CostSpec, EngineSpec};
+use windtunnel_engine::config::{ContinuousSpec, CostSpec};
 use windtunnel_engine::cost::operators::OperatorTables;
 use windtunnel_scenarios::{LoadEnv, Loaded, Report, Source, load, profile};
 
