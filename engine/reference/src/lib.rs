@@ -19,6 +19,10 @@ pub mod answer;
 pub mod backend;
 /// Where and when figures were measured.
 pub mod machine;
+/// Devices that are here.
+pub mod devices;
+/// What a device can do at best, and how near steps come.
+pub mod floor;
 /// Step times as a table for the simulator.
 pub mod calibrate;
 /// Steps of the simulator's engine, executed.

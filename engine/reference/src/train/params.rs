@@ -43,22 +43,21 @@ pub struct Params {
 }
 
 impl Params {
-    /// Weights drawn from a seed: normal, with deviation `1 / sqrt(inputs)`, 0.02 for the embedding,
-    /// and less for matrices that add to the residual stream; norms of one.
+    /// Weights drawn from a seed: normal, with deviation `1 / sqrt(inputs)`, and less for matrices that
+    /// add to the residual stream; norms of one.
     ///
     /// # Errors
     /// If memory does not suffice.
     pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
         let streams = Streams::new(seed);
         let (mut slots, mut values) = (Vec::new(), Vec::new());
-        let residual = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        // Small beside the embedding, so that at first every layer sees which token it is at.
+        let residual = 0.2 / (2.0 * config.num_hidden_layers as f64).sqrt();
         for (i, (name, shape)) in expected(config).into_iter().enumerate() {
             let mut rng = streams.stream("initial weights", i as u64);
             let start = values.len();
             let count: usize = shape.iter().product();
             let deviation = match shape[..] {
-                [_, _] if name.ends_with("embed_tokens.weight") => 0.02,
-                [_, _] if name.ends_with("lm_head.weight") => 0.02,
                 [_, inputs] if name.ends_with("o_proj.weight") => residual / (inputs as f64).sqrt(),
                 [_, inputs] if name.ends_with("down_proj.weight") => {
                     residual / (inputs as f64).sqrt()

@@ -1,0 +1,138 @@
+//! Where a model can run: what was found, and a backend on it.
+
+use crate::backend::Backend;
+use crate::backend::cpu::{Cpu, KvMemory};
+use crate::backend::cuda::{CudaBackend, CudaOptions, Source};
+use crate::config::ModelConfig;
+use crate::error::ReferenceError;
+use crate::kv::format::KvFormat;
+use crate::machine::machine;
+use crate::weights::Weights;
+use serde::{Deserialize, Serialize};
+
+/// A kind of device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceKind {
+    /// The CPU, through candle.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+/// A device, or why there is none of its kind.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Found {
+    /// Its kind.
+    pub kind: DeviceKind,
+    /// Whether it can be used.
+    pub usable: bool,
+    /// What it is; why it cannot be used, otherwise.
+    pub what: String,
+    /// Libraries, features, versions.
+    pub details: Vec<(String, String)>,
+}
+
+/// Looks for devices. The first that is usable is the one that is used unless told otherwise: a GPU
+/// comes before the CPU.
+pub fn find() -> Vec<Found> {
+    let mut found = vec![gpu()];
+    let here = machine();
+    let mut details = vec![
+        (
+            "threads".to_owned(),
+            rayon::current_num_threads().to_string(),
+        ),
+        ("vector extensions".to_owned(), here.features.join(" ")),
+    ];
+    if let Some(bytes) = here.free_memory {
+        let gib = bytes as f64 / f64::from(1 << 30);
+        details.push(("free memory".to_owned(), format!("{gib:.1} GiB")));
+    }
+    found.push(Found {
+        kind: DeviceKind::Cpu,
+        usable: true,
+        what: format!("{}, {} cores, {}", here.cpu, here.cores, here.system),
+        details,
+    });
+    found
+}
+
+fn gpu() -> Found {
+    match windtunnel_cuda::Device::gpu(0) {
+        Ok(device) => {
+            let info = device.info();
+            let gib = info.memory as f64 / f64::from(1 << 30);
+            let pair = |(a, b): (u32, u32)| format!("{a}.{b}");
+            let (a, b, c) = info.blas;
+            Found {
+                kind: DeviceKind::Cuda,
+                usable: true,
+                what: format!("{}, {gib:.0} GiB", info.name),
+                details: vec![
+                    ("driver".to_owned(), pair(info.driver)),
+                    ("compiler".to_owned(), pair(info.compiler)),
+                    ("cuBLASLt".to_owned(), format!("{a}.{b}.{c}")),
+                    ("capability".to_owned(), pair(info.capability)),
+                ],
+            }
+        }
+        Err(error) => Found {
+            kind: DeviceKind::Cuda,
+            usable: false,
+            what: error.to_string(),
+            details: Vec::new(),
+        },
+    }
+}
+
+/// Puts a model on a device, with `pages` pages of 16 tokens for keys and values as 16-bit floats.
+///
+/// # Errors
+/// If there is no such device, or its memory does not suffice.
+pub fn open(
+    kind: DeviceKind,
+    config: &ModelConfig,
+    weights: &Weights,
+    pages: usize,
+) -> Result<Box<dyn Backend>, ReferenceError> {
+    let memory = KvMemory {
+        pages,
+        page_tokens: 16,
+        filling: KvFormat::F16,
+    };
+    match kind {
+        DeviceKind::Cpu => {
+            let page = config.num_hidden_layers
+                * 2
+                * config.num_key_value_heads
+                * config.head_dim
+                * memory.page_tokens
+                * KvFormat::F16.bytes();
+            fits("the keys and values", (pages * page) as u64)?;
+            Ok(Box::new(Cpu::new(config, weights, &memory)?))
+        }
+        DeviceKind::Cuda => {
+            let source = Source::Host(weights);
+            let options = CudaOptions::default();
+            let backend = CudaBackend::new(0, config, source, &memory, options)?;
+            Ok(Box::new(backend))
+        }
+    }
+}
+
+/// Checks that so many bytes are free on the host, as far as the system says.
+///
+/// # Errors
+/// If they are not.
+pub fn fits(what: &str, needed: u64) -> Result<(), ReferenceError> {
+    match machine().free_memory {
+        Some(available) if available < needed => Err(ReferenceError::Memory {
+            what: what.to_owned(),
+            needed,
+            available,
+            remedy: "take a smaller model or fewer pages, or a machine with more memory".into(),
+        }),
+        _ => Ok(()),
+    }
+}
