@@ -173,6 +173,7 @@ impl DecodeSet {
         let s = &mut seqs[slot];
         debug_assert!(s.phase == Phase::Decoding && s.finish_at > self.steps);
         s.finish_at = self.steps + 1;
+        self.stale += 1;
         self.finishing
             .push(Reverse((s.finish_at, s.admission, slot)));
     }
