@@ -135,8 +135,11 @@ impl State {
         let mut args: Vec<*mut c_void> = words.iter_mut().map(|w| (&raw mut *w).cast()).collect();
         let threads = [grid.threads, 1, 1];
         let count = args.len() as u32;
-        // SAFETY: the function comes from a library that stays loaded; arguments are the caller's promise.
-        // It keeps state of its own, which this mutex guards.
+        // A library keeps the state of its block, and two emulators may have loaded the same one.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the function comes from a library that stays loaded, and runs once at a time; arguments are
+        // the caller's promise.
         let error = unsafe {
             launch(
                 number,
@@ -146,6 +149,7 @@ impl State {
                 args.as_mut_ptr(),
             )
         };
+        drop(guard);
         if !error.is_null() {
             // SAFETY: the function returns null or a string of its own, ended by zero.
             let text = unsafe { CStr::from_ptr(error) }.to_string_lossy();

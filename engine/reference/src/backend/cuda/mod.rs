@@ -10,6 +10,8 @@ mod count;
 mod frames;
 mod kernels;
 mod layout;
+/// Measuring the device and the model on it.
+pub mod measure;
 mod plan;
 mod run;
 mod signals;

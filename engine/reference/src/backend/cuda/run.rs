@@ -154,6 +154,20 @@ impl CudaBackend {
         Ok(())
     }
 
+    /// Attention of the latest step alone, `repeats` times through all layers, for measuring.
+    pub(super) fn attention_alone(&self, repeats: usize) -> Result<(), CudaError> {
+        let shape = &self.plan.shape;
+        let decodes = shape.active.first().map_or(1, |a| a.decodes);
+        let blocks = split_blocks(&self.device);
+        let count = splits(blocks, self.sizes.kv_heads, decodes, shape.decode_pages);
+        for _ in 0..repeats {
+            for (layer, active) in shape.active.iter().enumerate() {
+                self.attend(layer, shape, *active, count)?;
+            }
+        }
+        Ok(())
+    }
+
     fn table(&self, at: usize) -> Place<'_> {
         self.work.tables.at(at)
     }
@@ -407,6 +421,24 @@ impl CudaBackend {
         self.device.launch(kernel, grid, &args)
     }
 
+    /// Whether the own kernel computes a product.
+    pub(super) fn is_own(&self, matrix: Matrix, rows: usize) -> bool {
+        rows <= 16
+            && self.skinny[rows.next_power_of_two().ilog2() as usize][matrix as usize]
+            && self.kernels.skinny.is_some()
+    }
+
+    /// A product with a layer's matrix and the buffers of a step, for measuring.
+    pub(super) fn product_of(
+        &self,
+        matrix: Matrix,
+        rows: usize,
+        layer: usize,
+    ) -> Result<(), CudaError> {
+        let (weights, x, out) = self.matrices(matrix, layer);
+        self.product(matrix, rows, weights, x, out)
+    }
+
     fn product(
         &self,
         matrix: Matrix,
@@ -416,8 +448,7 @@ impl CudaBackend {
         out: Place<'_>,
     ) -> Result<(), CudaError> {
         let gemm = self.gemm_of(matrix, rows);
-        if rows <= 16
-            && self.skinny[rows.next_power_of_two().ilog2() as usize][matrix as usize]
+        if self.is_own(matrix, rows)
             && let Some(kernel) = self.skinny_kernel(&gemm)
         {
             return self.launch_skinny(kernel, &gemm, weights, x, out);

@@ -152,7 +152,11 @@ impl CudaBackend {
     }
 
     /// A matrix of a layer, and the buffers that its product has.
-    fn matrices(&self, matrix: Matrix, layer: usize) -> (Place<'_>, Place<'_>, Place<'_>) {
+    pub(super) fn matrices(
+        &self,
+        matrix: Matrix,
+        layer: usize,
+    ) -> (Place<'_>, Place<'_>, Place<'_>) {
         let (w, layer) = (&self.work, &self.weights.layers[layer]);
         match matrix {
             Matrix::Qkv => (layer.qkv.at(0), w.normed.at(0), w.qkv.at(0)),
