@@ -38,10 +38,12 @@ __device__ __forceinline__ u64 parts(float x, float top, float temperature) {
 // is at most the weight of all. Returns its key and the weight ahead of it.
 __device__ Search find(const float *row, float top, float temperature, float bins_per_unit, u64 need, u64 *histogram, u64 *scan, Search *found) {
     Search s = {0, 0, 0, 0};
+#pragma unroll 1
     for (int level = 0; level < 4; level++) {
         for (u32 i = threadIdx.x; i < BINS; i += THREADS) histogram[i] = 0;
         __syncthreads();
         u32 bits = level == 3 ? 10 : 11, shift = 32 - s.known - bits;
+#pragma unroll 1
         for (u32 i = threadIdx.x; i < VOCAB; i += THREADS) {
             float x = row[i];
             u32 bin = min((u32)((top - x) * bins_per_unit), (u32)(BINS - 1)), key = order_key(x);
@@ -96,6 +98,7 @@ __device__ __forceinline__ float key_logit(u32 key) {
 __device__ u32 draw_token(const float *row, float top, float bottom, Draw draw, u64 *histogram, u64 *scan, Search *found, u32 *counts) {
     float bins_per_unit = top > bottom ? (BINS - 1) / (top - bottom) : 0.f;
     u64 sum = 0;
+#pragma unroll 1
     for (u32 i = threadIdx.x; i < VOCAB; i += THREADS) sum += parts(row[i], top, draw.temperature);
     if (threadIdx.x == 0) scan[0] = 0;
     __syncthreads();
