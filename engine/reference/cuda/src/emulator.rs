@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const PRELUDE: &str = include_str!("prelude/host.hpp");
@@ -99,7 +100,10 @@ impl Emulator {
         if library.exists() {
             return Ok(library);
         }
-        let own = std::process::id();
+        // Others may build the same program now: each has files of its own, and the last name wins.
+        static BUILDS: AtomicU64 = AtomicU64::new(0);
+        let build = BUILDS.fetch_add(1, Ordering::Relaxed);
+        let own = format!("{}-{build}", std::process::id());
         let source = self.folder.join(format!("{digest:016x}.{own}.cpp"));
         let made = self.folder.join(format!("{digest:016x}.{own}.part"));
         let failed = |e: std::io::Error| CudaError::failed("building the emulator", e);
