@@ -192,7 +192,9 @@ pub(crate) struct ValidateArgs {
     /// Cases (`V-B1`) or families (`V-B`); with --fidelity parts of runs' names; all if absent
     pub(crate) cases: Vec<String>,
     /// Compare with recorded runs instead: the folder of a measured system (vLLM) or of another
-    /// simulator's runs (BLIS, Vidur), or a folder of such folders; see the README
+    /// simulator's runs (BLIS, Vidur), or a folder of such folders; see the README. `live`: run a
+    /// scenario (reference-smoke if none is named) in real time on the reference engine, twice, and
+    /// compare with its simulation
     #[arg(long, value_name = "DIR", conflicts_with_all = ["list", "effort", "traces", "seed", "seeds"])]
     pub(crate) fidelity: Option<PathBuf>,
     /// With --fidelity: a folder for report.html, fidelity.json, figures.csv, plots and values

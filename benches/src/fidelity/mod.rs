@@ -25,8 +25,11 @@ mod vllm;
 mod blis;
 /// Runs of Vidur.
 mod vidur;
+/// The reference engine in real time.
+mod live;
 
 pub use files::Unreadable;
+pub use live::compare_live;
 
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};

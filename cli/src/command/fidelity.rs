@@ -1,13 +1,14 @@
 //! `validate --fidelity`: recorded runs of real engines and other simulators, played again.
 
-use crate::args::{Format, ValidateArgs};
-use crate::common::{create_dir, print, say, write};
+use crate::args::{Format, LoadArgs, ValidateArgs};
+use crate::common::{create_dir, print, ready, say, write};
 use crate::exit::{Exit, Stop};
 use crate::folder::command_line;
 use crate::progress::Progress;
 use std::path::Path;
+use std::sync::Arc;
 use windtunnel_benches::execute::on_threads;
-use windtunnel_benches::fidelity::{self, FidelityError, Options};
+use windtunnel_benches::fidelity::{self, FidelityError, Options, compare_live};
 use windtunnel_reports::fidelity::Fidelity;
 use windtunnel_reports::render::fidelity as render;
 use windtunnel_reports::threshold::Verdict;
@@ -26,17 +27,51 @@ pub(crate) fn fidelity(dir: &Path, args: &ValidateArgs) -> anyhow::Result<Exit> 
         fidelity::compare(dir, &options, &|| progress.add(1))
     });
     progress.finish();
-    let compared = compared.map_err(stop)?;
+    show(&compared.map_err(stop)?, args)
+}
+
+/// Runs a scenario in real time and compares it with its simulation.
+pub(crate) fn live(args: &ValidateArgs) -> anyhow::Result<Exit> {
+    let scenario = match args.cases.as_slice() {
+        [] => "reference-smoke",
+        [one] => one,
+        _ => {
+            return Err(Stop::usage(
+                "error: `--fidelity live` takes one scenario, such as `windtunnel validate --fidelity live reference-smoke`",
+            ));
+        }
+    };
+    let mut set = vec![r#"fleet.engine.kind="reference""#.to_owned()];
+    set.extend(args.set.iter().cloned());
+    let load = LoadArgs {
+        set,
+        ..LoadArgs::default()
+    };
+    let ready = ready(scenario, &load, &[], args.talk)?;
+    let quiet = args.talk.quiet || args.talk.no_progress;
+    let expected = ready.traffic.facts().requests.map_or(0, |n| 2 * n);
+    let progress = Progress::new("live", expected, quiet);
+    let world = Arc::new(ready.loaded.scenario.clone());
+    let seed = world.run.seed;
+    let compared = compare_live(&ready.loaded.name, &world, &ready.traffic, seed, &|n| {
+        progress.add(n);
+    });
+    progress.finish();
+    show(&compared.map_err(stop)?, args)
+}
+
+/// Prints and writes what was compared; its verdict is the exit code.
+fn show(compared: &Fidelity, args: &ValidateArgs) -> anyhow::Result<Exit> {
     if let Some(out) = &args.out {
-        save(out, &compared)?;
+        save(out, compared)?;
         if !args.talk.quiet {
             say(format!("written to {}", out.display()));
         }
     }
     match args.format {
-        Format::Json => print(&render::json(&compared)?)?,
-        Format::Csv => print(&render::csv(&compared))?,
-        Format::Table | Format::Markdown => print(&render::table(&compared))?,
+        Format::Json => print(&render::json(compared)?)?,
+        Format::Csv => print(&render::csv(compared))?,
+        Format::Table | Format::Markdown => print(&render::table(compared))?,
     }
     Ok(match compared.verdict {
         Verdict::Pass => Exit::Done,

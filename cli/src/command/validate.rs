@@ -11,6 +11,9 @@ use windtunnel_benches::execute::on_threads;
 
 pub(crate) fn validate(args: &ValidateArgs) -> anyhow::Result<Exit> {
     if let Some(dir) = &args.fidelity {
+        if dir.as_os_str() == "live" && !dir.is_dir() {
+            return super::fidelity::live(args);
+        }
         return super::fidelity::fidelity(dir, args);
     }
     let cases = select(&args.cases)?;

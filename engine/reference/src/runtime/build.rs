@@ -4,7 +4,9 @@ use super::clock::{Clock, Epoch};
 use super::{Drawing, ReferenceExecutor};
 use crate::backend::Backend;
 use crate::backend::cpu::{Cpu, KvMemory};
+use crate::backend::cuda::{CudaBackend, CudaOptions, Source};
 use crate::config::ModelConfig;
+use crate::devices::{DeviceKind, Found, find};
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
 use crate::weights::Weights;
@@ -179,13 +181,28 @@ fn backend(
     model: &Model,
     memory: &KvMemory,
 ) -> Result<Box<dyn Backend>, ReferenceError> {
+    let cpu = || -> Result<Box<dyn Backend>, ReferenceError> {
+        Ok(Box::new(Cpu::new(&model.config, &model.weights, memory)?))
+    };
+    let cuda = || -> Result<Box<dyn Backend>, ReferenceError> {
+        let source = Source::Host(&model.weights);
+        let options = CudaOptions::default();
+        let gpu = CudaBackend::new(0, &model.config, source, memory, options)?;
+        Ok(Box::new(gpu))
+    };
     match device {
-        DeviceSpec::Auto | DeviceSpec::Cpu => {
-            Ok(Box::new(Cpu::new(&model.config, &model.weights, memory)?))
+        DeviceSpec::Cpu => cpu(),
+        DeviceSpec::Cuda => cuda(),
+        DeviceSpec::Auto => {
+            let usable = |found: &Found| found.usable && found.kind == DeviceKind::Cuda;
+            if !find().iter().any(usable) {
+                return cpu();
+            }
+            match cuda() {
+                // The GPU's kernels do not know such sizes; the CPU's loops do.
+                Err(ReferenceError::Config { .. }) => cpu(),
+                made => made,
+            }
         }
-        DeviceSpec::Cuda => Err(ReferenceError::Device {
-            device: "cuda".into(),
-            reason: "this program has no CUDA backend; set `reference.device` to \"cpu\"".into(),
-        }),
     }
 }
