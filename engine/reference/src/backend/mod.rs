@@ -1,7 +1,5 @@
 //! Devices that compute steps. One trait: what a step is does not depend on where it runs.
 
-/// Which device computes.
-pub mod choose;
 /// On the CPU, through candle.
 pub mod cpu;
 /// On a GPU, through libraries found at run time.
