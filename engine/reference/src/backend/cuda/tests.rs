@@ -182,8 +182,8 @@ fn steps_give_what_the_cpu_gives() {
             (config(), Numbers::F32, [1e-3, 3e-3]),
             (wide(), Numbers::F32, [1e-3, 3e-3]),
             // All activations have 8 bits: 2^-9 of each number, through all layers.
-            (config(), Numbers::Bf16, [1e-2, 3e-2]),
-            (wide(), Numbers::Bf16, [1e-2, 3e-2]),
+            (config(), Numbers::Bf16, [15e-3, 3e-2]),
+            (wide(), Numbers::Bf16, [15e-3, 3e-2]),
         ] {
             let weights = rounded(&config);
             let mut cpu = Cpu::new(&config, &weights, &MEMORY).unwrap();
