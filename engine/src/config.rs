@@ -1,11 +1,17 @@
 //! What a replica is, as scenario files say it. These types are the file format (serde, unknown
 //! keys refused) and the JSON schema at once; their documentation is the manual.
 
+/// A cascade of models.
+mod cascade;
 /// Cost models.
 mod cost;
 /// Files that calibrations are written to.
 pub mod calibration;
 
+pub use cascade::{
+    CascadeControl, CascadeDevice, CascadeEvidence, CascadeLayers, CascadeModel, CascadeRoute,
+    CascadeShadow, CascadeSkip, CascadeSpans, CascadeSpec, CascadeWorld,
+};
 pub use cost::{
     ArchitectureSpec, BetaSpec, CoefficientsSpec, CostSpec, DecodePoint, LinearSpec, OperatorsSpec,
     PrefillPoint, Resident, TableSpec,
@@ -64,6 +70,9 @@ pub struct StationSpec {
     pub idle_power: Power,
     /// Power added by each busy server.
     pub busy_power: Power,
+    /// A cascade of models serves here: times of service follow from prompts and answers by its
+    /// cost model, and `traffic.service` means nothing.
+    pub cascade: Option<Box<CascadeSpec>>,
 }
 
 /// Who goes next at a station.
@@ -90,6 +99,7 @@ impl Default for StationSpec {
             price: HourlyPrice::default(),
             idle_power: Power::default(),
             busy_power: Power::default(),
+            cascade: None,
         }
     }
 }

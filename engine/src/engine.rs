@@ -57,7 +57,8 @@ pub enum Outcome {
         generated: u32,
     },
     /// What came of it, as far as only computing it could show. Comes right before
-    /// [`Self::Finished`], from engines that compute, for requests with a task.
+    /// [`Self::Finished`], from engines that compute, for requests with a task, and from cascades
+    /// for answers that a layer has spoiled.
     Answered {
         /// Output tokens.
         tokens: u32,

@@ -21,6 +21,8 @@ pub mod kv;
 pub mod continuous;
 /// Executing steps for real.
 pub mod execute;
+/// Turns of sessions through a cascade of models, by a cost model.
+pub mod cascade;
 /// A plain service station.
 pub mod station;
 /// A replica of either kind, built from what a scenario says.

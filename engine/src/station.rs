@@ -2,6 +2,7 @@
 //! for checking the simulator against queueing theory.
 
 use crate::batch::BatchShape;
+use crate::cascade::{Arrival, Cascade};
 use crate::config::{FrontendSpec, StationOrder, StationSpec};
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Outcome, StepObserver};
 use crate::replica::ReplicaFacts;
@@ -27,6 +28,11 @@ struct Job {
     /// Rank of its submission; tells live heap entries from stale ones.
     age: u64,
     state: State,
+    /// Prompt tokens a cascade found in a kept context.
+    cached_tokens: u32,
+    output_tokens: u32,
+    /// A layer of the cascade has spoiled the answer.
+    spoiled: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +86,7 @@ pub struct Station {
     queue_limit: u32,
     order: StationOrder,
     busy_power: f64,
+    cascade: Option<Box<Cascade>>,
     jobs: Vec<Job>,
     free: Vec<u32>,
     by_request: Directory,
@@ -115,6 +122,7 @@ impl Station {
             queue_limit: spec.queue_limit.unwrap_or(u32::MAX),
             order: spec.order,
             busy_power: spec.busy_power.0,
+            cascade: spec.cascade.as_ref().map(|c| Box::new(Cascade::new(c))),
             jobs: Vec::new(),
             free: Vec::new(),
             by_request: Directory::default(),
@@ -192,7 +200,9 @@ impl Station {
             job.started = now;
             outcomes.push(EngineOutcome {
                 request: job.request,
-                outcome: Outcome::Started { cached_tokens: 0 },
+                outcome: Outcome::Started {
+                    cached_tokens: job.cached_tokens,
+                },
             });
         }
     }
@@ -251,7 +261,7 @@ impl Station {
 impl Engine for Station {
     fn submit<O: StepObserver>(
         &mut self,
-        _now: SimTime,
+        now: SimTime,
         submission: &Submission<'_>,
         _observer: &mut O,
     ) -> Result<(), Refusal> {
@@ -262,13 +272,27 @@ impl Engine for Station {
         }
         let age = self.submitted;
         self.submitted += 1;
-        let job = Job {
+        let mut job = Job {
             request: submission.request.id,
             service: submission.truth.service,
             started: SimTime::ZERO,
             age,
             state: State::Waiting,
+            cached_tokens: 0,
+            output_tokens: submission.truth.output_tokens,
+            spoiled: false,
         };
+        if let Some(cascade) = &mut self.cascade {
+            let turn = cascade.turn(&Arrival {
+                now,
+                session: submission.request.session,
+                prompt_tokens: submission.request.prompt_tokens,
+                output_tokens: submission.truth.output_tokens,
+            });
+            job.service = turn.time;
+            job.cached_tokens = turn.cached_tokens;
+            job.spoiled = turn.spoiled;
+        }
         let slot = if let Some(slot) = self.free.pop() {
             self.jobs[slot as usize] = job;
             slot
@@ -341,10 +365,19 @@ impl Engine for Station {
             }
             self.served.pop();
             let Job {
-                request, service, ..
+                request,
+                service,
+                output_tokens,
+                spoiled,
+                ..
             } = self.jobs[slot as usize];
             self.remove(slot, now, service, observer);
-            for outcome in [Outcome::FirstToken, Outcome::Finished] {
+            let spoiled = spoiled.then_some(Outcome::Answered {
+                tokens: output_tokens,
+                good: false,
+            });
+            let ends = [Outcome::FirstToken].into_iter().chain(spoiled);
+            for outcome in ends.chain([Outcome::Finished]) {
                 outcomes.push(EngineOutcome { request, outcome });
             }
         }

@@ -53,6 +53,15 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "mm1" "theory" "stations";
     "mmc" "theory" "stations";
     "mg1" "theory" "stations";
+    "serr-agentic" "cascade" "agents";
+    "serr-busy" "cascade" "agents";
+    "serr-launches" "cascade" "agents";
+    "serr-graphs" "cascade" "agents";
+    "serr-critical" "cascade" "agents";
+    "serr-one-shot" "cascade";
+    "serr-long-context" "cascade" "agents" "memory";
+    "serr-drift" "cascade" "agents" "varying load";
+    "serr-best-case" "cascade" "agents";
     "azure-conv" "trace";
     "azure-code" "trace" "bursts";
     "mooncake-conversation" "trace" "prefixes";
@@ -69,6 +78,14 @@ const POLICIES: &[Entry] = entries! { "library/policies":
     "llm-d" "caches" "scorers";
     "dynamo" "caches";
     "vllm-dp" "queues";
+    "cascade-none" "cascade";
+    "cascade-l0" "cascade";
+    "cascade-l1" "cascade";
+    "cascade-l2" "cascade";
+    "cascade-l3" "cascade";
+    "cascade-l24" "cascade";
+    "cascade-all-but-l5" "cascade";
+    "cascade-all" "cascade";
 };
 
 /// As `EnginePreset::ALL`.

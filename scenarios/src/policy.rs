@@ -26,6 +26,15 @@ const DECISIONS: &[&str] = &[
     "fleet.engine.kv.preemption",
     "fleet.engine.kv.restart",
     "fleet.engine.kv.swap_space",
+    "fleet.engine.cascade.layers",
+    "fleet.engine.cascade.route",
+    "fleet.engine.cascade.evidence",
+    "fleet.engine.cascade.control",
+    "fleet.engine.cascade.shadow.q_min",
+    "fleet.engine.cascade.shadow.k",
+    "fleet.engine.cascade.shadow.target",
+    "fleet.engine.cascade.shadow.eta",
+    "fleet.engine.cascade.shadow.full",
 ];
 
 /// Keys that describe the file itself.
@@ -72,7 +81,9 @@ fn refuse_others(table: &mut Table, path: &mut Path, findings: &mut Vec<Finding>
                     .note(
                         "fleet.engine.kv.{block_size, memory_utilization, watermark, allocation, \
                          spare_block, reserve_full_prompt, prefix_cache, visibility, eviction, \
-                         preemption, restart, swap_space}",
+                         preemption, restart, swap_space}, and of a cascade its layers and what \
+                         they are told: fleet.engine.cascade.{layers, route, evidence, control, \
+                         shadow.{q_min, k, target, eta, full}}",
                     );
                 findings.push(finding);
             }

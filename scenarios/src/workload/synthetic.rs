@@ -116,7 +116,10 @@ impl SyntheticPlan {
         let all = &scenario.fleet;
         let tokens_matter = std::iter::once(&all.engine)
             .chain(all.pools.iter().map(|p| &p.engine))
-            .any(|e| e.llm().is_some());
+            .any(|e| match e {
+                EngineSpec::Station(station) => station.cascade.is_some(),
+                other => other.llm().is_some(),
+            });
         let tasks = traffic.tasks.is_some();
         let missing = |given: bool, of: &dyn Fn(&ClientSpec) -> bool| {
             tokens_matter

@@ -5,7 +5,8 @@ use crate::check::suggest::did_you_mean;
 use crate::diagnostic::Code;
 use crate::tree::Path;
 use windtunnel_engine::config::{
-    ContinuousSpec, CostSpec, EnergySpec, EngineSpec, KvSpec, SchedulerKind, SchedulerSpec,
+    CascadeSpec, ContinuousSpec, CostSpec, EnergySpec, EngineSpec, KvSpec, SchedulerKind,
+    SchedulerSpec,
 };
 use windtunnel_engine::hardware;
 use windtunnel_engine::replica::Replica;
@@ -31,6 +32,13 @@ pub(super) fn is_stations(rules: &Rules<'_>) -> bool {
     all_engines(rules)
         .iter()
         .all(|(_, engine)| matches!(engine, EngineSpec::Station(_)))
+}
+
+/// Whether all of them compute times of service themselves.
+pub(super) fn is_cascades(rules: &Rules<'_>) -> bool {
+    all_engines(rules)
+        .iter()
+        .all(|(_, engine)| matches!(engine, EngineSpec::Station(s) if s.cascade.is_some()))
 }
 
 /// How long a request travels at least: to the replica and back.
@@ -84,12 +92,74 @@ pub(super) fn engines(rules: &mut Rules<'_>) {
         match engine {
             EngineSpec::Station(station) => {
                 rules.at_least_one(&path.key("servers"), station.servers.into());
+                if let Some(spec) = &station.cascade {
+                    cascade(rules, &path.key("cascade"), spec);
+                }
             }
             EngineSpec::Continuous(spec) | EngineSpec::Reference(spec) => {
                 continuous(rules, &path, spec);
             }
         }
         can_be_built(rules, &path, engine);
+    }
+}
+
+/// A cascade's shares, and limits that would divide by zero.
+fn cascade(rules: &mut Rules<'_>, path: &Path, spec: &CascadeSpec) {
+    let shares = [
+        ("world", "no_change", spec.world.no_change),
+        ("world", "critical", spec.world.critical),
+        ("world", "error", spec.world.error),
+        ("skip", "tpr", spec.skip.tpr),
+        ("skip", "fpr", spec.skip.fpr),
+        ("route", "threshold", spec.route.threshold),
+        ("evidence", "anchors", spec.evidence.anchors),
+        ("evidence", "int8", spec.evidence.int8),
+        ("shadow", "q_min", spec.shadow.q_min),
+        ("shadow", "sensitivity", spec.shadow.sensitivity),
+        ("shadow", "specificity", spec.shadow.specificity),
+        ("control", "loss", spec.control.loss),
+        ("control", "gain", spec.control.gain),
+    ];
+    for (table, key, value) in shares {
+        rules.share(&path.key(table).key(key), value);
+    }
+    if spec.evidence.anchors + spec.evidence.int8 > 1.0 {
+        let message = "anchors and INT8 blocks are more than all blocks";
+        let at = path.key("evidence").key("int8");
+        rules.error(Code::OutOfRange, &at, message).label = "let them sum to 1 at most".into();
+    }
+    if spec.shadow.sensitivity <= 1.0 - spec.shadow.specificity {
+        let message = "a verifier that flags good answers as often as bad ones says nothing";
+        let at = path.key("shadow").key("sensitivity");
+        rules.error(Code::Contradiction, &at, message).label =
+            "more than 1 - specificity".to_owned();
+    }
+    let device = &spec.device;
+    let positive = [
+        ("device", "compute", device.compute.0),
+        ("device", "bandwidth", device.bandwidth.0),
+        ("device", "batch", f64::from(device.batch)),
+        ("spans", "max", f64::from(spec.spans.max)),
+        ("shadow", "target", spec.shadow.target),
+        ("shadow", "eta", spec.shadow.eta),
+        ("world", "drift_factor", spec.world.drift_factor),
+        ("control", "period", spec.control.period.0.as_secs_f64()),
+    ];
+    let models = [("frontier", &device.frontier), ("light", &device.light)];
+    let sizes = models.map(|(name, m)| {
+        let at = path.key("device").key(name).key("parameters");
+        (at, m.parameters)
+    });
+    let all = positive.map(|(table, key, value)| (path.key(table).key(key), value));
+    for (at, value) in all.into_iter().chain(sizes) {
+        if !(value > 0.0 && value.is_finite()) {
+            rules.error(Code::OutOfRange, &at, "it must be above zero");
+        }
+    }
+    if !(spec.shadow.k >= 0.0 && spec.shadow.k.is_finite()) {
+        let at = path.key("shadow").key("k");
+        rules.error(Code::OutOfRange, &at, "more risk is not verified less");
     }
 }
 

@@ -150,7 +150,8 @@ fn tasks(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec, spec: &TasksSp
 /// LLM engines need lengths; those of vLLM's benchmark stand in, but nobody should be surprised.
 pub(super) fn lengths_are_given(rules: &mut Rules<'_>) {
     let traffic = &rules.scenario.traffic;
-    if traffic.trace.is_some() || fleet::is_stations(rules) {
+    let by_time = fleet::is_stations(rules) && !fleet::is_cascades(rules);
+    if traffic.trace.is_some() || by_time {
         return;
     }
     let all_say = |own: fn(&ClientSpec) -> bool, shared: bool| {
@@ -190,9 +191,10 @@ pub(super) fn lengths_are_given(rules: &mut Rules<'_>) {
 pub(super) fn service(rules: &mut Rules<'_>) {
     let traffic = &rules.scenario.traffic;
     let path = Path::of("traffic");
-    if !fleet::is_stations(rules) {
+    if !fleet::is_stations(rules) || fleet::is_cascades(rules) {
         if traffic.service.is_some() {
-            let message = "only stations use service times; LLM engines compute theirs";
+            let message =
+                "only stations use service times; LLM engines and cascades compute theirs";
             rules.warn(Code::Pointless, &path.key("service"), message);
         }
         return;
