@@ -20,6 +20,8 @@ mod hashing;
 mod caches;
 /// Routing by prefix, and prefix caches: V-P1 to V-P8.
 mod prefixes;
+/// Token-level methods and formats: V-T, V-Q and E-06.
+mod tokens;
 /// Traces that are replayed without time.
 mod trace;
 /// Plain programs for what has no formula.
@@ -384,6 +386,7 @@ pub fn cases() -> Vec<Case> {
         prefixes::CASES,
         balancing::CASES,
         hashing::CASES,
+        tokens::CASES,
     ]
     .concat()
 }

@@ -19,6 +19,7 @@ use windtunnel_base::content::{Extent, namespace, stream_key};
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_base::time::SimTime;
+use windtunnel_engine::config::EngineSpec;
 
 /// Synthetic traffic, seed apart.
 #[derive(Clone, Debug)]
