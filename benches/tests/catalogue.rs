@@ -50,6 +50,8 @@ fn the_catalogue_is_complete_and_its_names_are_unique() {
     for (family, last) in [("V-B", 10), ("V-C", 6), ("V-H", 3), ("V-P", 8), ("V-L", 6)] {
         expected.extend((1..=last).map(|n| format!("{family}{n}")));
     }
+    let tokens = ["V-T1", "V-T2", "V-T3", "V-T6", "V-Q1", "V-Q3", "E-06"];
+    expected.extend(tokens.map(String::from));
     assert_eq!(ids, expected);
     for case in catalogue::cases() {
         assert!(!case.points.is_empty(), "{} has no point", case.id);
@@ -122,6 +124,9 @@ fn numbers_out_of_range_are_refused_with_the_range() {
         ("V-L2", "period", "0.0001", "three digits"),
         ("V-L3", "keys", "5", "little"),
         ("V-L4", "epsilon", "-0.5", "between"),
+        ("V-T1", "alpha", "1", "between"),
+        ("V-T6", "layers", "9", "between"),
+        ("E-06", "scenario", "smoke", "cascade"),
     ];
     for (id, name, value, reason) in rows {
         let error = checks(id, &[(name, value)], 0.01).unwrap_err();
@@ -154,7 +159,7 @@ fn crossed(expected: &Check, measured: &Check) -> Check {
 /// Each pair holds for itself, and neither when one is taken for the other.
 #[test]
 fn a_wrong_system_fails_in_every_family() {
-    let pairs: [(&str, &str, Setting, &str, Setting); 6] = [
+    let pairs: [(&str, &str, Setting, &str, Setting); 7] = [
         // Erlang C is no matter of the servers' total speed alone.
         (
             "V-B2",
@@ -188,6 +193,14 @@ fn a_wrong_system_fails_in_every_family() {
             &[("nodes", "8")],
             "V-P1",
             &[("nodes", "7")],
+        ),
+        // Drafts that stand less often.
+        (
+            "V-T1",
+            "tokens per step",
+            &[("alpha", "0.8")],
+            "V-T1",
+            &[("alpha", "0.75")],
         ),
         // One choice against two.
         (

@@ -19,7 +19,7 @@ use windtunnel_reference::kv::format::KvFormat;
 use windtunnel_reference::kv::pages::Pages;
 use windtunnel_reference::weights::Weights;
 use windtunnel_scenarios::load::{LoadEnv, Source, load};
-use windtunnel_scenarios::workload;
+use windtunnel_scenarios::{library, workload};
 use windtunnel_sim::{RunOptions, run};
 
 const ALPHA: Param = Param {
@@ -291,7 +291,7 @@ fn normal(rng: &mut Rng) -> f32 {
 fn noise(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
     let table = e4m3::table();
     let groups = point.length(8_000.0);
-    let mut decibels = |format: KvFormat, scaled: bool| {
+    let decibels = |format: KvFormat, scaled: bool| {
         let mut rng = Streams::new(point.seed).stream("normal numbers", 0);
         let (mut signal, mut error) = (0.0_f64, 0.0_f64);
         let (mut bytes, mut back) = (vec![0; 128 * format.bytes()], vec![0_f32; 128]);
@@ -347,7 +347,11 @@ fn turn_seconds(point: &Point<'_>, layers: &str) -> Result<f64, CaseError> {
         policies: vec![Source::Library(format!("cascade-{layers}"))],
         ..LoadEnv::default()
     };
-    let source = Source::Library(point.text("scenario").to_owned());
+    let name = point.text("scenario");
+    if library::find(name).is_none_or(|e| !e.tags.contains(&"cascade")) {
+        return Err(point.refuse("scenario", "no scenario of the library with a cascade"));
+    }
+    let source = Source::Library(name.to_owned());
     let loaded = load(&source, &[], &env).map_err(|r| CaseError::Run(r.to_string()))?;
     let traffic = workload::prepare(&loaded.scenario, None, None, false)
         .map_err(|e| CaseError::Run(e.to_string()))?;
