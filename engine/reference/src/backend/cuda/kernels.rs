@@ -16,17 +16,22 @@ macro_rules! kernels {
             $(pub(super) $name: Kernel,)*
             /// Products of at most 8 and 16 rows: plain, to 32-bit floats, added; for 16-bit models.
             pub(super) skinny: Option<[[Kernel; 3]; 2]>,
+            /// Products of at most 8 and 16 rows with gate and up, joined; for 16-bit models.
+            pub(super) gated: Option<[Kernel; 2]>,
         }
 
         impl Kernels {
             fn from_loaded(loaded: &[Kernel]) -> Option<Self> {
                 let mut all = loaded.iter();
+                $(let $name = *all.next()?;)*
+                let (skinny, gated) = match all.as_slice() {
+                    [a, b, c, d, e, f, g, h] => (Some([[*a, *b, *c], [*d, *e, *f]]), Some([*g, *h])),
+                    _ => (None, None),
+                };
                 Some(Self {
-                    $($name: *all.next()?,)*
-                    skinny: match all.as_slice() {
-                        [a, b, c, d, e, f] => Some([[*a, *b, *c], [*d, *e, *f]]),
-                        _ => None,
-                    },
+                    $($name,)*
+                    skinny,
+                    gated,
                 })
             }
         }
@@ -52,13 +57,15 @@ kernels![
     copy_all,
 ];
 
-const SKINNY: [&str; 6] = [
+const SKINNY: [&str; 8] = [
     "skinny_8",
     "skinny_8_float",
     "skinny_8_add",
     "skinny_16",
     "skinny_16_float",
     "skinny_16_add",
+    "gated_8",
+    "gated_16",
 ];
 
 const TEXT: [&str; 6] = [

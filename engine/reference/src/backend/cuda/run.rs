@@ -246,6 +246,31 @@ impl CudaBackend {
         let (attended, x) = (w.attended.at(0), w.x.at(0));
         self.product(Matrix::Output, rows, weights.o.at(0), attended, x)?;
         self.norm(Arg::Null, weights.post_norm.at(0), rows)?;
+        self.gate(layer, rows)?;
+        let gated = w.gated.at(0);
+        self.product(Matrix::Down, rows, weights.down.at(0), gated, x)
+    }
+
+    /// gated = silu(gate) * up of the normed rows.
+    pub(super) fn gate(&self, layer: usize, rows: usize) -> Result<(), CudaError> {
+        let (w, sizes, weights) = (&self.work, &self.sizes, &self.weights.layers[layer]);
+        if self.is_own(Matrix::GateUp, rows)
+            && let Some(kernels) = self.kernels.gated
+        {
+            let args = [
+                weights.gate_up.arg(),
+                w.normed.arg(),
+                w.gated.arg(),
+                Arg::U32(rows as u32),
+                Arg::U32(sizes.ffn as u32),
+                Arg::U32(sizes.hidden as u32),
+            ];
+            let grid = Grid::new(sizes.ffn.div_ceil(8) as u32, 256);
+            return self
+                .device
+                .launch(kernels[usize::from(rows > 8)], grid, &args);
+        }
+        let e = self.options.numbers.bytes();
         let (normed, gate_up) = (w.normed.at(0), w.gate_up.at(0));
         self.product(Matrix::GateUp, rows, weights.gate_up.at(0), normed, gate_up)?;
         let pairs = (sizes.ffn / 2) as u32;
@@ -260,8 +285,7 @@ impl CudaBackend {
             ];
             self.device.launch(self.kernels.swiglu, grid, &args)?;
         }
-        let gated = w.gated.at(0);
-        self.product(Matrix::Down, rows, weights.down.at(0), gated, x)
+        Ok(())
     }
 
     /// normed = norm of the residual stream, of all rows or those that a table names.

@@ -357,6 +357,32 @@ fn the_own_product_is_that_of_the_library() {
 }
 
 #[test]
+fn gate_and_up_are_joined_in_the_own_product() {
+    for device in devices() {
+        let mut gpu = backend(&device, &wide(), Numbers::Bf16);
+        let states = weights::as_bytes(&normal(16 * 200, 7), Numbers::Bf16);
+        device.upload(gpu.work.normed.at(0), &states).unwrap();
+        for rows in [1, 5, 13] {
+            let mut run = |own: bool| {
+                gpu.skinny = [[own; run::MATRICES]; 5];
+                gpu.gate(1, rows).unwrap();
+                let mut bytes = vec![0; 2 * rows * 328];
+                device.download(gpu.work.gated.at(0), &mut bytes).unwrap();
+                let number = |b: &[u8]| bf16::from_le_bytes([b[0], b[1]]).to_f32();
+                bytes.chunks(2).map(number).collect::<Vec<f32>>()
+            };
+            let (own, library) = (run(true), run(false));
+            // Gate and up are rounded to 2^-9 on the way where they are not joined.
+            assert!(
+                off(&own, &library) < 4e-3,
+                "{rows}: {}",
+                off(&own, &library)
+            );
+        }
+    }
+}
+
+#[test]
 fn weights_from_a_seed_have_the_deviation_they_should() {
     for device in devices() {
         let config = config();
