@@ -70,7 +70,19 @@ pub fn on_threads<T: Send>(jobs: Option<usize>, work: impl FnOnce() -> T + Send)
 /// # Errors
 /// If the fleet cannot be built or a law is broken.
 pub fn run_point(point: &RunPoint, ended: &(dyn Fn(u64) + Sync)) -> Result<RunResult, RunError> {
-    run_on_clock(point, None, ended, None)
+    run_point_by_steps(point, ended, None)
+}
+
+/// As [`run_point`]; told of every step of every replica as it ends, if somebody listens.
+///
+/// # Errors
+/// Likewise.
+pub fn run_point_by_steps(
+    point: &RunPoint,
+    ended: &(dyn Fn(u64) + Sync),
+    steps: Option<&mut dyn FnMut(&Step)>,
+) -> Result<RunResult, RunError> {
+    run_on_clock(point, None, ended, steps)
 }
 
 /// As [`run_point`], in real time: what comes is waited for, and a step that is computed ends when it

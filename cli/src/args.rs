@@ -143,6 +143,9 @@ pub(crate) struct RunArgs {
     /// Write a trace for ui.perfetto.dev of the first seed
     #[arg(long)]
     pub(crate) perfetto: bool,
+    /// Write every step of every replica: a table by the name's end, .csv or .parquet; one seed only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) steps: Option<PathBuf>,
     /// Do not check the laws of the simulation while it runs
     #[arg(long)]
     pub(crate) no_laws: bool,

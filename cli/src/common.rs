@@ -7,11 +7,11 @@ use anyhow::Context as _;
 use std::io::{ErrorKind, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use windtunnel_benches::execute::{RunPoint, execute, run_live};
+use windtunnel_benches::execute::{RunPoint, execute, run_live, run_point_by_steps};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::workload::{self, Traffic};
 use windtunnel_scenarios::{LoadEnv, Loaded, Override, Source, load};
-use windtunnel_sim::run::RunError;
+use windtunnel_sim::run::{RunError, Step};
 
 /// Prints the result, and nothing else, on stdout. Whoever closes the pipe has read enough; the verb
 /// goes on, so that its exit code does not depend on it.
@@ -234,6 +234,21 @@ fn run_points_by(
         runs.push(result.map_err(|error| failed(what, point.seed, &error))?);
     }
     Ok(runs)
+}
+
+/// As [`run_points`] or [`run_points_live`], one point; `steps` is told of every step.
+pub(crate) fn run_one_by_steps(
+    what: &str,
+    point: &RunPoint,
+    live: bool,
+    talk: TalkArgs,
+    steps: &mut dyn FnMut(&Step),
+) -> anyhow::Result<Vec<RunResult>> {
+    run_points_by(what, std::slice::from_ref(point), talk, |progress| {
+        let ended = |n| progress.add(n);
+        let run = if live { run_live } else { run_point_by_steps };
+        vec![run(point, &ended, Some(steps))]
+    })
 }
 
 fn failed(what: &str, seed: u64, error: &RunError) -> anyhow::Error {

@@ -10,6 +10,8 @@ mod progress;
 mod folder;
 /// What verbs share: loading scenarios, printing, result folders.
 mod common;
+/// The file of a run's steps.
+mod steps;
 /// One file per verb.
 mod command;
 

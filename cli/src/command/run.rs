@@ -4,6 +4,7 @@ use crate::args::{Format, RowsFormat, RunArgs};
 use crate::common::{self, Ready, print, ready};
 use crate::exit::Exit;
 use crate::folder::{self, Manifest, Results};
+use crate::steps::StepFile;
 use std::fmt::Write as _;
 use std::path::Path;
 use windtunnel_ledger::result::RunResult;
@@ -36,6 +37,11 @@ fn run_on(args: &RunArgs, clock: RunClock) -> anyhow::Result<Exit> {
     let ready = ready(&args.scenario, &args.load, &[], args.talk)?;
     let scenario = &ready.loaded.scenario;
     let seeds = common::seeds(&args.seeds, scenario.run.seed)?;
+    let steps = args
+        .steps
+        .as_deref()
+        .map(|path| StepFile::plan(path, &seeds));
+    let steps = steps.transpose()?;
     let dir = folder::path(&args.out, &ready.loaded);
     if args.dry_run {
         print(&preview(&ready, &seeds, &dir))?;
@@ -43,16 +49,17 @@ fn run_on(args: &RunArgs, clock: RunClock) -> anyhow::Result<Exit> {
     }
     let rows = scenario.run.rows && args.rows != RowsFormat::None;
     let laws = scenario.run.laws && !args.no_laws;
-    // A folder that cannot be written shows now, not after hours of simulation.
+    // A folder or a file that cannot be written shows now, not after hours of simulation.
     common::create_dir(&dir)?;
     let points = common::points(&ready, &seeds, rows, laws);
-    let runs = match clock {
-        RunClock::Simulated => {
-            common::run_points(&args.scenario, &points, args.seeds.jobs, args.talk)
-        }
-        RunClock::Wall => common::run_points_live(&args.scenario, &points, args.talk),
+    let live = clock == RunClock::Wall;
+    let done = match (steps.map(StepFile::create).transpose(), &points[..]) {
+        (Err(error), _) => Err(error),
+        (Ok(Some(file)), [point]) => file.run(&args.scenario, point, live, args.talk),
+        (Ok(_), _) if live => common::run_points_live(&args.scenario, &points, args.talk),
+        (Ok(_), _) => common::run_points(&args.scenario, &points, args.seeds.jobs, args.talk),
     };
-    let mut runs = runs.inspect_err(|_| {
+    let mut runs = done.inspect_err(|_| {
         // Goes only if it is empty: results of an earlier run stay.
         let _ = std::fs::remove_dir(&dir);
         let _ = std::fs::remove_dir(&args.out);

@@ -15,3 +15,5 @@ mod field;
 mod fidelity;
 /// Traces, published ones where they are there.
 mod traces;
+/// The file of a run's steps.
+mod steps;

@@ -8,6 +8,8 @@ pub mod jsonl;
 pub mod parquet;
 /// Perfetto traces, for its viewer.
 pub mod perfetto;
+/// Steps of replicas, as CSV or Parquet.
+pub mod steps;
 /// Protobuf's wire format, as far as Perfetto needs it.
 mod protobuf;
 

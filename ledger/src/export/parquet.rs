@@ -138,7 +138,8 @@ fn put_some<T: DataType, W: Write + Send>(
     batch::<T, W>(group, &values, Some(&levels))
 }
 
-fn batch<T: DataType, W: Write + Send>(
+/// Writes the next column of a group; `levels` say which values are there, if some may be absent.
+pub(super) fn batch<T: DataType, W: Write + Send>(
     group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],
     levels: Option<&[i16]>,
