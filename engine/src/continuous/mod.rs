@@ -267,13 +267,14 @@ impl ContinuousBatching {
             return;
         };
         let needed = self.decoding.blocks_from(1);
+        let run = self.common.cost.decode_run(&shape);
         for (_, blocks) in (1..steps).zip(needed) {
             if blocks + self.common.rules.spare > free {
                 break;
             }
             free -= blocks;
             shape = shape.later(1, spread);
-            let cost = self.common.cost.step(&shape);
+            let cost = run.step(&shape);
             end += cost.time;
             self.run.ends.push(StepEnd::new(end, cost.extrapolated));
         }

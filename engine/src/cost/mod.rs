@@ -18,7 +18,7 @@ use crate::batch::BatchShape;
 use coefficients::Coefficients;
 use linear::Linear;
 use operators::Operators;
-use roofline::Roofline;
+use roofline::{BesideDecode, Roofline};
 use table::Table;
 use windtunnel_base::time::FineDuration;
 
@@ -78,6 +78,46 @@ const SHORTEST: FineDuration = FineDuration::from_nanos(1);
 /// At most so long, which is years, so that sums do not overflow.
 const LONGEST: FineDuration = FineDuration::from_nanos(u64::MAX >> 8);
 
+/// A cost model for steps that differ in the contexts of their decoding requests alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodeRun<'a> {
+    cost: &'a CostFn,
+    /// What those steps have in common, where that is known.
+    common: Option<BesideDecode>,
+}
+
+impl DecodeRun<'_> {
+    /// What [`CostModel::step`] says, to the last bit.
+    #[inline]
+    pub(crate) fn step(&self, shape: &BatchShape) -> StepCost {
+        match &self.common {
+            Some(common) => StepCost {
+                time: duration(common.seconds(shape)),
+                extrapolated: false,
+            },
+            None => self.cost.step(shape),
+        }
+    }
+}
+
+impl CostFn {
+    /// For steps like this one but for the contexts of decoding requests.
+    pub(crate) fn decode_run(&self, shape: &BatchShape) -> DecodeRun<'_> {
+        let common = match &self.model {
+            StepModel::Roofline(m) if shape.swap_bytes == 0 => Some(m.beside_decode(shape)),
+            _ => None,
+        };
+        DecodeRun { cost: self, common }
+    }
+}
+
+/// A duration within the bounds.
+#[inline]
+fn duration(seconds: f64) -> FineDuration {
+    let time = FineDuration::from_secs_f64(seconds).unwrap_or(LONGEST);
+    time.clamp(SHORTEST, LONGEST)
+}
+
 impl CostModel for CostFn {
     fn step(&self, shape: &BatchShape) -> StepCost {
         let (mut seconds, extrapolated) = match &self.model {
@@ -98,9 +138,8 @@ impl CostModel for CostFn {
         if shape.swap_bytes > 0 {
             seconds += shape.swap_bytes as f64 / self.swap_bandwidth;
         }
-        let time = FineDuration::from_secs_f64(seconds).unwrap_or(LONGEST);
         StepCost {
-            time: time.clamp(SHORTEST, LONGEST),
+            time: duration(seconds),
             extrapolated,
         }
     }
@@ -116,6 +155,48 @@ impl CostModel for CostFn {
         match &self.model {
             StepModel::Operators(m) => m.context_step(),
             _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware;
+    use proptest::prelude::*;
+    use roofline::RooflineSettings;
+
+    proptest! {
+        /// The short way through a run of steps against the long one, to the last bit.
+        #[test]
+        fn a_run_costs_what_its_steps_do(
+            decode_seqs in 1_u32..3000,
+            decode_context in 0_u64..1 << 40,
+            tensor_parallel in 1_u32..9,
+            swap_bytes in prop::sample::select(vec![0, 1 << 30]),
+            ahead in 0_u64..5000,
+        ) {
+            let settings = RooflineSettings {
+                tensor_parallel,
+                compute_efficiency: 0.7,
+                bandwidth_efficiency: 0.8,
+                overhead: 1e-3,
+                kv_bytes_per_element: 2.0,
+            };
+            let (gpu, model) = (&hardware::GPUS[0], &hardware::MODELS[0]);
+            let cost = CostFn {
+                model: StepModel::Roofline(Roofline::new(gpu, model, &settings)),
+                swap_bandwidth: 25e9,
+            };
+            let first = BatchShape {
+                decode_seqs,
+                decode_context,
+                sampled: decode_seqs,
+                swap_bytes,
+                ..BatchShape::default()
+            };
+            let later = first.later(ahead, false);
+            prop_assert_eq!(cost.decode_run(&first).step(&later), cost.step(&later));
         }
     }
 }

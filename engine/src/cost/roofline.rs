@@ -76,6 +76,11 @@ impl Roofline {
 
     /// Seconds of a step.
     pub fn seconds(&self, shape: &BatchShape) -> f64 {
+        self.beside_decode(shape).seconds(shape)
+    }
+
+    /// All that does not depend on the contexts of decoding requests.
+    pub(super) fn beside_decode(&self, shape: &BatchShape) -> BesideDecode {
         let tokens = shape.tokens();
         let layers = (self.layers_per_token * tokens as f64).max(self.layers_per_step);
         let head = match shape.sampled {
@@ -84,9 +89,30 @@ impl Roofline {
         };
         let prefill = (self.attention_per_pair * shape.prefill_pairs as f64)
             .max(self.kv_per_token * (shape.prefill_context + shape.prefill_tokens) as f64);
+        BesideDecode {
+            before: layers + head + prefill,
+            per_context: self.attention_per_pair.max(self.kv_per_token),
+            all_reduce: self.all_reduce.seconds(tokens),
+            overhead: self.overhead,
+        }
+    }
+}
+
+/// A step's seconds but for the contexts of decoding requests, in the order in which they are summed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BesideDecode {
+    before: f64,
+    per_context: f64,
+    all_reduce: f64,
+    overhead: f64,
+}
+
+impl BesideDecode {
+    /// Seconds of the step.
+    #[inline]
+    pub(super) fn seconds(&self, shape: &BatchShape) -> f64 {
         // A decoding request attends to what is in KV and to its own token.
         let context = (shape.decode_context + u64::from(shape.decode_seqs)) as f64;
-        let decode = context * self.attention_per_pair.max(self.kv_per_token);
-        layers + head + prefill + decode + self.all_reduce.seconds(tokens) + self.overhead
+        self.before + context * self.per_context + self.all_reduce + self.overhead
     }
 }
