@@ -381,7 +381,7 @@ impl Device {
     /// Milliseconds that `work` takes on the device.
     ///
     /// # Errors
-    /// What `work` returns, or that of the device; the emulator has no clock.
+    /// What `work` returns, or that of the device.
     pub fn time<E: From<CudaError>>(&self, work: impl FnOnce() -> Result<(), E>) -> Result<f32, E> {
         let from = self.machine.mark()?;
         let done = work();

@@ -24,6 +24,13 @@ pub struct BenchPlan {
     pub formats: Vec<KvFormat>,
     /// Times that each figure is taken; the shortest counts.
     pub repeats: usize,
+    /// Decode steps to one figure, as single ones are too short for the device's clock.
+    pub steps: usize,
+    /// Bytes that are read to measure bandwidth, a quarter of what is free at most: far more than any
+    /// cache holds.
+    pub sweep: usize,
+    /// Rows and columns of the matrices that the rate is measured on.
+    pub square: usize,
 }
 
 impl Default for BenchPlan {
@@ -34,6 +41,9 @@ impl Default for BenchPlan {
             prefills: vec![512, 2_048],
             formats: vec![KvFormat::F16, KvFormat::Fp8, KvFormat::Int8],
             repeats: 5,
+            steps: 20,
+            sweep: 4 << 30,
+            square: 8_192,
         }
     }
 }
@@ -144,7 +154,7 @@ pub fn bench(
     plan: &BenchPlan,
     date: &str,
 ) -> Result<GpuBench, ReferenceError> {
-    let floor = floor(backend, plan.repeats)?;
+    let floor = floor(backend, plan)?;
     backend.tune(&plan.prefills)?;
     let mut decode = Vec::new();
     for &batch in &plan.batches {
@@ -200,7 +210,7 @@ fn random(backend: &CudaBackend, numbers: usize) -> Result<Buffer, CudaError> {
         Arg::U64(numbers as u64),
         Arg::F32(1.0),
     ];
-    let grid = Grid::new(16 * 1024, 256);
+    let grid = Grid::new(numbers.div_ceil(256).clamp(1, 16 * 1024) as u32, 256);
     backend.device.launch(backend.kernels.fill, grid, &args)?;
     Ok(buffer)
 }
@@ -209,11 +219,11 @@ fn random(backend: &CudaBackend, numbers: usize) -> Result<Buffer, CudaError> {
 ///
 /// # Errors
 /// If memory does not suffice, or the device fails.
-pub fn floor(backend: &CudaBackend, repeats: usize) -> Result<Floor, ReferenceError> {
+pub fn floor(backend: &CudaBackend, plan: &BenchPlan) -> Result<Floor, ReferenceError> {
+    let repeats = plan.repeats;
     let device = &backend.device;
     let (free, _) = device.memory()?;
-    // Far more than any cache holds, and no more than is there.
-    let bytes = (free / 4).min(4 << 30) as usize / 4096 * 4096;
+    let bytes = (free as usize / 4).min(plan.sweep).max(4096) / 4096 * 4096;
     let numbers = backend.options.numbers;
     let grid = Grid::new(device.info().multiprocessors * 16, 512);
     let (from, to) = (
@@ -230,7 +240,7 @@ pub fn floor(backend: &CudaBackend, repeats: usize) -> Result<Floor, ReferenceEr
         device.time(|| Ok(device.launch(backend.kernels.copy_all, grid, &args)?))
     })?;
     drop((from, to));
-    let n = 8_192;
+    let n = plan.square.max(8);
     let gemm = Gemm {
         rows: n,
         outputs: n,
@@ -316,12 +326,11 @@ fn measure_step(
     let device = backend.device.clone();
     let graphs = std::mem::replace(&mut backend.options.graphs, graph);
     let mut sampled: Vec<Sampled> = Vec::new();
-    // Many short steps to one figure, as events count in about half microseconds.
-    let steps = if tokens == 1 { 20 } else { 2 };
+    let steps = if tokens == 1 { plan.steps.max(1) } else { 2 };
     let mut step = || -> Result<f32, ReferenceError> {
         device.time(|| (0..steps).try_for_each(|_| backend.step(&spans, &mut sampled)))
     };
-    let seconds = shortest(plan.repeats, &mut step).map(|s| s / f64::from(steps));
+    let seconds = shortest(plan.repeats, &mut step).map(|s| s / steps as f64);
     let before = backend.work_done;
     let once = backend.step(&spans, &mut sampled);
     let done = backend.work_done.since(before);
