@@ -35,6 +35,9 @@ pub struct Drawing {
     pub seed: u64,
 }
 
+/// Told of a complete answer: whose it is, and its tokens.
+pub type Listener = Box<dyn FnMut(RequestId, &[u32])>;
+
 /// Executes the steps of one replica on a backend.
 pub struct ReferenceExecutor {
     backend: Box<dyn Backend>,
@@ -45,7 +48,7 @@ pub struct ReferenceExecutor {
     pages: Vec<Option<u32>>,
     buffers: Buffers,
     /// Told of every answer as it is complete.
-    listener: Option<Box<dyn FnMut(RequestId, &[u32])>>,
+    listener: Option<Listener>,
 }
 
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl ReferenceExecutor {
 
     /// Tells `listener` of every answer when its last token is out: whose, and its tokens.
     #[must_use]
-    pub fn listen(mut self, listener: Box<dyn FnMut(RequestId, &[u32])>) -> Self {
+    pub fn listen(mut self, listener: Listener) -> Self {
         self.listener = Some(listener);
         self
     }

@@ -16,6 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use windtunnel_base::rng::Streams;
 use windtunnel_tasks::Task;
 
+/// Loss and gradient of a shard.
+type Gradient = Result<(f64, Vec<f32>)>;
+
+/// Whether training goes on.
+pub type Told = std::result::Result<ControlFlow<()>, ReferenceError>;
+
 /// How a model is trained.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -179,7 +185,7 @@ impl Trainer {
         let tasks = source.batch(&self.settings, self.done);
         let shards = data::shards(tasks, self.settings.shard, self.settings.prompt_weight)?;
         let weight: f64 = shards.iter().map(|s| s.weight).sum();
-        let computed: Vec<Mutex<Option<Result<(f64, Vec<f32>)>>>> =
+        let computed: Vec<Mutex<Option<Gradient>>> =
             shards.iter().map(|_| Mutex::new(None)).collect();
         // Longest first, so that nobody waits long for the last one.
         let next = AtomicUsize::new(shards.len());
@@ -231,7 +237,7 @@ impl Trainer {
     pub fn run(
         &mut self,
         source: Source<'_>,
-        report: &mut dyn FnMut(&Self, f64) -> std::result::Result<ControlFlow<()>, ReferenceError>,
+        report: &mut dyn FnMut(&Self, f64) -> Told,
     ) -> std::result::Result<bool, ReferenceError> {
         while self.done < self.settings.steps {
             let loss = self.step(source)?;
