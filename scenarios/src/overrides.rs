@@ -18,8 +18,13 @@ pub struct Override {
 impl Override {
     /// An override of the command line.
     pub fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
         Self {
-            text: text.into(),
+            // The engine is the fleet's, and there is no other.
+            text: match text.strip_prefix("engine.") {
+                Some(rest) => format!("fleet.engine.{rest}"),
+                None => text,
+            },
             origin: "--set".into(),
         }
     }
