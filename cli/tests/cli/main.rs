@@ -15,5 +15,7 @@ mod field;
 mod fidelity;
 /// Traces, published ones where they are there.
 mod traces;
+/// Runs whose steps are computed.
+mod computing;
 /// The file of a run's steps.
 mod steps;
