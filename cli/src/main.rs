@@ -33,6 +33,8 @@ fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Validate(args) => command::validate::validate(&args),
         Command::Bench(args) => command::bench::bench(&args),
+        Command::Engine(command) => command::engine::engine(&command),
+        Command::Calibrate(args) => command::calibrate::calibrate(&args),
         Command::Scenario(command) => command::scenario::scenario(command),
         Command::Run(args) => command::run::run(&args),
         Command::Live(args) => command::run::live(&args),

@@ -20,3 +20,7 @@ pub(crate) mod compare;
 pub(crate) mod explain;
 /// What standard shapes of work cost.
 pub(crate) mod bench;
+/// The engine that computes: info, bench, train.
+pub(crate) mod engine;
+/// Step times as a cost table.
+pub(crate) mod calibrate;

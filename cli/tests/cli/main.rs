@@ -13,6 +13,8 @@ mod malformed;
 mod field;
 /// Recorded runs of other systems.
 mod fidelity;
+/// The engine that computes.
+mod engine;
 /// Traces, published ones where they are there.
 mod traces;
 /// Runs whose steps are computed.

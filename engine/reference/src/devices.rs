@@ -95,7 +95,7 @@ pub fn open(
     config: &ModelConfig,
     weights: &Weights,
     pages: usize,
-) -> Result<Box<dyn Backend>, ReferenceError> {
+) -> Result<Box<dyn Backend + Send>, ReferenceError> {
     let memory = KvMemory {
         pages,
         page_tokens: 16,
@@ -109,7 +109,10 @@ pub fn open(
                 * config.head_dim
                 * memory.page_tokens
                 * KvFormat::F16.bytes();
-            fits("the keys and values", (pages * page) as u64)?;
+            fits(
+                "memory for keys and values",
+                (pages as u64).saturating_mul(page as u64),
+            )?;
             Ok(Box::new(Cpu::new(config, weights, &memory)?))
         }
         DeviceKind::Cuda => {

@@ -111,7 +111,7 @@ fn steps(longest: usize) -> Vec<(usize, usize, usize)> {
 pub fn bench(
     model: &Model,
     ceiling: Ceiling,
-    open: &dyn Fn(usize, usize) -> Result<Box<dyn Backend>, ReferenceError>,
+    open: &dyn Fn(usize, usize) -> Result<Box<dyn Backend + Send>, ReferenceError>,
     listener: &mut dyn FnMut(f64) -> ControlFlow<()>,
 ) -> Result<Option<Vec<Line>>, ReferenceError> {
     let longest = model.config.max_position_embeddings.min(1024);

@@ -97,7 +97,7 @@ impl Plan {
     ///
     /// # Errors
     /// Which limit is too small or too large.
-    pub(super) fn check(&self, config: &ModelConfig) -> Result<(), ReferenceError> {
+    pub fn check(&self, config: &ModelConfig) -> Result<(), ReferenceError> {
         let limits = [
             ("max_seqs", self.max_seqs, 1, 4096),
             ("max_tokens", self.max_tokens, 2, 1 << 20),

@@ -9,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::devices::{DeviceKind, Found, find};
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
+use crate::models::{self, Pocket};
 use crate::weights::Weights;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,11 +82,13 @@ fn named(name: &str) -> Option<ModelConfig> {
 
 /// The weights of a model with a name.
 fn named_weights(
-    _name: &str,
+    name: &str,
     config: &ModelConfig,
     spec: &ReferenceSpec,
 ) -> Result<Weights, ReferenceError> {
+    let trained = Pocket::ALL.iter().any(|pocket| pocket.name() == name);
     match spec.weights {
+        WeightsSpec::Auto if trained => models::load(name).map(|model| model.weights),
         WeightsSpec::Auto | WeightsSpec::Random => Weights::random(config, spec.seed),
     }
 }

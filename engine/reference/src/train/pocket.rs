@@ -30,7 +30,7 @@ const NIGHT_PART: usize = 600;
 /// How the light model's lessons came about.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Night {
-    /// Digest of the frontier's weights.
+    /// Digest of the frontier's weights, tensor by tensor.
     pub teacher: String,
     /// Tasks it was asked.
     pub asked: usize,
@@ -84,16 +84,16 @@ pub type Listener<'a> = dyn FnMut(Report) -> ControlFlow<()> + 'a;
 pub const fn settings(pocket: Pocket, seed: u64) -> Settings {
     match pocket {
         Pocket::Frontier => Settings {
-            steps: 2_600,
-            batch: 32,
+            steps: 1_600,
+            batch: 16,
             shard: 8,
-            rate: 3e-3,
+            rate: 1.5e-3,
             warm_up: 100,
             prompt_weight: 0.0,
             seed,
         },
         Pocket::Light => Settings {
-            steps: 6_000,
+            steps: 1_500,
             batch: 32,
             shard: 8,
             rate: 3e-3,
@@ -286,7 +286,7 @@ pub fn night(
         });
     }
     let night = Night {
-        teacher: teacher.digest.clone(),
+        teacher: teacher.weights.digest()?,
         asked: count,
         verified: lessons.len(),
     };

@@ -1,0 +1,224 @@
+//! The engine that computes: info, bench, train and calibrate, with good input and with bad.
+
+use crate::place::{Done, Place};
+use serde_json::Value;
+
+/// A model small enough to write down here.
+const TINY: &str = r#"{"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+"num_key_value_heads": 1, "head_dim": 8, "vocab_size": 258, "max_position_embeddings": 32, "rope_theta": 10000.0,
+"rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
+
+/// Its tensors: name, shape, and the type they should have.
+const TENSORS: [(&str, &[usize]); 11] = [
+    ("model.embed_tokens.weight", &[258, 8]),
+    ("model.layers.0.input_layernorm.weight", &[8]),
+    ("model.layers.0.self_attn.q_proj.weight", &[8, 8]),
+    ("model.layers.0.self_attn.k_proj.weight", &[8, 8]),
+    ("model.layers.0.self_attn.v_proj.weight", &[8, 8]),
+    ("model.layers.0.self_attn.o_proj.weight", &[8, 8]),
+    ("model.layers.0.post_attention_layernorm.weight", &[8]),
+    ("model.layers.0.mlp.gate_proj.weight", &[8, 8]),
+    ("model.layers.0.mlp.up_proj.weight", &[8, 8]),
+    ("model.layers.0.mlp.down_proj.weight", &[8, 8]),
+    ("model.norm.weight", &[8]),
+];
+
+/// A safetensors file; `change` may alter a tensor's type and shape, or leave it out.
+fn safetensors(change: impl Fn(&str) -> Option<(&'static str, Vec<usize>)>) -> Vec<u8> {
+    let (mut header, mut at) = (serde_json::Map::new(), 0);
+    for (name, shape) in TENSORS {
+        let (dtype, shape) = change(name).unwrap_or(("F16", shape.to_vec()));
+        if dtype.is_empty() {
+            continue;
+        }
+        let width = if dtype == "F16" { 2 } else { 4 };
+        let bytes = width * shape.iter().product::<usize>();
+        let entry =
+            serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [at, at + bytes]});
+        header.insert(name.to_owned(), entry);
+        at += bytes;
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    // 0x2c2c is a small number in any of the types.
+    file.extend(vec![0x2c; at]);
+    file
+}
+
+fn model(place: &Place, config: &str, weights: &[u8]) {
+    place.write("m/config.json", config);
+    std::fs::write(place.path("m/model.safetensors"), weights).unwrap();
+}
+
+fn refused(place: &Place, args: &str) -> Done {
+    let before = place.files();
+    let done = place.run(args).code(2);
+    assert_eq!(done.out, "", "{done}");
+    assert_eq!(place.files(), before);
+    done
+}
+
+const CALIBRATE: &str = "calibrate --model m --out t.json --device cpu --budget 1ms --max-num-seqs 2 --max-num-batched-tokens 16";
+
+#[test]
+fn info_names_devices_and_models_with_what_they_can_do() {
+    let place = Place::new();
+    let done = place.run("engine info --format json").code(0);
+    let info: Value = serde_json::from_str(&done.out).unwrap();
+    let devices = info["devices"].as_array().unwrap();
+    let first = devices.iter().find(|d| d["usable"] == true).unwrap();
+    assert_eq!(info["used"], first["kind"], "{done}");
+    let cpu = devices.iter().find(|d| d["kind"] == "cpu").unwrap();
+    assert!(cpu["what"].as_str().unwrap().contains("cores"), "{done}");
+    for (i, name) in ["pocket_frontier", "pocket_light"].iter().enumerate() {
+        assert_eq!(info["models"][i]["name"], *name);
+        assert!(info["models"][i]["card"]["held_out"]["exact_match"].is_number());
+    }
+    let text = place.run("engine info").code(0).out;
+    assert!(
+        text.contains("pocket_light") && text.contains("held-out"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_calibration_is_a_cost_table_that_a_scenario_runs_on() {
+    let place = Place::new();
+    model(&place, TINY, &safetensors(|_| None));
+    let done = place.run(CALIBRATE).code(0);
+    assert!(done.out.contains("held out"), "{done}");
+    let table: Value = serde_json::from_str(&place.read("t.json")).unwrap();
+    assert_eq!(table["format"], 1);
+    assert_eq!(table["ranges"]["decode_seqs"], serde_json::json!([1, 2]));
+    assert!(table["held_out"]["mixed"]["steps"].as_u64() > Some(0));
+    assert_eq!(table["provenance"]["model"], "m");
+    let scenario = "version = 1\nname = \"x\"\n[fleet.engine]\nkind = \"continuous\"\n\
+                    [fleet.engine.cost]\nkind = \"table\"\nfile = \"t.json\"\n\
+                    [traffic]\nrequest_rate = \"5 req/s\"\nnum_prompts = 20\n\
+                    input = { kind = \"fixed\", tokens = 10 }\noutput = { kind = \"fixed\", tokens = 10 }\n";
+    place.write("s.toml", scenario);
+    place.run("run s.toml --no-progress").code(0);
+    // Another file in its place is noticed where the digest is known.
+    let shown = place.run("scenario show s.toml").code(0).out;
+    place.write("resolved.toml", &shown);
+    place.write(
+        "t.json",
+        &place
+            .read("t.json")
+            .replace("\"load_ms\": ", "\"load_ms\": 1"),
+    );
+    let done = place.run("scenario check resolved.toml").code(2);
+    assert!(done.err.contains("t.json"), "{done}");
+    // A damaged one is named, with its line.
+    place.write("t.json", "{\n\"format\": 1,\n\"decode\": 3 }");
+    let done = place.run("scenario check s.toml").code(2);
+    assert!(
+        done.err.contains("t.json") && done.err.contains("calibrate"),
+        "{done}"
+    );
+}
+
+#[test]
+fn weights_that_are_not_the_model_s_are_refused_by_name() {
+    let place = Place::new();
+    let good = safetensors(|_| None);
+    let norm = "model.norm.weight";
+    let wrong = |name: &'static str, dtype: &'static str, shape: &[usize]| {
+        let shape = shape.to_vec();
+        safetensors(move |n| (n == name).then(|| (dtype, shape.clone())))
+    };
+    let cases: [(&str, Vec<u8>, &[&str]); 6] = [
+        (
+            TINY,
+            wrong(norm, "", &[]),
+            &[norm, "config.json of the same model"],
+        ),
+        (TINY, wrong(norm, "F16", &[9]), &[norm, "[9]", "[8]"]),
+        (TINY, wrong(norm, "I32", &[8]), &[norm, "I32", "F16"]),
+        (
+            TINY,
+            good[..good.len() / 2].to_vec(),
+            &["model.safetensors", "truncated"],
+        ),
+        (TINY, Vec::new(), &["model.safetensors", "truncated"]),
+        (
+            "{\"hidden_size\": 8}",
+            good.clone(),
+            &["config.json", "intermediate_size"],
+        ),
+    ];
+    for (config, weights, words) in cases {
+        model(&place, config, &weights);
+        let done = refused(&place, CALIBRATE);
+        for word in words {
+            assert!(done.err.contains(word), "{word}: {done}");
+        }
+    }
+    std::fs::remove_file(place.path("m/model.safetensors")).unwrap();
+    let done = refused(&place, CALIBRATE);
+    assert!(done.err.contains("model.safetensors"), "{done}");
+}
+
+#[test]
+fn sizes_that_are_none_or_do_not_fit_are_refused() {
+    let place = Place::new();
+    let good = safetensors(|_| None);
+    let config = |from: &str, to: &str| {
+        assert!(TINY.contains(from), "{from}");
+        TINY.replace(from, to)
+    };
+    for (config, words) in [
+        (config("\"head_dim\": 8", "\"head_dim\": 7"), "`head_dim`"),
+        (
+            config("\"num_hidden_layers\": 1", "\"num_hidden_layers\": 0"),
+            "`num_hidden_layers`",
+        ),
+        (
+            config(
+                "\"intermediate_size\": 8",
+                "\"intermediate_size\": 16000000",
+            )
+            .replace("\"hidden_size\": 8", "\"hidden_size\": 1000000"),
+            "free",
+        ),
+    ] {
+        model(&place, &config, &good);
+        let done = refused(&place, CALIBRATE);
+        assert!(done.err.contains(words), "{words}: {done}");
+    }
+    model(&place, TINY, &good);
+    for (args, words) in [
+        ("calibrate --model nobody --out t.json", "pocket_frontier"),
+        (
+            "calibrate --model m --out t.json --device gpu",
+            "auto, cpu, cuda",
+        ),
+        (
+            "calibrate --model m --out t.json --budget soon",
+            "--budget soon",
+        ),
+        ("calibrate --model m --out none/t.json", "--out none/t.json"),
+        (
+            "calibrate --model m --out t.json --device cpu --max-num-seqs 0",
+            "max_seqs",
+        ),
+        ("engine bench --model nobody", "pocket_frontier"),
+        ("engine bench --format csv", "json"),
+    ] {
+        let done = refused(&place, args);
+        assert!(done.err.contains(words), "{words}: {done}");
+    }
+}
+
+#[test]
+fn training_is_taken_up_only_where_it_was_the_same() {
+    let place = Place::new();
+    place.write("models/frontier/checkpoint.safetensors", "half a fi");
+    let done = refused(
+        &place,
+        "engine train --model frontier --steps 1 --no-progress",
+    );
+    assert!(done.err.contains("checkpoint.safetensors"), "{done}");
+    assert!(done.err.contains("remove it"), "{done}");
+}
