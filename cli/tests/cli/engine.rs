@@ -48,7 +48,7 @@ fn safetensors(change: impl Fn(&str) -> Option<(&'static str, Vec<usize>)>) -> V
 
 fn model(place: &Place, config: &str, weights: &[u8]) {
     place.write("m/config.json", config);
-    std::fs::write(place.path("m/model.safetensors"), weights).unwrap();
+    std::fs::write(place.path("m/model.safetensors"), weights).expect("a writable folder");
 }
 
 fn refused(place: &Place, args: &str) -> Done {
@@ -104,7 +104,7 @@ fn a_calibration_is_a_cost_table_that_a_scenario_runs_on() {
     place.write("resolved.toml", &shown);
     place.write(
         "t.json",
-        &place
+        place
             .read("t.json")
             .replace("\"load_ms\": ", "\"load_ms\": 1"),
     );
