@@ -155,6 +155,7 @@ fn weights_that_are_not_the_model_s_are_refused_by_name() {
             assert!(done.err.contains(word), "{word}: {done}");
         }
     }
+    place.write("m/config.json", TINY);
     std::fs::remove_file(place.path("m/model.safetensors")).unwrap();
     let done = refused(&place, CALIBRATE);
     assert!(done.err.contains("model.safetensors"), "{done}");
