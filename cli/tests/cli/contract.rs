@@ -26,7 +26,7 @@ fn exit_codes_are_what_the_help_promises() {
         ("unknown format", "run smoke --format yaml", 2),
         ("no scenario", "run", 2),
         ("unknown scenario", "run smok", 2),
-        ("unknown case", "validate V-Q", 2),
+        ("unknown case", "validate V-X", 2),
         ("parameter without a value", "validate V-B3 --set rho", 2),
         ("one subject", "compare smoke", 2),
         ("no folder of results", "report nowhere", 2),
