@@ -1,6 +1,6 @@
 //! Executing steps for real, under the scheduler and the books of memory of the simulated replica.
 //!
-//! The scheduler decides who computes how many tokens in which blocks; a [`StepExecutor`] computes
+//! The scheduler decides who computes how many tokens in which blocks; a `StepExecutor` computes
 //! them and says how long that took. One call per step: nothing here is asked per token.
 
 use crate::batch::BatchShape;

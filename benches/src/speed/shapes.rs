@@ -38,7 +38,7 @@ pub(super) enum Work {
 }
 
 impl Shape {
-    /// Whether it runs only with [`Effort::fidelity`].
+    /// Whether it runs only with [`super::Effort::fidelity`].
     pub const fn needs_files(&self) -> bool {
         matches!(self.work, Work::Operators)
     }
