@@ -249,7 +249,10 @@ fn read_bytes(
         reason: format!("it is no safetensors file, or truncated ({e})"),
         remedy: "fetch it again".into(),
     })?;
-    for (name, view) in file.iter() {
+    // In the order of names: the file's own index has none, and the first error is what is told.
+    let mut views: Vec<_> = file.iter().collect();
+    views.sort_unstable_by_key(|(name, _)| *name);
+    for (name, view) in views {
         // A tied head is stored by some writers all the same.
         let Some(shape) = wanted.get(name) else {
             continue;
