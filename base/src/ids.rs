@@ -17,8 +17,21 @@ macro_rules! dense_ids {
     )* };
 }
 
+/// The least id of work that is no request of a client's: an attempt among several, or a stored answer
+/// that is made anew. Such work has no row in the ledger.
+pub const FIRST_WORK: u32 = 1 << 31;
+
+impl RequestId {
+    /// Whether this is work that is no request of a client's.
+    #[inline]
+    pub const fn is_work(self) -> bool {
+        self.0 >= FIRST_WORK
+    }
+}
+
 dense_ids! {
-    /// A request: its rank in arrival order, and its row in the ledger. Never reused.
+    /// A request: its rank in arrival order, and its row in the ledger; from [`FIRST_WORK`] on, a
+    /// piece of work that is no request of a client's, in order of beginning. Never reused.
     RequestId
     /// A replica. Never reused, so a late message cannot reach a successor.
     ReplicaId

@@ -16,16 +16,28 @@ pub enum Refusal {
     Shed,
     /// No replica could take it.
     NoReplica,
+    /// Its client held it back itself, because too many of its kind were turned away.
+    Throttled,
+    /// No attempt was answered in time, and no more were made.
+    TimedOut,
+    /// What should have answered failed.
+    Unavailable,
+    /// A filter of the gateway found it harmful.
+    Blocked,
 }
 
 impl Refusal {
     /// All reasons, in the order of reports.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::TooLong,
         Self::RateLimited,
         Self::Shed,
         Self::NoReplica,
+        Self::Throttled,
+        Self::TimedOut,
+        Self::Unavailable,
+        Self::Blocked,
     ];
 
     /// The reason as a word, as in files.
@@ -36,6 +48,10 @@ impl Refusal {
             Self::RateLimited => "rate_limited",
             Self::Shed => "shed",
             Self::NoReplica => "no_replica",
+            Self::Throttled => "throttled",
+            Self::TimedOut => "timed_out",
+            Self::Unavailable => "unavailable",
+            Self::Blocked => "blocked",
         }
     }
 }

@@ -6,6 +6,63 @@ use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
 
+/// What a piece of work that is no call is done for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// The first attempt of a call whose client may make several.
+    Attempt,
+    /// Another attempt, after one that failed or took too long.
+    Retry,
+    /// Another attempt beside one that is still under way.
+    Hedge,
+    /// A stored answer that the gateway makes anew, for nobody in particular.
+    Refresh,
+}
+
+impl Purpose {
+    /// All of them, each at its own place.
+    pub const ALL: [Self; 4] = [Self::Attempt, Self::Retry, Self::Hedge, Self::Refresh];
+}
+
+/// Where the answer of a call comes from, if not from work of its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerSource {
+    /// One of the attempts that its client made.
+    Attempt,
+    /// A stored answer to the same question.
+    Stored,
+    /// A stored answer past its time.
+    Stale,
+    /// A stored answer to a similar question.
+    Similar,
+    /// The work of another call, under way at the same time.
+    Coalesced,
+}
+
+impl AnswerSource {
+    /// All of them, each at its own place.
+    pub const ALL: [Self; 5] = [
+        Self::Attempt,
+        Self::Stored,
+        Self::Stale,
+        Self::Similar,
+        Self::Coalesced,
+    ];
+
+    /// The source as a word, as in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attempt => "attempt",
+            Self::Stored => "stored",
+            Self::Stale => "stale",
+            Self::Similar => "similar",
+            Self::Coalesced => "coalesced",
+        }
+    }
+}
+
 /// What happened to a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,6 +100,12 @@ pub enum Fact {
     Abandoned,
     /// It was still under way when the run was cut off; it has ended.
     Unfinished,
+    /// A piece of work that is no call began.
+    Begun(Purpose),
+    /// Such a piece of work ended, however it ended.
+    Closed,
+    /// It was given an answer from elsewhere; what it would have been given itself counts no more.
+    Answered(AnswerSource),
 }
 
 impl Fact {
@@ -50,12 +113,12 @@ impl Fact {
     pub const fn is_end(self) -> bool {
         matches!(
             self,
-            Self::Refused(_) | Self::Finished | Self::Abandoned | Self::Unfinished
+            Self::Refused(_) | Self::Finished | Self::Abandoned | Self::Unfinished | Self::Closed
         )
     }
 
     /// One fact of each kind, in the order of [`Self::kind`].
-    pub const KINDS: [Self; 12] = [
+    pub const KINDS: [Self; 15] = [
         Self::Sent,
         Self::Refused(Refusal::QueueFull),
         Self::Dispatched(ReplicaId(0)),
@@ -68,6 +131,9 @@ impl Fact {
         Self::Finished,
         Self::Abandoned,
         Self::Unfinished,
+        Self::Begun(Purpose::Attempt),
+        Self::Closed,
+        Self::Answered(AnswerSource::Attempt),
     ];
 
     /// What kind of fact it is, less than the number of [`Self::KINDS`].
@@ -86,6 +152,9 @@ impl Fact {
             Self::Finished => 9,
             Self::Abandoned => 10,
             Self::Unfinished => 11,
+            Self::Begun(_) => 12,
+            Self::Closed => 13,
+            Self::Answered(_) => 14,
         }
     }
 
@@ -104,6 +173,8 @@ impl Fact {
             Self::Verified { .. } => Self::Verified {
                 accepted: detail != 0,
             },
+            Self::Begun(_) => Self::Begun(Purpose::ALL[detail as usize]),
+            Self::Answered(_) => Self::Answered(AnswerSource::ALL[detail as usize]),
             plain => plain,
         }
     }
@@ -117,6 +188,8 @@ impl Fact {
             Self::Started { cached_tokens } => cached_tokens,
             Self::Preempted { generated } => generated,
             Self::Verified { accepted } => accepted as u32,
+            Self::Begun(purpose) => purpose as u32,
+            Self::Answered(source) => source as u32,
             _ => 0,
         }
     }
@@ -143,7 +216,10 @@ mod tests {
             assert_eq!(usize::from(fact.kind()), number);
             assert_eq!(Fact::of(fact.kind(), fact.detail()), fact);
         }
-        let details = Refusal::ALL.map(Fact::Refused).into_iter().chain([
+        let purposes = Purpose::ALL.map(Fact::Begun).into_iter();
+        let sources = AnswerSource::ALL.map(Fact::Answered).into_iter();
+        let refusals = Refusal::ALL.map(Fact::Refused).into_iter();
+        let details = refusals.chain(purposes).chain(sources).chain([
             Fact::Dispatched(ReplicaId(7)),
             Fact::Started { cached_tokens: 7 },
             Fact::Preempted { generated: 7 },

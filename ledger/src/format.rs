@@ -1,6 +1,7 @@
 //! What a row looks like in files: one table of columns for CSV, JSON lines and Parquet, so that
 //! they cannot drift apart. Times are in ns and say so in their names.
 
+use crate::entry::AnswerSource;
 use crate::result::RunResult;
 use crate::rows::{End, Row};
 use std::fs::{self, File};
@@ -125,6 +126,7 @@ pub(crate) enum Field {
     OptBool(fn(&Row) -> Option<bool>, fn(&mut Row, Option<bool>)),
     End,
     Name(Named),
+    Answer,
 }
 
 impl Field {
@@ -132,7 +134,7 @@ impl Field {
     pub(crate) const fn optional(self) -> bool {
         matches!(
             self,
-            Self::OptU32(..) | Self::OptU64(..) | Self::OptBool(..)
+            Self::OptU32(..) | Self::OptU64(..) | Self::OptBool(..) | Self::Answer
         )
     }
 }
@@ -153,8 +155,8 @@ macro_rules! column {
     };
 }
 
-/// The columns, in order.
-pub(crate) const COLUMNS: [Column; 25] = [
+/// The columns, in order; the last [`EXTRA`] are written only where a row has something in them.
+pub(crate) const COLUMNS: [Column; 27] = [
     column!(U32 request),
     column!(U64 session),
     column!(U32 turn),
@@ -189,7 +191,29 @@ pub(crate) const COLUMNS: [Column; 25] = [
     column!(OptBool accepted_by_verifier),
     column!(Bool good),
     column!(Bool met_objectives),
+    column!(OptU32 attempts),
+    Column {
+        name: "answer",
+        field: Field::Answer,
+    },
 ];
+
+/// So many columns at the end are left out where no row has anything in any of them.
+pub(crate) const EXTRA: usize = 2;
+
+/// The columns that a file of these rows has.
+pub(crate) fn columns_of(rows: &[Row]) -> &'static [Column] {
+    if rows.iter().any(has_extra) {
+        &COLUMNS
+    } else {
+        &COLUMNS[..COLUMNS.len() - EXTRA]
+    }
+}
+
+/// Whether a row has something in the columns that most files leave out.
+pub(crate) const fn has_extra(row: &Row) -> bool {
+    row.attempts.is_some() || row.answer.is_some()
+}
 
 /// A row to be filled from a file.
 pub(crate) const BLANK: Row = Row {
@@ -216,6 +240,8 @@ pub(crate) const BLANK: Row = Row {
     accepted_by_verifier: None,
     good: false,
     met_objectives: false,
+    attempts: None,
+    answer: None,
 };
 
 /// The end of this name.
@@ -224,6 +250,11 @@ pub(crate) fn parse_end(name: &str) -> Option<End> {
         .into_iter()
         .chain(Refusal::ALL.map(End::Refused))
         .find(|end| end.name() == name)
+}
+
+/// The source of answers of this name.
+pub(crate) fn parse_answer(name: &str) -> Option<AnswerSource> {
+    AnswerSource::ALL.into_iter().find(|s| s.name() == name)
 }
 
 /// Writes a file so that it is there whole or not at all: `fill` writes to a file beside it, which

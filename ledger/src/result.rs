@@ -6,13 +6,29 @@ use crate::decision::{Decision, GatewayTotals};
 pub use crate::distribution::Distribution;
 use crate::entry::Entry;
 use crate::rows::{End, Row};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
 
 /// Segments are merged in pairs when there are more than this.
 const MAX_SEGMENTS: usize = 32;
+
+/// Reads how many were turned away for each reason; files written when there were fewer reasons have
+/// fewer numbers.
+fn refusals<'de, D: Deserializer<'de>>(from: D) -> Result<[u64; Refusal::ALL.len()], D::Error> {
+    let read = Vec::<u64>::deserialize(from)?;
+    let mut all = [0; Refusal::ALL.len()];
+    if read.len() > all.len() {
+        let known = format!("at most {} numbers, one per reason", all.len());
+        return Err(serde::de::Error::invalid_length(
+            read.len(),
+            &known.as_str(),
+        ));
+    }
+    all[..read.len()].copy_from_slice(&read);
+    Ok(all)
+}
 
 /// What happened to the requests of one population (all, or one class) that were sent within one
 /// segment.
@@ -27,6 +43,7 @@ pub struct Population {
     /// Whole answer at the client.
     pub finished: u64,
     /// Turned away, by reason in the order of [`Refusal::ALL`].
+    #[serde(deserialize_with = "refusals")]
     pub refused: [u64; Refusal::ALL.len()],
     /// Given up by their clients.
     pub abandoned: u64,

@@ -1,5 +1,6 @@
 //! Entries folded to one row per request: what files, exports and exact statistics are made of.
 
+use crate::entry::AnswerSource;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::refusal::Refusal;
 
@@ -27,6 +28,10 @@ impl End {
             Self::Refused(Refusal::RateLimited) => "refused_rate_limited",
             Self::Refused(Refusal::Shed) => "refused_shed",
             Self::Refused(Refusal::NoReplica) => "refused_no_replica",
+            Self::Refused(Refusal::Throttled) => "refused_throttled",
+            Self::Refused(Refusal::TimedOut) => "refused_timed_out",
+            Self::Refused(Refusal::Unavailable) => "refused_unavailable",
+            Self::Refused(Refusal::Blocked) => "refused_blocked",
             Self::Abandoned => "abandoned",
             Self::Unfinished => "unfinished",
         }
@@ -82,6 +87,10 @@ pub struct Row {
     pub good: bool,
     /// Whether it met every objective of its class (finished, and within all limits).
     pub met_objectives: bool,
+    /// Attempts that its client made, if clients make several.
+    pub attempts: Option<u32>,
+    /// Where its answer came from, if that was not its own work alone.
+    pub answer: Option<AnswerSource>,
 }
 
 // Rows also come from files, so times out of order give no figure instead of a panic.

@@ -41,6 +41,8 @@ fn row(request: u32, end: End) -> Row {
         accepted_by_verifier: None,
         good: true,
         met_objectives: false,
+        attempts: None,
+        answer: None,
     }
 }
 

@@ -331,6 +331,8 @@ fn story(request: u32) -> Row {
         accepted_by_verifier: Some(true),
         good: true,
         met_objectives: true,
+        attempts: None,
+        answer: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! empty cells. The first column is the version of the format, so that every line tells it.
 
 use crate::format::{BLANK, COLUMNS, Column, FORMAT_VERSION, Field, FormatError};
-use crate::format::{Provenance, Requests, parse_end};
+use crate::format::{Provenance, Requests, columns_of, parse_answer, parse_end};
 use crate::rows::Row;
 use std::io::{Read, Write};
 
@@ -14,13 +14,14 @@ const VERSION: &str = "version";
 /// Of the writer.
 pub fn write(rows: &[Row], provenance: &Provenance, to: impl Write) -> Result<(), FormatError> {
     let mut csv = csv::Writer::from_writer(to);
-    let names = COLUMNS.iter().map(|c| c.name);
+    let columns = columns_of(rows);
+    let names = columns.iter().map(|c| c.name);
     csv.write_record(std::iter::once(VERSION).chain(names))?;
     let version = FORMAT_VERSION.to_string();
     let mut cell = String::new();
     for row in rows {
         csv.write_field(&version)?;
-        for column in &COLUMNS {
+        for column in columns {
             cell.clear();
             print(column.field, row, provenance, &mut cell);
             csv.write_field(&cell)?;
@@ -43,6 +44,7 @@ fn print(field: Field, row: &Row, provenance: &Provenance, to: &mut String) {
         Field::OptBool(get, _) => get(row).map_or(Ok(()), |v| write!(to, "{v}")),
         Field::End => write!(to, "{}", row.end.name()),
         Field::Name(of) => write!(to, "{}", provenance.name(of, row)),
+        Field::Answer => row.answer.map_or(Ok(()), |a| write!(to, "{}", a.name())),
     };
 }
 
@@ -139,6 +141,11 @@ fn parse(field: Field, cell: &str, row: &mut Row) -> Result<(), String> {
             row.end = parse_end(cell).ok_or_else(|| format!("`{cell}` is no end"))?;
         }
         Field::Name(_) => {}
+        Field::Answer if cell.is_empty() => row.answer = None,
+        Field::Answer => {
+            let source = parse_answer(cell);
+            row.answer = Some(source.ok_or_else(|| format!("`{cell}` is no source of answers"))?);
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! JSON lines: one object per request, with the names of the CSV columns and numbers as numbers.
 
-use crate::format::{COLUMNS, Field, FormatError, Provenance};
+use crate::entry::AnswerSource;
+use crate::format::{Column, Field, FormatError, Provenance, columns_of};
 use crate::rows::Row;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::io::Write;
@@ -10,8 +11,14 @@ use std::io::Write;
 /// # Errors
 /// Of the writer.
 pub fn write(rows: &[Row], provenance: &Provenance, mut to: impl Write) -> Result<(), FormatError> {
+    let columns = columns_of(rows);
     for row in rows {
-        serde_json::to_writer(&mut to, &Line { row, provenance })?;
+        let line = Line {
+            columns,
+            row,
+            provenance,
+        };
+        serde_json::to_writer(&mut to, &line)?;
         to.write_all(b"\n")?;
     }
     to.flush()?;
@@ -19,6 +26,7 @@ pub fn write(rows: &[Row], provenance: &Provenance, mut to: impl Write) -> Resul
 }
 
 struct Line<'a> {
+    columns: &'a [Column],
     row: &'a Row,
     provenance: &'a Provenance,
 }
@@ -26,8 +34,8 @@ struct Line<'a> {
 impl Serialize for Line<'_> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let row = self.row;
-        let mut map = s.serialize_map(Some(COLUMNS.len()))?;
-        for column in &COLUMNS {
+        let mut map = s.serialize_map(Some(self.columns.len()))?;
+        for column in self.columns {
             let name = column.name;
             match column.field {
                 Field::U32(get, _) => map.serialize_entry(name, &get(row)),
@@ -38,6 +46,7 @@ impl Serialize for Line<'_> {
                 Field::OptBool(get, _) => map.serialize_entry(name, &get(row)),
                 Field::End => map.serialize_entry(name, row.end.name()),
                 Field::Name(of) => map.serialize_entry(name, self.provenance.name(of, row)),
+                Field::Answer => map.serialize_entry(name, &row.answer.map(AnswerSource::name)),
             }?;
         }
         map.end()

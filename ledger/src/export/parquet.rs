@@ -1,8 +1,8 @@
 //! Parquet: one column per field, written through the low-level column writers, with statistics;
 //! version, scenario hash, seed and names stand in the file's metadata.
 
-use crate::format::{BLANK, COLUMNS, FORMAT_VERSION, Field, FormatError};
-use crate::format::{Provenance, Requests, parse_end};
+use crate::format::{BLANK, COLUMNS, Column, EXTRA, FORMAT_VERSION, Field, FormatError};
+use crate::format::{Provenance, Requests, columns_of, parse_answer, parse_end};
 use crate::rows::Row;
 use parquet::basic::{Compression, IntType, LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::get_typed_column_reader;
@@ -34,10 +34,12 @@ pub fn write(
     provenance: &Provenance,
     to: impl Write + Send,
 ) -> Result<(), FormatError> {
-    let mut file = SerializedFileWriter::new(to, schema()?, Arc::new(properties(provenance)?))?;
+    let columns = columns_of(rows);
+    let mut file =
+        SerializedFileWriter::new(to, schema(columns)?, Arc::new(properties(provenance)?))?;
     for rows in rows.chunks(ROW_GROUP) {
         let mut group = file.next_row_group()?;
-        for column in &COLUMNS {
+        for column in columns {
             write_column(&mut group, column.field, rows, provenance)?;
         }
         group.close()?;
@@ -66,21 +68,23 @@ fn properties(provenance: &Provenance) -> Result<WriterProperties, FormatError> 
         .build())
 }
 
-fn schema() -> Result<TypePtr, FormatError> {
+fn schema(columns: &[Column]) -> Result<TypePtr, FormatError> {
     let integer = |bit_width| {
         LogicalType::Integer(IntType {
             bit_width,
             is_signed: false,
         })
     };
-    let fields = COLUMNS
+    let fields = columns
         .iter()
         .map(|column| {
             let (physical, logical) = match column.field {
                 Field::U32(..) | Field::OptU32(..) => (Physical::INT32, Some(integer(32))),
                 Field::U64(..) | Field::OptU64(..) => (Physical::INT64, Some(integer(64))),
                 Field::Bool(..) | Field::OptBool(..) => (Physical::BOOLEAN, None),
-                Field::End | Field::Name(_) => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+                Field::End | Field::Name(_) | Field::Answer => {
+                    (Physical::BYTE_ARRAY, Some(LogicalType::String))
+                }
             };
             let repetition = if column.field.optional() {
                 Repetition::OPTIONAL
@@ -115,6 +119,9 @@ fn write_column<W: Write + Send>(
         Field::End => put::<ByteArrayType, W>(group, rows, |r| ByteArray::from(r.end.name())),
         Field::Name(of) => {
             put::<ByteArrayType, W>(group, rows, |r| ByteArray::from(provenance.name(of, r)))
+        }
+        Field::Answer => {
+            put_some::<ByteArrayType, W>(group, rows, |r| Some(ByteArray::from(r.answer?.name())))
         }
     }
 }
@@ -183,7 +190,9 @@ pub fn read(from: impl ChunkReader + 'static) -> Result<Requests, FormatError> {
         let group = file.get_row_group(group)?;
         let begin = rows.len();
         rows.resize(begin + group.metadata().num_rows() as usize, BLANK);
-        for column in &COLUMNS {
+        let whole = has_column(group.as_ref(), COLUMNS[COLUMNS.len() - 1].name);
+        let columns = COLUMNS.len() - if whole { 0 } else { EXTRA };
+        for column in &COLUMNS[..columns] {
             read_column(
                 group.as_ref(),
                 column.name,
@@ -231,9 +240,28 @@ fn read_column(
                 Err(FormatError::Columns(format!("`{word}` is no end")))
             })
         }
+        Field::Answer => {
+            let mut unknown = None;
+            get::<ByteArrayType>(group, name, rows, |r, v| {
+                let word = v.as_ref().and_then(|v| v.as_utf8().ok());
+                r.answer = word.and_then(parse_answer);
+                if r.answer.is_none() {
+                    unknown = word.map(str::to_owned).or(unknown.take());
+                }
+            })?;
+            unknown.map_or(Ok(()), |word| {
+                let said = format!("`{word}` is no source of answers");
+                Err(FormatError::Columns(said))
+            })
+        }
         // They stand in the metadata, where names that no row has are kept as well.
         Field::Name(_) => Ok(()),
     }
+}
+
+fn has_column(group: &dyn RowGroupReader, name: &str) -> bool {
+    let schema = group.metadata().schema_descr();
+    schema.columns().iter().any(|c| c.name() == name)
 }
 
 fn get<T: DataType>(

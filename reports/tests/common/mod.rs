@@ -112,6 +112,8 @@ pub(crate) fn run(seed: u64, rate: f64) -> RunResult {
             accepted_by_verifier: Some(accepted),
             good,
             met_objectives: met,
+            attempts: None,
+            answer: None,
         };
         if refused {
             row = Row {

@@ -24,11 +24,13 @@ enum Stage {
     Paused,
     Generated,
     Verified,
+    /// It has an answer from elsewhere.
+    Answered,
 }
 
 impl Stage {
     /// All of them, each at its own place.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Nowhere,
         Self::Sent,
         Self::Dispatched,
@@ -39,6 +41,7 @@ impl Stage {
         Self::Paused,
         Self::Generated,
         Self::Verified,
+        Self::Answered,
     ];
 }
 
@@ -100,7 +103,7 @@ const AFTER: [[Option<Stage>; Fact::KINDS.len()]; Stage::ALL.len()] = {
 const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
     use Stage::*;
     Some(match (stage, fact) {
-        (Nowhere, Fact::Sent) => Sent,
+        (Nowhere, Fact::Sent | Fact::Begun(_)) => Sent,
         (Sent, Fact::Dispatched(_)) => Dispatched,
         (Dispatched, Fact::Accepted) => Accepted,
         (Accepted | Waiting, Fact::Started { .. }) => Started,
@@ -112,9 +115,12 @@ const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
         (Talking | Paused, Fact::Generated) => Generated,
         (Generated, Fact::Verified { .. }) => Verified,
         // A refusal is the gateway's or the replica's, never of a request that was accepted.
-        (Sent | Dispatched, Fact::Refused(_)) | (Generated | Verified, Fact::Finished) => Nowhere,
+        (Sent | Dispatched, Fact::Refused(_)) => Nowhere,
+        (Generated | Verified | Answered, Fact::Finished) => Nowhere,
+        // An answer from elsewhere comes before its own, if that was ever begun.
+        (Sent | Dispatched | Accepted | Started | Waiting, Fact::Answered(_)) => Answered,
         (Nowhere, _) => return None,
-        (_, Fact::Abandoned | Fact::Unfinished) => Nowhere,
+        (_, Fact::Abandoned | Fact::Unfinished | Fact::Closed) => Nowhere,
         _ => return None,
     })
 }
@@ -125,6 +131,7 @@ mod tests {
     use super::*;
     use windtunnel_base::ids::{ReplicaId, RequestId};
     use windtunnel_base::refusal::Refusal;
+    use windtunnel_ledger::entry::{AnswerSource, Purpose};
 
     fn tell(facts: &[(u64, Fact)]) -> Verdict {
         let mut law = Causality::default();
@@ -178,6 +185,38 @@ mod tests {
             (9, Fact::Sent), // the next in this place
         ];
         assert_eq!(tell(&life), Ok(()));
+    }
+
+    #[test]
+    fn an_answer_from_elsewhere_comes_once_and_instead_of_ones_own() {
+        use Fact::{Answered, Closed, Finished, Sent};
+        let begun = Fact::Begun(Purpose::Attempt);
+        let stored = Answered(AnswerSource::Stored);
+        assert_eq!(tell(&[(0, Sent), (1, stored), (2, Finished)]), Ok(()));
+        assert_eq!(
+            tell(&[(0, Sent), (1, TO), (2, stored), (3, Finished)]),
+            Ok(())
+        );
+        assert_eq!(tell(&[(0, begun), (1, TO), (2, Closed), (3, Sent)]), Ok(()));
+        assert_eq!(tell(&[(0, begun), (1, stored), (2, Closed)]), Ok(()));
+        assert!(breaks(&[(0, stored)]));
+        assert!(breaks(&[(0, Closed)]));
+        assert!(breaks(&[(0, Sent), (0, begun)]));
+        assert!(breaks(&[(0, begun), (0, begun)]));
+        assert!(breaks(&[(0, Sent), (1, stored), (2, stored)]));
+        assert!(breaks(&[(0, Sent), (1, stored), (2, TO)]));
+        let verified = Fact::Verified { accepted: true };
+        assert!(breaks(&[(0, Sent), (1, stored), (2, verified)]));
+        let refused = Fact::Refused(Refusal::Unavailable);
+        assert!(breaks(&[(0, Sent), (1, stored), (2, refused)]));
+        let own = [
+            (0, Sent),
+            (0, TO),
+            (0, Fact::Accepted),
+            (0, STARTED),
+            (1, Fact::FirstToken),
+        ];
+        assert!(breaks(&[&own[..], &[(2, stored)]].concat()));
     }
 
     #[test]

@@ -1,22 +1,28 @@
 //! Every request that was sent ends, once: `sent = finished + refused + abandoned + unfinished`. And
 //! Little's law on the sample path: the integral over time of the number of requests in the
-//! system equals the sum of their times in it, to the nanosecond.
+//! system equals the sum of their times in it, to the nanosecond. Work that is no request of a client's
+//! (attempts, refreshed answers) has ids of its own, and every piece that began is closed, once.
 
 use super::facts::Facts;
 use super::{Breach, Law, Verdict, Violation};
+use windtunnel_base::ids::RequestId;
 use windtunnel_base::time::SimTime;
-use windtunnel_ledger::entry::{Entry, Fact};
+use windtunnel_ledger::entry::{Entry, Fact, Purpose};
 use windtunnel_ledger::result::Population;
 
 /// Nobody lives in this slot.
 const NOBODY: u64 = u64::MAX;
+
+const SENT: u8 = Fact::Sent.kind();
+const BEGUN: u8 = Fact::Begun(Purpose::Attempt).kind();
+const CLOSED: u8 = Fact::Closed.kind();
 
 /// Kinds of facts with which a request comes or goes.
 const TURNS: [bool; Fact::KINDS.len()] = {
     let mut turns = [false; Fact::KINDS.len()];
     let mut kind = 0;
     while kind < turns.len() {
-        turns[kind] = kind == Fact::Sent.kind() as usize || Fact::KINDS[kind].is_end();
+        turns[kind] = kind == SENT as usize || kind == BEGUN as usize || Fact::KINDS[kind].is_end();
         kind += 1;
     }
     turns
@@ -33,6 +39,9 @@ pub(crate) struct Conservation {
     refused: u64,
     abandoned: u64,
     unfinished: u64,
+    /// Pieces of work that are no request: begun, and closed.
+    begun: u64,
+    closed: u64,
     /// Integral of the number in the system, in request-nanoseconds, up to `last`.
     area: u128,
     last: SimTime,
@@ -67,9 +76,15 @@ impl Conservation {
     ) -> Verdict {
         let life = &mut self.lives[slot];
         let known = life.0 == u64::from(request);
-        let begins = kind == Fact::Sent.kind();
+        let begins = kind == SENT || kind == BEGUN;
         if !begins && !known {
             return Err(stranger(&entry()));
+        }
+        let work = RequestId(request).is_work();
+        if work != (kind == BEGUN || kind == CLOSED) {
+            let found = format!("{:?}", entry().fact);
+            let expected = "requests to be sent and to end, and other work to begin and be closed";
+            return Err(breach(&entry(), expected, found));
         }
         self.area += u128::from(self.alive) * u128::from(at.since(self.last).as_nanos());
         self.last = self.last.max(at);
@@ -80,12 +95,20 @@ impl Conservation {
                 return Err(breach(&entry(), expected, found));
             }
             *life = (u64::from(request), at);
+            if work {
+                self.begun += 1;
+                return Ok(());
+            }
             self.sent += 1;
             self.alive += 1;
             return Ok(());
         }
-        self.sojourns += u128::from(at.since(life.1).as_nanos());
-        life.0 = NOBODY;
+        let since = std::mem::replace(life, (NOBODY, SimTime::ZERO)).1;
+        if work {
+            self.closed += 1;
+            return Ok(());
+        }
+        self.sojourns += u128::from(at.since(since).as_nanos());
         self.alive -= 1;
         if kind == Fact::Finished.kind() {
             self.finished += 1;
@@ -109,6 +132,12 @@ impl Conservation {
             return fail(
                 format!("{} requests sent, as many ended", self.sent),
                 format!("{ended} ended, {} left over", self.alive),
+            );
+        }
+        if self.begun != self.closed {
+            return fail(
+                format!("{} pieces of work begun, as many closed", self.begun),
+                format!("{} closed", self.closed),
             );
         }
         let mine = (
@@ -158,7 +187,7 @@ fn stranger(entry: &Entry) -> Box<Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use windtunnel_base::ids::RequestId;
+    use windtunnel_base::ids::FIRST_WORK;
 
     fn entry(at: u64, request: u32, fact: Fact) -> Entry {
         Entry {
@@ -224,6 +253,51 @@ mod tests {
         let mut law = Conservation::default();
         assert_eq!(tell(&mut law, 0, entry(1, 0, Fact::Sent)), Ok(()));
         assert!(breaks(tell(&mut law, 0, entry(2, 1, Fact::Sent))));
+    }
+
+    /// A request and the work on it, which goes on after its client has gone.
+    #[test]
+    fn work_that_is_no_request_is_counted_apart() {
+        let mut law = Conservation::default();
+        for (slot, e) in [
+            (0, entry(1, 0, Fact::Sent)),
+            (1, entry(2, FIRST_WORK, Fact::Begun(Purpose::Attempt))),
+            (0, entry(5, 0, Fact::Abandoned)),
+            (1, entry(9, FIRST_WORK, Fact::Closed)),
+        ] {
+            assert_eq!(tell(&mut law, slot, e), Ok(()));
+        }
+        assert_eq!((law.area, law.sojourns), (4, 4));
+        assert_eq!(law.finish(SimTime::from_nanos(9), &ledger(1, 0, 1)), Ok(()));
+    }
+
+    #[test]
+    fn work_that_is_not_closed_shows_at_the_end() {
+        let mut law = two_lives();
+        let begun = entry(9, FIRST_WORK, Fact::Begun(Purpose::Refresh));
+        assert_eq!(tell(&mut law, 1, begun), Ok(()));
+        assert!(breaks(law.finish(SimTime::from_nanos(9), &ledger(2, 1, 1))));
+    }
+
+    #[test]
+    fn work_that_poses_as_a_request_shows() {
+        let begun = Fact::Begun(Purpose::Retry);
+        for (id, begin, end) in [
+            (0, begun, None),
+            (FIRST_WORK, Fact::Sent, None),
+            (0, Fact::Sent, Some(Fact::Closed)),
+            (FIRST_WORK, begun, Some(Fact::Finished)),
+        ] {
+            let mut law = Conservation::default();
+            let begins = tell(&mut law, 0, entry(1, id, begin));
+            match end {
+                None => assert!(breaks(begins)),
+                Some(end) => {
+                    assert_eq!(begins, Ok(()));
+                    assert!(breaks(tell(&mut law, 0, entry(2, id, end))));
+                }
+            }
+        }
     }
 
     #[test]

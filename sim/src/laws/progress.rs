@@ -7,7 +7,7 @@ use super::{Breach, Law, Verdict, Violation};
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::engine::EngineStats;
-use windtunnel_ledger::entry::{Entry, Fact};
+use windtunnel_ledger::entry::{Entry, Fact, Purpose};
 
 /// Events of one instant beyond those that its requests account for.
 const SPARE_EVENTS: u64 = 10_000;
@@ -15,6 +15,8 @@ const SPARE_EVENTS: u64 = 10_000;
 const EVENTS_PER_REQUEST: u64 = 32;
 /// The kind of a preemption.
 const PREEMPTED: u8 = Fact::Preempted { generated: 0 }.kind();
+/// The kind of the beginning of work that is no request.
+const BEGUN: u8 = Fact::Begun(Purpose::Attempt).kind();
 /// Preemptions of one request in a row, without a token between them.
 const BARREN_PREEMPTIONS: u32 = 10_000;
 
@@ -52,7 +54,7 @@ impl Progress {
 impl Progress {
     pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
         for (i, (&slot, &kind)) in facts.slots().iter().zip(facts.kinds()).enumerate() {
-            if kind == Fact::Sent.kind() {
+            if kind == Fact::Sent.kind() || kind == BEGUN {
                 self.sent(slot as usize);
             } else if kind == PREEMPTED
                 && let Err(breach) = self.entry(slot, &facts.entry(i))

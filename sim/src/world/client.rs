@@ -112,16 +112,26 @@ impl<M: Machine> World<'_, M> {
 
     /// A client has the whole answer.
     pub(super) fn answer_delivered(&mut self, slot: u32) {
-        if !self.requests.get(slot).ended {
-            self.end(slot, End::Finished, Fact::Finished);
+        let flight = self.requests.get(slot);
+        if flight.ended {
+            return;
         }
+        if flight.purpose.is_some() {
+            return self.work_answered(slot);
+        }
+        self.end(slot, End::Finished, Fact::Finished);
     }
 
     /// A client learns that its request was refused.
     pub(super) fn refusal_delivered(&mut self, slot: u32, reason: Refusal) {
-        if !self.requests.get(slot).ended {
-            self.end(slot, End::Refused(reason), Fact::Refused(reason));
+        let flight = self.requests.get(slot);
+        if flight.ended {
+            return;
         }
+        if flight.purpose.is_some() {
+            return self.work_refused(slot, reason);
+        }
+        self.end(slot, End::Refused(reason), Fact::Refused(reason));
     }
 
     /// A request's story ends for its client.

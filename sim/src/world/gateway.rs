@@ -342,10 +342,13 @@ impl<M: Machine> World<'_, M> {
 
     /// The verifier is done with an answer.
     pub(super) fn judged(&mut self, slot: u32) {
-        let flight = self.requests.get_mut(slot);
+        let flight = self.requests.get(slot);
         if let Some(verifier) = &self.verifier {
-            let accepted = verifier.accepts(flight.id, flight.arrival.truth.good);
-            flight.verdict = Some(accepted);
+            // Attempts of one call get one verdict, whichever of them is answered.
+            let (judged, good) = (flight.call, flight.arrival.truth.good);
+            let id = judged.map_or(flight.id, |call| self.requests.get(call).id);
+            let accepted = verifier.accepts(id, good);
+            self.requests.get_mut(slot).verdict = Some(accepted);
             self.fact(slot, Fact::Verified { accepted });
         }
         self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);

@@ -10,6 +10,8 @@ mod recorder;
 mod sampling;
 /// The clients' side.
 mod client;
+/// Work that is no request of a client's.
+mod works;
 /// The gateway's side.
 mod gateway;
 /// What the gateway knows when it decides.
@@ -62,6 +64,9 @@ pub(crate) struct World<'a, M> {
     recorder: Recorder,
     sampler: Sampler,
     sent: u32,
+    /// Works begun that are no requests of clients', and those of them not closed yet.
+    begun: u32,
+    works: u32,
     /// Sent and not yet ended.
     in_system: u32,
     /// Integral of that over time, in request-nanoseconds, up to `in_system_since`.
@@ -164,6 +169,8 @@ impl<'a, M: Machine> World<'a, M> {
             recorder,
             sampler: Sampler::new(options.samples, replicas, expected_end(scenario)),
             sent: 0,
+            begun: 0,
+            works: 0,
             in_system: 0,
             in_system_ns: 0,
             in_system_since: SimTime::ZERO,
@@ -249,10 +256,11 @@ impl<'a, M: Machine> World<'a, M> {
     fn check_quiet(&mut self) -> Result<(), Box<Violation>> {
         if self.recorder.laws.is_some() {
             let waiting = self.gateway.room.len();
-            Progress::finish(self.now, self.in_system as usize, waiting)?;
+            let live = self.in_system + self.works;
+            Progress::finish(self.now, live as usize, waiting)?;
             self.gateway.check_finished(self.now)?;
         }
-        if self.in_system > 0 {
+        if self.in_system + self.works > 0 {
             self.cut_off(self.now);
         }
         Ok(())

@@ -216,7 +216,9 @@ impl<M: Machine> World<'_, M> {
         let slots = self.requests.in_order();
         for &slot in &slots {
             let flight = self.requests.get(slot);
-            if !flight.ended {
+            if flight.purpose.is_some() {
+                self.close_work(slot);
+            } else if !flight.ended {
                 self.end(slot, End::Unfinished, Fact::Unfinished);
             }
         }

@@ -8,6 +8,7 @@ use windtunnel_base::queue::EventKey;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::config::FrontendSpec;
 use windtunnel_engine::request::{RequestView, Submission};
+use windtunnel_ledger::entry::{AnswerSource, Purpose};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::workload::Arrival;
 
@@ -56,6 +57,17 @@ pub(super) struct Flight {
     pub(super) cached_tokens: u32,
     pub(super) preemptions: u32,
     pub(super) verdict: Option<bool>,
+    /// Set for work that is no request of a client's.
+    pub(super) purpose: Option<Purpose>,
+    /// The slot of the call that this work is done for, if it is for one. That slot is kept until all
+    /// its works are closed.
+    pub(super) call: Option<u32>,
+    /// Works of this call that are not closed yet.
+    pub(super) works: u32,
+    /// Attempts made so far, if its client makes several.
+    pub(super) attempts: Option<u32>,
+    /// Where its answer comes from, if from elsewhere.
+    pub(super) source: Option<AnswerSource>,
 }
 
 impl Flight {
@@ -80,6 +92,11 @@ impl Flight {
             cached_tokens: 0,
             preemptions: 0,
             verdict: None,
+            purpose: None,
+            call: None,
+            works: 0,
+            attempts: None,
+            source: None,
         }
     }
 
@@ -96,6 +113,41 @@ impl Flight {
         let tokens = self.arrival.truth.output_tokens.max(1);
         let completion = self.replica.map(|r| frontends[r.index()].completion.0);
         self.frontend_time(frontends, tokens) + completion.unwrap_or_default()
+    }
+
+    /// What of an answer belongs to whoever gets it.
+    pub(super) fn answer(&self) -> Answer {
+        Answer {
+            replica: self.replica,
+            dispatched: self.dispatched,
+            accepted: self.accepted,
+            started: self.started,
+            first_token: self.first_token,
+            generated: self.generated,
+            last_token: self.last_token,
+            cached_tokens: self.cached_tokens,
+            preemptions: self.preemptions,
+            verdict: self.verdict,
+            output_tokens: self.arrival.truth.output_tokens,
+            good: self.arrival.truth.good,
+        }
+    }
+
+    /// Takes over an answer from elsewhere.
+    pub(super) fn take_answer(&mut self, source: AnswerSource, answer: &Answer) {
+        self.source = Some(source);
+        self.replica = answer.replica;
+        self.dispatched = answer.dispatched;
+        self.accepted = answer.accepted;
+        self.started = answer.started;
+        self.first_token = answer.first_token;
+        self.generated = answer.generated;
+        self.last_token = answer.last_token;
+        self.cached_tokens = answer.cached_tokens;
+        self.preemptions = answer.preemptions;
+        self.verdict = answer.verdict;
+        self.arrival.truth.output_tokens = answer.output_tokens;
+        self.arrival.truth.good = answer.good;
     }
 
     /// Its row, having ended so at `now`. Objectives are not judged yet.
@@ -129,8 +181,29 @@ impl Flight {
             accepted_by_verifier: self.verdict,
             good: self.arrival.truth.good,
             met_objectives: false,
+            attempts: self.attempts,
+            answer: self.source,
         }
     }
+}
+
+/// An answer with its stamps, as it passes from one request or work to another. What did not
+/// happen, as for an answer that was stored, is [`NOT_YET`]; `first_token` and `last_token` are
+/// when it reaches the client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub(super) replica: Option<ReplicaId>,
+    pub(super) dispatched: SimTime,
+    pub(super) accepted: SimTime,
+    pub(super) started: SimTime,
+    pub(super) first_token: SimTime,
+    pub(super) generated: SimTime,
+    pub(super) last_token: SimTime,
+    pub(super) cached_tokens: u32,
+    pub(super) preemptions: u32,
+    pub(super) verdict: Option<bool>,
+    pub(super) output_tokens: u32,
+    pub(super) good: bool,
 }
 
 /// The requests under way.
@@ -175,11 +248,26 @@ impl Requests {
         self.slots.insert(id.0, slot);
     }
 
+    /// A slot for work that asks the same as the request or work in slot `like`, sent at `now`.
+    pub(super) fn occupy_like(&mut self, like: u32, id: RequestId, now: SimTime) -> u32 {
+        let slot = self.reserve().0;
+        let prefix = std::mem::take(&mut self.prefixes[like as usize]);
+        self.prefixes[slot as usize].extend_from_slice(&prefix);
+        self.prefixes[like as usize] = prefix;
+        let (arrival, deadline, priority) = {
+            let model = &self.flights[like as usize];
+            (model.arrival, model.deadline, model.priority)
+        };
+        let arrival = Arrival { at: now, ..arrival };
+        self.occupy(slot, id, arrival, deadline, priority);
+        slot
+    }
+
     /// Gives a slot back if nothing refers to it any more.
     pub(super) fn reap(&mut self, slot: u32) {
         let i = slot as usize;
         let f = &self.flights[i];
-        if self.occupied[i] && f.ended && f.place == Place::Gone && f.hops == 0 {
+        if self.occupied[i] && f.ended && f.place == Place::Gone && f.hops == 0 && f.works == 0 {
             self.occupied[i] = false;
             self.slots.remove(f.id.0);
             self.free.push(slot);
