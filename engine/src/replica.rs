@@ -6,14 +6,17 @@ mod build;
 mod runs_on;
 /// Cost models made of files.
 mod tables;
+/// Replicas that stand still, or are slow.
+mod warped;
 
-use crate::config::{EngineSpec, FrontendSpec};
+use crate::config::{EngineSpec, FrontendSpec, StationSpec};
 use crate::continuous::ContinuousBatching;
 use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
 use crate::execute::{ExecutionError, StepExecutor};
 use crate::kv::{Imbalance, KvLayout};
 use crate::request::Submission;
 use crate::station::Station;
+use warped::{Inner, Warped};
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::quantity::HourlyPrice;
@@ -56,6 +59,8 @@ pub enum Replica {
     Continuous(Box<ContinuousBatching>),
     /// A plain service station.
     Station(Box<Station>),
+    /// Either of them, having stood still or been slow.
+    Warped(Box<Warped>),
 }
 
 impl Replica {
@@ -97,14 +102,66 @@ impl Replica {
         match self {
             Self::Continuous(engine) => engine.facts(),
             Self::Station(station) => station.facts(),
+            Self::Warped(warped) => match warped.inner() {
+                Inner::Continuous(engine) => engine.facts(),
+                Inner::Station(station) => station.facts(),
+            },
         }
     }
 
     /// Lets an executor compute the steps from now on, if it is an LLM engine to which nothing was
     /// submitted yet. Memory must recompute what it throws out.
     pub fn execute_with(&mut self, executor: Box<dyn StepExecutor>) {
-        if let Self::Continuous(engine) = self {
-            engine.execute_with(executor);
+        match self {
+            Self::Continuous(engine) => engine.execute_with(executor),
+            Self::Station(_) => {}
+            Self::Warped(warped) => {
+                if let Inner::Continuous(engine) = warped.inner_mut() {
+                    engine.execute_with(executor);
+                }
+            }
+        }
+    }
+
+    /// Whether it is a plain service station.
+    pub fn is_station(&self) -> bool {
+        match self {
+            Self::Continuous(_) => false,
+            Self::Station(_) => true,
+            Self::Warped(warped) => matches!(warped.inner(), Inner::Station(_)),
+        }
+    }
+
+    /// It stands still from `now` to `until`: no step begins or ends. Work in progress is frozen and goes on
+    /// afterwards, nothing is lost, and requests are still taken into the queue, cancelled there and
+    /// refused where it is full. While it stands still, standing still for longer adds to that, and for
+    /// less changes nothing. Energy of a step is what it would have been without. Whoever ends steps must
+    /// ask [`Engine::next_event`] again.
+    pub fn stall(&mut self, now: SimTime, until: SimTime) {
+        self.warped().stall(now, until);
+    }
+
+    /// From `now` on, steps and services, also what is left of those in progress, take `factor` times as
+    /// long as they would; a factor below 1, or that is no number, counts as 1, which is full speed again.
+    /// Energy of a step stays what it would have been. Whoever ends steps must ask
+    /// [`Engine::next_event`] again.
+    pub fn set_speed(&mut self, now: SimTime, factor: f64) {
+        self.warped().set_speed(now, factor);
+    }
+
+    /// Itself on a time of its own.
+    fn warped(&mut self) -> &mut Warped {
+        let nothing = || Self::Station(Box::new(Station::new(&StationSpec::default())));
+        *self = match std::mem::replace(self, nothing()) {
+            Self::Continuous(engine) => {
+                Self::Warped(Box::new(Warped::new(Inner::Continuous(engine))))
+            }
+            Self::Station(station) => Self::Warped(Box::new(Warped::new(Inner::Station(station)))),
+            warped @ Self::Warped(_) => warped,
+        };
+        match self {
+            Self::Warped(warped) => warped,
+            Self::Continuous(_) | Self::Station(_) => unreachable!("it was warped just now"),
         }
     }
 
@@ -117,6 +174,10 @@ impl Replica {
         match self {
             Self::Continuous(engine) => engine.check_memory(thorough),
             Self::Station(_) => Ok(()),
+            Self::Warped(warped) => match warped.inner() {
+                Inner::Continuous(engine) => engine.check_memory(thorough),
+                Inner::Station(_) => Ok(()),
+            },
         }
     }
 
@@ -157,6 +218,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.submit(now, submission, observer),
             Self::Station(station) => station.submit(now, submission, observer),
+            Self::Warped(warped) => warped.submit(now, submission, observer),
         }
     }
 
@@ -170,6 +232,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.cancel(now, request, observer),
             Self::Station(station) => station.cancel(now, request, observer),
+            Self::Warped(warped) => warped.cancel(now, request, observer),
         }
     }
 
@@ -178,6 +241,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.next_event(now, outcomes),
             Self::Station(station) => station.next_event(now, outcomes),
+            Self::Warped(warped) => warped.next_event(now, outcomes),
         }
     }
 
@@ -191,6 +255,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.advance(now, outcomes, observer),
             Self::Station(station) => station.advance(now, outcomes, observer),
+            Self::Warped(warped) => warped.advance(now, outcomes, observer),
         }
     }
 
@@ -199,6 +264,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.stats(now),
             Self::Station(station) => station.stats(now),
+            Self::Warped(warped) => warped.stats(now),
         }
     }
 
@@ -206,6 +272,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.leaving(now),
             Self::Station(station) => station.leaving(now),
+            Self::Warped(warped) => warped.leaving(now),
         }
     }
 
@@ -213,6 +280,10 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.failure(),
             Self::Station(_) => None,
+            Self::Warped(warped) => match warped.inner() {
+                Inner::Continuous(engine) => engine.failure(),
+                Inner::Station(_) => None,
+            },
         }
     }
 
@@ -220,6 +291,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.watch_cache(on),
             Self::Station(station) => station.watch_cache(on),
+            Self::Warped(warped) => warped.watch_cache(on),
         }
     }
 
@@ -227,6 +299,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.cached_prefix_tokens(prefix, prompt_tokens),
             Self::Station(station) => station.cached_prefix_tokens(prefix, prompt_tokens),
+            Self::Warped(warped) => warped.cached_prefix_tokens(prefix, prompt_tokens),
         }
     }
 
@@ -234,6 +307,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.record_cache_events(on),
             Self::Station(station) => station.record_cache_events(on),
+            Self::Warped(warped) => warped.record_cache_events(on),
         }
     }
 
@@ -241,6 +315,7 @@ impl Engine for Replica {
         match self {
             Self::Continuous(engine) => engine.take_cache_events(events),
             Self::Station(station) => station.take_cache_events(events),
+            Self::Warped(warped) => warped.take_cache_events(events),
         }
     }
 }

@@ -144,6 +144,14 @@ impl Machine for Liar {
         16
     }
 
+    fn stall(&mut self, now: SimTime, until: SimTime) {
+        self.inner.stall(now, until);
+    }
+
+    fn set_speed(&mut self, now: SimTime, factor: f64) {
+        self.inner.set_speed(now, factor);
+    }
+
     fn check_memory(&self, _: bool) -> Result<(), Discrepancy> {
         if self.lie == Lie::LeakMemory {
             return Err(Discrepancy {

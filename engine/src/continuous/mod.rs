@@ -144,6 +144,11 @@ impl ContinuousBatching {
         &self.common.facts
     }
 
+    /// Whether a step is in progress, or somebody is here.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.run.end().is_some() || !self.running.is_empty() || self.waiting.len() > 0
+    }
+
     /// Checks that every KV block is accounted for once, at no cost; `thorough` counts everything
     /// again, which is slow.
     ///

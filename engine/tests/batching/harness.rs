@@ -79,6 +79,10 @@ pub(crate) enum Call {
     Submit(u32),
     Cancel(u32),
     Look,
+    /// It stands still for so many nanoseconds.
+    Stall(u64),
+    /// Everything takes so many times as long.
+    Slow(f64),
     /// Reads the prefix cache, which must be watched.
     Peek,
 }
@@ -136,8 +140,8 @@ const ENDLESS: usize = 5_000_000;
 
 /// Runs calls (times in nanoseconds, in order) to the end, when the replica is idle again. At equal
 /// times the calls come before the replica's own events if `calls_first`.
-pub(crate) fn drive<E: Engine>(
-    engine: &mut E,
+pub(crate) fn drive(
+    engine: &mut Replica,
     jobs: &[Job],
     calls: &[(u64, Call)],
     calls_first: bool,
@@ -172,7 +176,7 @@ pub(crate) fn drive<E: Engine>(
     log
 }
 
-fn perform<E: Engine>(engine: &mut E, jobs: &[Job], call: &Call, now: SimTime, log: &mut Log) {
+fn perform(engine: &mut Replica, jobs: &[Job], call: &Call, now: SimTime, log: &mut Log) {
     match *call {
         Call::Submit(id) => {
             let refused = submit(engine, jobs, id, now, log).err();
@@ -183,6 +187,8 @@ fn perform<E: Engine>(engine: &mut E, jobs: &[Job], call: &Call, now: SimTime, l
             log.cancelled.push((id, was_here));
         }
         Call::Look => log.looks.push((now.as_nanos(), engine.stats(now))),
+        Call::Stall(span) => engine.stall(now, now + SimDuration::from_nanos(span)),
+        Call::Slow(factor) => engine.set_speed(now, factor),
         Call::Peek => {
             for job in jobs {
                 let cached = engine.cached_prefix_tokens(&job.prefix, job.prompt);

@@ -16,5 +16,7 @@ mod rules;
 mod closed_forms;
 /// Stations against queueing theory.
 mod station;
+/// Replicas that stand still, or are slow.
+mod warped;
 /// Building replicas from what scenarios say.
 mod building;

@@ -213,6 +213,7 @@ impl<'a> Naive<'a> {
                 }
             }
             Call::Look | Call::Peek => {}
+            Call::Stall(_) | Call::Slow(_) => panic!("the plain engine knows no faults"),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the fleet asks of a replica besides serving: its price, its power at rest, and an account of
 //! its memory.
 
+use windtunnel_base::time::SimTime;
 use windtunnel_base::units::{MicroJoules, NanoUsd};
 use windtunnel_engine::config::FrontendSpec;
 use windtunnel_engine::engine::Engine;
@@ -25,6 +26,14 @@ pub trait Machine: Engine {
         FrontendSpec::default()
     }
 
+    /// It stands still from `now` to `until`: nothing begins or ends, work in progress is frozen and goes on
+    /// afterwards. See [`Replica::stall`].
+    fn stall(&mut self, now: SimTime, until: SimTime);
+
+    /// From `now` on everything takes `factor` times as long; 1 is full speed. See
+    /// [`Replica::set_speed`].
+    fn set_speed(&mut self, now: SimTime, factor: f64);
+
     /// Checks that held, cached and free memory make up the total. Cheap, unless `thorough`: then it
     /// counts everything anew.
     ///
@@ -43,7 +52,7 @@ impl Machine for Replica {
     }
 
     fn is_station(&self) -> bool {
-        matches!(self, Self::Station(_))
+        Self::is_station(self)
     }
 
     fn block_tokens(&self) -> u32 {
@@ -52,6 +61,14 @@ impl Machine for Replica {
 
     fn frontend(&self) -> FrontendSpec {
         self.facts().frontend
+    }
+
+    fn stall(&mut self, now: SimTime, until: SimTime) {
+        Self::stall(self, now, until);
+    }
+
+    fn set_speed(&mut self, now: SimTime, factor: f64) {
+        Self::set_speed(self, now, factor);
     }
 
     fn check_memory(&self, thorough: bool) -> Result<(), Discrepancy> {
