@@ -110,6 +110,11 @@ impl SimDuration {
         self.0 == 0
     }
 
+    /// `self - other`, or zero if that is longer.
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// `self * n`, pinned to [`SimDuration::MAX`].
     pub const fn saturating_mul(self, n: u64) -> Self {
         Self(self.0.saturating_mul(n))

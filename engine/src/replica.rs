@@ -181,6 +181,19 @@ impl Replica {
         }
     }
 
+    /// Forgets all prompts that are cached and no request holds.
+    pub fn forget_cache(&mut self) {
+        match self {
+            Self::Continuous(engine) => engine.forget_cache(),
+            Self::Station(_) => {}
+            Self::Warped(warped) => {
+                if let Inner::Continuous(engine) = warped.inner_mut() {
+                    engine.forget_cache();
+                }
+            }
+        }
+    }
+
     /// Price of an hour, all GPUs together.
     pub fn price(&self) -> HourlyPrice {
         self.facts().price

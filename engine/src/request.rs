@@ -41,6 +41,8 @@ pub struct Truth {
     pub service: SimDuration,
     /// Whether the answer is good, should anybody look.
     pub good: bool,
+    /// Whether it is an attack (a prompt injection), for filters that look for them.
+    pub attack: bool,
     /// Whether the output continues the last extent of the prompt, as in a conversation whose
     /// next prompt repeats it.
     pub output_continues: bool,

@@ -21,11 +21,13 @@ pub enum Account {
     Idle,
     /// Checking answers.
     Verification,
+    /// The gateway: its instances and its stages.
+    Gateway,
 }
 
 impl Account {
     /// All accounts, in the order of reports.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Source,
         Self::Prefill,
         Self::Decode,
@@ -33,6 +35,7 @@ impl Account {
         Self::Service,
         Self::Idle,
         Self::Verification,
+        Self::Gateway,
     ];
 
     /// The account as a word, as in files.
@@ -45,6 +48,7 @@ impl Account {
             Self::Service => "service",
             Self::Idle => "idle",
             Self::Verification => "verification",
+            Self::Gateway => "gateway",
         }
     }
 }
@@ -52,7 +56,9 @@ impl Account {
 /// One currency's accounts: what each received and gave, in the currency's smallest unit.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Accounts {
+    #[serde(deserialize_with = "padded")]
     received: [u64; Account::ALL.len()],
+    #[serde(deserialize_with = "padded")]
     given: [u64; Account::ALL.len()],
     posted: u64,
 }
@@ -97,6 +103,22 @@ impl Accounts {
         }
         self.posted += other.posted;
     }
+}
+
+/// Amounts by account; files of versions that knew fewer accounts have none of the later ones.
+fn padded<'de, D: serde::Deserializer<'de>>(d: D) -> Result<[u64; Account::ALL.len()], D::Error> {
+    let amounts = Vec::<u64>::deserialize(d)?;
+    let mut all = [0; Account::ALL.len()];
+    if amounts.len() > all.len() {
+        let message = format!(
+            "{} accounts, of which {} are known",
+            amounts.len(),
+            all.len()
+        );
+        return Err(serde::de::Error::custom(message));
+    }
+    all[..amounts.len()].copy_from_slice(&amounts);
+    Ok(all)
 }
 
 /// Money (nano-dollars) and energy (micro-joules), and the tokens they paid for.

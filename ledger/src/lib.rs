@@ -11,6 +11,8 @@ pub mod account;
 pub mod distribution;
 /// The result of a run: counters, distributions, time series, books.
 pub mod result;
+/// What the gateway's stages and safeguards did.
+pub mod gateway;
 /// Routing decisions, kept for `explain`; totals of the gateway.
 pub mod decision;
 /// What rows look like in files; writing files whole or not at all.

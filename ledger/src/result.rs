@@ -5,6 +5,7 @@ use crate::account::Books;
 use crate::decision::{Decision, GatewayTotals};
 pub use crate::distribution::Distribution;
 use crate::entry::Entry;
+use crate::gateway::{PathTotals, PipelineTotals};
 use crate::rows::{End, Row};
 use serde::{Deserialize, Deserializer, Serialize};
 use windtunnel_base::ids::ClassId;
@@ -63,6 +64,12 @@ pub struct Population {
     pub accepted: u64,
     /// Accepted in time and good in truth.
     pub verified_useful: u64,
+    /// Whole answers that came within the segment and were not rejected by a verifier.
+    #[serde(default)]
+    pub released: u64,
+    /// Bad ones of those.
+    #[serde(default)]
+    pub released_bad: u64,
     /// Good in truth, among the finished.
     pub good: u64,
     /// Joined a batch.
@@ -95,6 +102,10 @@ impl Population {
     fn deliver(&mut self, row: &Row, useful: bool) {
         self.delivered += 1;
         self.delivered_tokens += u64::from(row.output_tokens);
+        if row.accepted_by_verifier != Some(false) {
+            self.released += 1;
+            self.released_bad += u64::from(!row.good);
+        }
         if let Some(accepted) = row.accepted_by_verifier {
             self.verified += 1;
             self.accepted += u64::from(accepted);
@@ -163,7 +174,7 @@ impl Population {
             *mine += theirs;
         }
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
-        add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens verified accepted verified_useful good started
+        add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens released released_bad verified accepted verified_useful good started
              prompt_tokens cached_tokens output_tokens preemptions single_token);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);
     }
@@ -235,6 +246,28 @@ impl Segment {
     }
 }
 
+/// A stretch of a run: the requests sent in it, before, during or after a disturbance.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// `before`, `during` or `after`.
+    pub name: String,
+    /// Its begin, ns: the end of a fixed warm-up at the earliest.
+    pub from_ns: u64,
+    /// Its end, ns.
+    pub to_ns: u64,
+    /// All requests.
+    pub all: Population,
+    /// By class; empty if the scenario has only one.
+    pub classes: Vec<Population>,
+}
+
+impl Phase {
+    fn holds(&self, ns: u64) -> bool {
+        (self.from_ns..self.to_ns).contains(&ns)
+    }
+}
+
 /// State of one replica at one sampling instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReplicaSample {
@@ -296,6 +329,9 @@ pub struct RunResult {
     pub segment_ns: u64,
     /// The segments.
     pub segments: Vec<Segment>,
+    /// Before, during and after the scenario's disturbance, if it has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<Phase>,
     /// Fixed warm-up, if the scenario sets one, ns.
     pub fixed_warm_up_ns: Option<u64>,
     /// Samples at equal distances.
@@ -308,6 +344,12 @@ pub struct RunResult {
     pub rows: Vec<Row>,
     /// What the gateway did.
     pub gateway: GatewayTotals,
+    /// What the gateway's stages did, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<PipelineTotals>,
+    /// What the choice of pools did, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathTotals>,
     /// Every routing decision, if asked for; else that of the watched request, if any.
     pub decisions: Vec<Decision>,
     /// Every entry of the watched request, if any.
@@ -332,6 +374,7 @@ pub struct Collector {
     /// Where the segment asked for last begins, and which it is: the next question is mostly for the
     /// same one, and needs no division.
     last: (u64, usize),
+    phases: Vec<Phase>,
     keep_rows: bool,
     rows: Vec<Row>,
 }
@@ -345,8 +388,48 @@ impl Collector {
             segment_ns: first_segment.as_nanos().max(1),
             segments: Vec::new(),
             last: (0, 0),
+            phases: Vec::new(),
             keep_rows,
             rows: Vec::new(),
+        }
+    }
+
+    /// Tells requests sent before, during and after `disturbance` apart too; nothing before `begin`.
+    pub fn compare_phases(&mut self, begin: SimTime, disturbance: (SimTime, SimTime)) {
+        let (from, to) = disturbance;
+        let bounds = [begin, from.max(begin), to.max(begin), SimTime::MAX];
+        let names = ["before", "during", "after"];
+        self.phases = names
+            .iter()
+            .zip(bounds.windows(2))
+            .map(|(name, bounds)| Phase {
+                name: (*name).to_owned(),
+                from_ns: bounds[0].as_nanos(),
+                to_ns: bounds[1].as_nanos(),
+                all: Population::default(),
+                classes: Segment::new(self.classes).classes,
+            })
+            .collect();
+    }
+
+    /// Adds a row to the phases that it was sent and answered in.
+    #[cold]
+    fn add_to_phases(&mut self, row: &Row, useful: bool) {
+        let class = row.class as usize;
+        for phase in &mut self.phases {
+            if phase.holds(row.sent_ns) {
+                phase.all.add(row);
+                phase
+                    .classes
+                    .get_mut(class)
+                    .into_iter()
+                    .for_each(|c| c.add(row));
+            }
+            if row.end == End::Finished && phase.holds(row.ended_ns) {
+                phase.all.deliver(row, useful);
+                let class = phase.classes.get_mut(class);
+                class.into_iter().for_each(|c| c.deliver(row, useful));
+            }
         }
     }
 
@@ -416,6 +499,9 @@ impl Collector {
                 class.deliver(&row, useful);
             }
         }
+        if !self.phases.is_empty() {
+            self.add_to_phases(&row, useful);
+        }
         if self.keep_rows {
             self.rows.push(row);
         }
@@ -429,6 +515,16 @@ impl Collector {
         if let Some(class) = segment.classes.get_mut(class.index()) {
             class.itl.record(gap.as_nanos(), count);
         }
+    }
+
+    /// The phases, if they were asked for, the last of them ended at `end`.
+    pub fn take_phases(&mut self, end: SimTime) -> Vec<Phase> {
+        let mut phases = std::mem::take(&mut self.phases);
+        for phase in &mut phases {
+            phase.to_ns = phase.to_ns.min(end.as_nanos());
+            phase.from_ns = phase.from_ns.min(phase.to_ns);
+        }
+        phases
     }
 
     /// Ends the collection: segments, their length, rows in order of request.

@@ -43,6 +43,9 @@ pub struct Summary {
     pub metrics: Figures,
     /// By class of service.
     pub by_class: BTreeMap<String, Figures>,
+    /// Before, during and after the scenario's disturbance; absent if it has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_phase: BTreeMap<String, Figures>,
     /// Requests turned away, by reason, all seeds together; reasons that did not occur are absent.
     pub refused_by_reason: BTreeMap<String, u64>,
     /// What came of the scenario's conditions.
@@ -191,6 +194,7 @@ impl Summary {
             warnings: warnings(&steadiness, &metrics),
             metrics,
             by_class,
+            by_phase: by_phase(&measured),
             refused_by_reason: refused(&measured),
             ci: Ci::of(&thresholds, &runs, stationarity),
             thresholds,
@@ -251,6 +255,20 @@ impl Ci {
 
 fn of_class<'a>(measured: &'a [Measured<'a>], class: usize) -> Vec<Scope<'a>> {
     measured.iter().filter_map(|m| m.class(class)).collect()
+}
+
+fn by_phase(measured: &[Measured<'_>]) -> BTreeMap<String, Figures> {
+    let phases = measured.first().map_or(&[][..], |m| &m.run.phases[..]);
+    phases
+        .iter()
+        .map(|phase| {
+            let scopes: Vec<Scope<'_>> = measured
+                .iter()
+                .filter_map(|m| m.phase(&phase.name, None))
+                .collect();
+            (phase.name.clone(), figures(&scopes))
+        })
+        .collect()
 }
 
 fn figures(scopes: &[Scope<'_>]) -> Figures {

@@ -5,7 +5,7 @@ use crate::estimate::Estimate;
 use crate::metric::{self, Measured, Reading};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use windtunnel_scenarios::threshold::{Comparison, Statistic, Threshold};
+use windtunnel_scenarios::threshold::{Comparison, Limit, Operand, Statistic, Threshold};
 
 /// What came of a condition, or of all.
 #[derive(
@@ -52,6 +52,9 @@ pub struct Outcome {
     pub statistic: Option<String>,
     /// The class it is about; null for all requests.
     pub class: Option<String>,
+    /// The phase it is about; absent for the whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
     /// The figure.
     pub value: Option<f64>,
     /// Its 95 % interval over seeds; null with a single seed.
@@ -80,6 +83,7 @@ pub fn evaluate_all(conditions: &[String], runs: &[Measured<'_>]) -> Vec<Outcome
                 metric: String::new(),
                 statistic: None,
                 class: None,
+                phase: None,
                 value: None,
                 ci95: None,
                 limit: 0.0,
@@ -93,34 +97,45 @@ pub fn evaluate_all(conditions: &[String], runs: &[Measured<'_>]) -> Vec<Outcome
 
 /// Evaluates a condition on the runs of one scenario.
 pub fn evaluate(condition: &Threshold, runs: &[Measured<'_>]) -> Outcome {
-    let readings: Vec<Reading> = runs.iter().map(|run| read(condition, run)).collect();
-    let estimate = Estimate::over_seeds(condition.unit, &readings);
+    let operand = &condition.operand;
     let mut outcome = Outcome {
         condition: condition.text.clone(),
         verdict: Verdict::Undecided,
-        metric: condition.metric.clone(),
-        statistic: condition.statistic.map(statistic_name),
-        class: condition.class.clone(),
+        metric: operand.metric.clone(),
+        statistic: operand.statistic.map(statistic_name),
+        class: operand.class.clone(),
+        phase: operand.phase.clone(),
         value: None,
         ci95: None,
-        limit: condition.value,
-        unit: condition.unit.to_owned(),
+        limit: 0.0,
+        unit: operand.unit.to_owned(),
         margin: None,
         reason: None,
     };
-    let Some(estimate) = estimate else {
-        outcome.reason = Some("this run has no such figure".to_owned());
-        return outcome;
+    let estimate = match figure(operand, runs) {
+        Ok(estimate) => estimate,
+        Err(reason) => {
+            outcome.reason = Some(reason);
+            return outcome;
+        }
     };
-    let Some(value) = estimate.value else {
-        outcome.reason = estimate.reason;
-        return outcome;
-    };
-    let (comparison, limit) = (condition.comparison, condition.value);
+    let value = estimate.value.unwrap_or_default();
     outcome.value = Some(value);
     outcome.ci95 = estimate.ci95;
+    // What is compared with the limit, and its interval.
+    let (limit, [low, high]) = match &condition.limit {
+        Limit::Value(limit) => (*limit, estimate.ci95.unwrap_or([value, value])),
+        Limit::Times(factor, other) => match relative(operand, *factor, other, runs) {
+            Ok((limit, [low, high])) => (limit, [limit + low, limit + high]),
+            Err(reason) => {
+                outcome.reason = Some(reason);
+                return outcome;
+            }
+        },
+    };
+    let comparison = condition.comparison;
+    outcome.limit = limit;
     outcome.margin = Some(margin(comparison, value, limit));
-    let [low, high] = estimate.ci95.unwrap_or([value, value]);
     outcome.verdict = match (
         holds(comparison, low, limit),
         holds(comparison, high, limit),
@@ -138,20 +153,64 @@ pub fn evaluate(condition: &Threshold, runs: &[Measured<'_>]) -> Outcome {
     outcome
 }
 
+/// A figure over seeds that has a value, or why there is none.
+fn figure(operand: &Operand, runs: &[Measured<'_>]) -> Result<Estimate, String> {
+    let readings: Vec<Reading> = runs.iter().map(|run| read(operand, run)).collect();
+    let estimate = Estimate::over_seeds(operand.unit, &readings);
+    match estimate {
+        None => Err("this run has no such figure".to_owned()),
+        Some(Estimate {
+            value: None,
+            reason,
+            ..
+        }) => Err(reason.unwrap_or_default()),
+        Some(estimate) => Ok(estimate),
+    }
+}
+
+/// A limit that is another figure of each run: its mean, and the interval of the distance of
+/// the first figure from it, taken run by run because both rise and fall with the seed.
+fn relative(
+    operand: &Operand,
+    factor: f64,
+    other: &Operand,
+    runs: &[Measured<'_>],
+) -> Result<(f64, [f64; 2]), String> {
+    let limit = figure(other, runs)?.value.unwrap_or_default() * factor;
+    let distances: Vec<Reading> = runs
+        .iter()
+        .map(|run| match (read(operand, run), read(other, run)) {
+            (Reading::Value { value, n }, Reading::Value { value: other, .. }) => Reading::Value {
+                value: value - factor * other,
+                n,
+            },
+            _ => Reading::Absent,
+        })
+        .collect();
+    let distance = Estimate::over_seeds(operand.unit, &distances);
+    let found = distance.and_then(|d| Some(d.ci95.unwrap_or([d.value?, d.value?])));
+    found
+        .map(|interval| (limit, interval))
+        .ok_or_else(|| "no run has both figures".to_owned())
+}
+
 /// The worst of several; pass if there are none.
 pub fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
     verdicts.max().unwrap_or(Verdict::Pass)
 }
 
-fn read(condition: &Threshold, run: &Measured<'_>) -> Reading {
-    let scope = match &condition.class {
-        None => Some(run.whole()),
-        Some(class) => run
-            .run
-            .class_names
-            .iter()
-            .position(|name| name == class)
-            .and_then(|i| run.class(i)),
+fn read(condition: &Operand, run: &Measured<'_>) -> Reading {
+    let class = match &condition.class {
+        None => None,
+        Some(class) => match run.run.class_names.iter().position(|name| name == class) {
+            None => return Reading::Absent,
+            found => found,
+        },
+    };
+    let scope = match (&condition.phase, class) {
+        (Some(phase), class) => run.phase(phase, class),
+        (None, Some(class)) => run.class(class),
+        (None, None) => Some(run.whole()),
     };
     let Some(scope) = scope else {
         return Reading::Absent;

@@ -1,10 +1,11 @@
 //! Conditions on metrics: `p99(ttft) <= 200ms`, `goodput{class=interactive} >= 0.95`.
 //!
 //! ```text
-//! condition  = metric comparison value
-//! metric     = NAME [class]                        a metric of the table
-//!            | statistic "(" FAMILY [class] ")" [class]
-//! class      = "{" "class" "=" NAME "}"
+//! condition  = metric comparison (value | [NUMBER "*"] metric)
+//! metric     = NAME [labels]                       a metric of the table
+//!            | statistic "(" FAMILY [labels] ")" [labels]
+//! labels     = "{" label {"," label} "}"
+//! label      = "class" "=" NAME | "phase" "=" ("before" | "during" | "after")
 //! statistic  = "mean" | "min" | "max" | "p" NUMBER      such as p50, p99, p99.9
 //! comparison = "<" | "<=" | ">" | ">="
 //! value      = a quantity in the metric's unit
@@ -43,24 +44,56 @@ pub enum Comparison {
     AtLeast,
 }
 
-/// A condition on a metric.
+/// A figure of a run.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Threshold {
-    /// As written.
-    pub text: String,
+pub struct Operand {
     /// A metric of [`METRICS`], or with `statistic` a family of [`FAMILIES`].
     pub metric: String,
     /// Which statistic of the family.
     pub statistic: Option<Statistic>,
     /// Of one class only.
     pub class: Option<String>,
-    /// How it compares.
-    pub comparison: Comparison,
-    /// The limit, in `unit`.
-    pub value: f64,
+    /// Of one phase only: one of [`PHASES`].
+    pub phase: Option<String>,
     /// The metric's own unit: `ms`, `USD`, `Wh`, `share` (0 to 1), `req/s`, …
     pub unit: &'static str,
 }
+
+/// A condition on a metric.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Threshold {
+    /// As written.
+    pub text: String,
+    /// What is compared.
+    pub operand: Operand,
+    /// How it compares.
+    pub comparison: Comparison,
+    /// With what.
+    pub limit: Limit,
+}
+
+/// What a figure is compared with.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Limit {
+    /// A value in the figure's unit.
+    Value(f64),
+    /// So many times another figure of the same run and unit.
+    Times(f64, Operand),
+}
+
+impl Threshold {
+    /// The figures that it is about.
+    pub fn operands(&self) -> impl Iterator<Item = &Operand> {
+        let other = match &self.limit {
+            Limit::Value(_) => None,
+            Limit::Times(_, other) => Some(other),
+        };
+        std::iter::once(&self.operand).chain(other)
+    }
+}
+
+/// Parts of a run around a disturbance.
+pub const PHASES: &[&str] = &["before", "during", "after"];
 
 /// Families of times, in ms, of which any statistic may be asked for.
 pub const FAMILIES: &[&str] = &["ttft", "tpot", "itl", "e2e", "queue"];
@@ -92,6 +125,18 @@ pub const METRICS: &[(&str, &str)] = &[
     ("toten_per_verified_output", "tokens"),
     ("toten_raw_per_verified_output", "tokens"),
     ("verifier_tax", "share"),
+    ("bad_release_rate", "share"),
+    ("gateway_latency_mean", "ms"),
+    ("gateway_latency_p50", "ms"),
+    ("gateway_latency_p99", "ms"),
+    ("gateway_p99_sum", "ms"),
+    ("gateway_over_budget", "share"),
+    ("gateway_left_out", "requests"),
+    ("attacks_blocked", "share"),
+    ("honest_blocked", "share"),
+    ("kernel_hit_rate", "share"),
+    ("leakage_rate", "share"),
+    ("frontier_escalation_rate", "share"),
     ("load_imbalance", "ratio"),
     ("batch_mean", "requests"),
     ("in_system_mean", "requests"),
@@ -125,7 +170,7 @@ pub struct ThresholdError {
     pub span: Range<usize>,
 }
 
-const EXAMPLE: &str = "examples: p99(ttft) <= 200ms, goodput{class=chat} >= 0.95";
+const EXAMPLE: &str = "examples: p99(ttft) <= 200ms, goodput{class=chat} >= 0.95, p99(e2e{phase=during}) <= 1.05 * p99(e2e{phase=before})";
 
 impl std::str::FromStr for Threshold {
     type Err = ThresholdError;
@@ -151,9 +196,30 @@ type Word<'a> = (&'a str, Range<usize>);
 
 impl<'a> Parser<'a> {
     fn condition(mut self) -> Result<Threshold, ThresholdError> {
+        let operand = self.operand()?;
+        let comparison = self.comparison()?;
+        self.skip_space();
+        let from = self.at;
+        let limit = match self.relative(&operand)? {
+            Some(limit) => limit,
+            None => {
+                let value_at = from..self.text.trim_end().len().max(from);
+                let text = &self.text[value_at.clone()];
+                Limit::Value(read_value(text, operand.unit, value_at)?)
+            }
+        };
+        Ok(Threshold {
+            text: self.text.to_owned(),
+            operand,
+            comparison,
+            limit,
+        })
+    }
+
+    fn operand(&mut self) -> Result<Operand, ThresholdError> {
         let first = self.word("a metric")?;
         let mut statistic = None;
-        let mut class = None;
+        let mut labels = [None, None];
         let (metric, unit) = if self.accept("(") {
             statistic = Some(read_statistic(&first)?);
             let (family, span) = self.word("a family of times")?;
@@ -165,27 +231,57 @@ impl<'a> Parser<'a> {
                     span,
                 });
             }
-            self.class(&mut class)?;
+            self.labels(&mut labels)?;
             self.expect(")")?;
             (family, "ms")
         } else {
             let (name, span) = first;
             (name, unit_of(name).ok_or_else(|| no_metric(name, span))?)
         };
-        self.class(&mut class)?;
-        let comparison = self.comparison()?;
-        self.skip_space();
-        let value_at = self.at..self.text.trim_end().len().max(self.at);
-        let value = read_value(&self.text[value_at.clone()], unit, value_at)?;
-        Ok(Threshold {
-            text: self.text.to_owned(),
+        self.labels(&mut labels)?;
+        let [class, phase] = labels;
+        Ok(Operand {
             metric: metric.to_owned(),
             statistic,
             class,
-            comparison,
-            value,
+            phase,
             unit,
         })
+    }
+
+    /// The right side, if it is a figure of the run: `1.05 * p99(ttft{phase=before})`.
+    fn relative(&mut self, left: &Operand) -> Result<Option<Limit>, ThresholdError> {
+        let rest = self.rest();
+        let factor = match rest.split_once('*') {
+            Some((number, _)) => match number.trim().parse::<f64>() {
+                Ok(factor) if factor.is_finite() && factor >= 0.0 => {
+                    self.at += number.len() + 1;
+                    factor
+                }
+                _ => return self.fail(format!("`{}` is not a factor", number.trim())),
+            },
+            // Values begin with a digit, metrics with a letter.
+            None if rest.starts_with(char::is_alphabetic) && rest != "inf" => 1.0,
+            None => return Ok(None),
+        };
+        let from = self.at;
+        let right = self.operand()?;
+        self.skip_space();
+        if !self.rest().is_empty() {
+            return self.fail("nothing may follow here".to_owned());
+        }
+        if right.unit != left.unit {
+            return Err(ThresholdError {
+                reason: format!(
+                    "a figure in {} cannot be compared with one in {}",
+                    left.unit, right.unit
+                ),
+                help: String::new(),
+                note: EXAMPLE.to_owned(),
+                span: from..self.at,
+            });
+        }
+        Ok(Some(Limit::Times(factor, right)))
     }
 
     fn rest(&self) -> &'a str {
@@ -237,33 +333,45 @@ impl<'a> Parser<'a> {
         self.fail(format!("`{token}` is missing"))
     }
 
-    fn class(&mut self, class: &mut Option<String>) -> Result<(), ThresholdError> {
-        self.skip_space();
-        let begin = self.at;
+    /// What follows in braces: of which class, in which phase.
+    fn labels(&mut self, labels: &mut [Option<String>; 2]) -> Result<(), ThresholdError> {
         if !self.accept("{") {
             return Ok(());
         }
-        let (label, span) = self.word("`class`")?;
-        if label != "class" {
-            return Err(ThresholdError {
-                reason: format!("`{label}` is not what requests can be told apart by"),
-                help: "write {class=NAME}".to_owned(),
-                note: String::new(),
-                span,
-            });
+        loop {
+            self.skip_space();
+            let begin = self.at;
+            let (label, span) = self.word("`class` or `phase`")?;
+            let Some(which) = ["class", "phase"].iter().position(|l| *l == label) else {
+                return Err(ThresholdError {
+                    reason: format!("`{label}` is not what requests can be told apart by"),
+                    help: "write {class=NAME} or {phase=during}".to_owned(),
+                    note: String::new(),
+                    span,
+                });
+            };
+            self.expect("=")?;
+            let (name, span) = self.word(&format!("the name of a {label}"))?;
+            if label == "phase" && !PHASES.contains(&name) {
+                return Err(ThresholdError {
+                    reason: format!("there is no phase `{name}`"),
+                    help: did_you_mean(name, PHASES.iter().copied()),
+                    note: known(PHASES.iter().copied()),
+                    span,
+                });
+            }
+            if labels[which].replace(name.to_owned()).is_some() {
+                return Err(ThresholdError {
+                    reason: format!("the {label} is given twice"),
+                    help: String::new(),
+                    note: String::new(),
+                    span: begin..self.at,
+                });
+            }
+            if !self.accept(",") {
+                return self.expect("}");
+            }
         }
-        self.expect("=")?;
-        let (name, _) = self.word("the name of a class")?;
-        self.expect("}")?;
-        if class.replace(name.to_owned()).is_some() {
-            return Err(ThresholdError {
-                reason: "the class is given twice".to_owned(),
-                help: String::new(),
-                note: String::new(),
-                span: begin..self.at,
-            });
-        }
-        Ok(())
     }
 
     fn comparison(&mut self) -> Result<Comparison, ThresholdError> {
@@ -401,37 +509,74 @@ mod tests {
         text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
     }
 
+    fn value(text: &str) -> f64 {
+        match parse(text).limit {
+            Limit::Value(value) => value,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn figures_of_one_run_are_compared_with_each_other() {
+        let t = parse(
+            "p99(ttft{class=chat, phase=during}) <= 1.05 * p99(ttft{class=chat,phase=before})",
+        );
+        assert_eq!(t.operand.phase.as_deref(), Some("during"));
+        let Limit::Times(factor, other) = t.limit else {
+            panic!("{t:?}");
+        };
+        assert_eq!((factor, other.phase.as_deref()), (1.05, Some("before")));
+        assert_eq!(other.class.as_deref(), Some("chat"));
+        let t = parse("goodput{phase=after} >= goodput{phase=before}");
+        assert!(matches!(t.limit, Limit::Times(1.0, _)));
+        for (text, at, says) in [
+            ("goodput{phase=later} >= 1", "later", "before"),
+            ("goodput >= 0.9 * ttft_p99", " ttft_p99", "share"),
+            ("goodput >= x * goodput", "x", "factor"),
+            ("goodput >= 2 * goodput 3", "3", "follow"),
+        ] {
+            let e = text.parse::<Threshold>().unwrap_err();
+            assert_eq!(&text[e.span.clone()], at, "{text}: {e:?}");
+            let said = format!("{} {} {}", e.reason, e.help, e.note);
+            assert!(said.contains(says), "{text}: {said}");
+        }
+    }
+
     #[test]
     fn conditions_are_read_in_the_units_of_their_metrics() {
         let t = parse("p99(ttft) <= 200ms");
-        assert_eq!((t.metric.as_str(), t.class), ("ttft", None));
-        assert_eq!(t.statistic, Some(Statistic::Quantile(0.99)));
         assert_eq!(
-            (t.comparison, t.value, t.unit),
-            (Comparison::AtMost, 200.0, "ms")
+            (t.operand.metric.as_str(), &t.operand.class),
+            ("ttft", &None)
         );
+        assert_eq!(t.operand.statistic, Some(Statistic::Quantile(0.99)));
+        assert_eq!((t.comparison, t.operand.unit), (Comparison::AtMost, "ms"));
+        assert_eq!(t.limit, Limit::Value(200.0));
 
         let t = parse(" mean( e2e{class = batch} )<2s ");
-        assert_eq!(t.statistic, Some(Statistic::Mean));
-        assert_eq!(t.class.as_deref(), Some("batch"));
-        assert_eq!((t.comparison, t.value), (Comparison::Below, 2000.0));
+        assert_eq!(t.operand.statistic, Some(Statistic::Mean));
+        assert_eq!(t.operand.class.as_deref(), Some("batch"));
+        assert_eq!(
+            (t.comparison, t.limit),
+            (Comparison::Below, Limit::Value(2000.0))
+        );
 
         assert_eq!(
-            parse("p99(ttft){class=a-b.c} > 1us").class.as_deref(),
+            parse("p99(ttft){class=a-b.c} > 1us")
+                .operand
+                .class
+                .as_deref(),
             Some("a-b.c")
         );
         assert_eq!(
-            parse("p99.9(itl) < 1s").statistic,
+            parse("p99.9(itl) < 1s").operand.statistic,
             Some(Statistic::Quantile(0.999))
         );
-        assert_eq!(parse("goodput{class=chat} >= 95%").value, 0.95);
-        assert_eq!(parse("cost_per_verified_output <= $0.002").value, 0.002);
-        assert_eq!(parse("energy_per_verified_output < 720J").value, 0.2);
-        assert_eq!(
-            parse("output_token_throughput > 5_000 tokens/s").value,
-            5000.0
-        );
-        assert_eq!(parse("ttft_p99 ≤ 0.2s").value, 200.0);
+        assert_eq!(value("goodput{class=chat} >= 95%"), 0.95);
+        assert_eq!(value("cost_per_verified_output <= $0.002"), 0.002);
+        assert_eq!(value("energy_per_verified_output < 720J"), 0.2);
+        assert_eq!(value("output_token_throughput > 5_000 tokens/s"), 5000.0);
+        assert_eq!(value("ttft_p99 ≤ 0.2s"), 200.0);
     }
 
     #[test]
@@ -454,7 +599,7 @@ mod tests {
             ("goodput >= 95", "95", "95%"),
             ("cost_total < 3", "3", "$"),
             ("p99(ttft{tenant=x}) < 1s", "tenant", "{class=NAME}"),
-            ("p99(ttft{class=x}){class=y} < 1s", "{class=y}", "twice"),
+            ("p99(ttft{class=x}){class=y} < 1s", "class=y", "twice"),
             ("", "", "missing"),
             ("goodput >=", "", "share"),
         ] {

@@ -131,6 +131,7 @@ fn submission(id: u32, now: SimTime, prompt: u32, output: u32) -> Submission<'st
             output_tokens: output,
             service: SimDuration::ZERO,
             good: true,
+            attack: false,
             output_continues: false,
             task: None,
         },

@@ -55,6 +55,26 @@ pub(crate) enum Event {
     },
     /// Telemetry reads every replica.
     Scrape,
+    /// Something goes wrong, or is over.
+    Fault {
+        /// Its number in the scenario.
+        index: u32,
+        /// What of it happens.
+        turn: Turn,
+    },
+}
+
+/// What of a fault happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// It begins.
+    Begin,
+    /// The gateway notices that it has begun.
+    Noticed,
+    /// It ends.
+    End,
+    /// The gateway notices that it is over.
+    Forgotten,
 }
 
 /// Something about a request on its way.
@@ -62,6 +82,12 @@ pub(crate) enum Event {
 pub(crate) enum Hop {
     /// The request reaches the gateway.
     ToGateway,
+    /// The first part of the gateway's stages is over.
+    Looked,
+    /// A stage has turned it away.
+    TurnedAway(Refusal),
+    /// It was held back, and asks again.
+    AskAgain,
     /// The gateway's own stages are done with it.
     Ready,
     /// It reaches its replica.
@@ -74,6 +100,8 @@ pub(crate) enum Hop {
     RefusalSeen(Refusal),
     /// The verifier is done with the answer.
     Judged,
+    /// Who stands in for the verifier is.
+    JudgedByBackup,
     /// The client has the whole answer.
     AnswerDelivered,
     /// The client learns that it was refused.
@@ -91,7 +119,7 @@ impl Event {
             Self::Hop { hop, .. } => match hop {
                 // What replicas say comes first: room is made before it is asked for.
                 Hop::TokenSeen | Hop::AnswerSeen | Hop::RefusalSeen(_) => 0,
-                Hop::Judged => 1,
+                Hop::Judged | Hop::JudgedByBackup => 1,
                 // An answer that arrives as patience ends has arrived.
                 Hop::AnswerDelivered | Hop::RefusalDelivered(_) => 2,
                 // Cancelled work leaves before new work comes.
@@ -99,11 +127,13 @@ impl Event {
                 // Work already routed reaches its replica before the next is routed.
                 Hop::ToReplica => 6,
                 // New work last.
-                Hop::ToGateway | Hop::Ready => 7,
+                Hop::ToGateway | Hop::Looked | Hop::TurnedAway(_) | Hop::AskAgain | Hop::Ready => 7,
             },
             // A scrape reads the state after all answers of its instant.
             Self::Scrape => 3,
             Self::Timeout { .. } => 4,
+            // What goes wrong at an instant goes wrong for whoever comes in it.
+            Self::Fault { .. } => 4,
         }
     }
 }

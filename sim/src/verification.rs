@@ -17,6 +17,15 @@ pub(crate) struct Verifier {
     /// Price of one check.
     pub(crate) price: NanoUsd,
     streams: Streams,
+    backup: Option<Backup>,
+}
+
+/// Who checks a sample while the verifier is out.
+#[derive(Clone, Debug)]
+pub(crate) struct Backup {
+    share: f64,
+    /// The one that checks.
+    pub(crate) verifier: Box<Verifier>,
 }
 
 impl Verifier {
@@ -27,7 +36,25 @@ impl Verifier {
             latency: spec.latency.0,
             price: spec.price.0,
             streams,
+            backup: spec.backup.as_ref().map(|backup| Backup {
+                share: backup.share,
+                verifier: Box::new(Self {
+                    sensitivity: backup.sensitivity,
+                    specificity: backup.specificity,
+                    latency: backup.latency.0,
+                    price: backup.price.0,
+                    streams,
+                    backup: None,
+                }),
+            }),
         }
+    }
+
+    /// Who checks the answer to `request` while this one is out, if it is in the sample.
+    pub(crate) fn backup(&self, request: RequestId) -> Option<&Self> {
+        let backup = self.backup.as_ref()?;
+        let luck = self.streams.stream("backup", u64::from(request.0)).f64();
+        (luck < backup.share).then_some(&*backup.verifier)
     }
 
     /// Whether it accepts the answer to `request`, which is good or bad in truth. One stream per

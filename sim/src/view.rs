@@ -211,6 +211,9 @@ pub trait RoutingPolicy: Send {
     ) {
     }
 
+    /// Learns that a replica has lost all it had cached.
+    fn forget(&mut self, _replica: ReplicaId) {}
+
     /// Whether [`Self::observe`] should be called.
     fn wants_feedback(&self) -> bool {
         false

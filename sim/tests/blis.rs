@@ -84,6 +84,7 @@ impl Requests {
                         output_tokens: number("output_tokens"),
                         service: SimDuration::ZERO,
                         good: true,
+                        attack: false,
                         output_continues: false,
                         task: None,
                     },

@@ -237,6 +237,7 @@ fn world() -> impl Strategy<Value = Scenario> {
             fleet.engine = EngineSpec::Continuous(Box::new(engine));
             if station {
                 fleet.pools.push(PoolSpec {
+                    name: String::new(),
                     replicas: 1,
                     engine: EngineSpec::Station(StationSpec {
                         servers: 2,

@@ -94,6 +94,7 @@ impl Driven {
             output_tokens,
             service: SimDuration::ZERO,
             good: true,
+            attack: false,
             output_continues: false,
             task: None,
         };

@@ -88,6 +88,7 @@ impl Workload for Player<'_> {
                 output_tokens: request.output,
                 service: SimDuration::ZERO,
                 good: true,
+                attack: false,
                 output_continues: false,
                 task: None,
             },

@@ -73,6 +73,7 @@ impl Workload for Played {
                 output_tokens: request.output,
                 service: SimDuration::ZERO,
                 good: true,
+                attack: false,
                 output_continues: false,
                 task: None,
             },

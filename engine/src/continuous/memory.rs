@@ -102,6 +102,13 @@ impl Memory {
         );
     }
 
+    /// Forgets all that is cached and nobody holds.
+    pub(crate) fn forget(&mut self) {
+        let free = self.available();
+        self.take(free);
+        self.device.give_back(free);
+    }
+
     pub(crate) fn probe(&self, prefix: &[Extent], max_tokens: u32) -> Probe {
         let (tokens, idle) = self.device.probe(prefix, max_tokens);
         Probe { tokens, idle }

@@ -158,6 +158,11 @@ impl ContinuousBatching {
         self.memory.check(thorough)
     }
 
+    /// Forgets all prompts that are cached and no request holds: what a machine that lost its memory does.
+    pub fn forget_cache(&mut self) {
+        self.memory.forget();
+    }
+
     /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
     fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
         // What happened at the very instant the last step ended comes too late for this one.

@@ -224,6 +224,7 @@ pub(crate) fn submit<E: Engine>(
             output_tokens: job.output,
             service: SimDuration::from_nanos(job.service),
             good: true,
+            attack: false,
             output_continues: job.continues,
             task: job.task,
         },

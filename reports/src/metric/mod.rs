@@ -147,6 +147,31 @@ impl<'a> Measured<'a> {
         })
     }
 
+    /// The requests of a phase of the run, of one class or of all; none if the run has no such phase.
+    pub fn phase(&self, name: &str, class: Option<usize>) -> Option<Scope<'_>> {
+        let phase = self.run.phases.iter().find(|phase| phase.name == name)?;
+        let (population, objectives) = match class {
+            None => (&phase.all, self.objectives.contains(&true)),
+            Some(class) => {
+                let only = class == 0 && phase.classes.is_empty();
+                let population = match only {
+                    true => &phase.all,
+                    false => phase.classes.get(class)?,
+                };
+                (population, self.objectives.get(class).copied()?)
+            }
+        };
+        let sending = phase.all.last_sent_ns.saturating_sub(phase.from_ns);
+        Some(Scope {
+            population,
+            seconds: (phase.to_ns - phase.from_ns) as f64 / 1e9,
+            sending_seconds: sending as f64 / 1e9,
+            objectives,
+            verification: self.verification,
+            whole: None,
+        })
+    }
+
     /// From the begin of the window to the last request, of whichever class.
     fn sending_seconds(&self) -> f64 {
         let last = self.segment.all.last_sent_ns;

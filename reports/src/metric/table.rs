@@ -63,6 +63,18 @@ metrics! {
     toten_per_verified_output, "tokens", Lower, "all postings of the window", "(output tokens + 0.2 × prompt tokens computed + 0.02 × prompt tokens from cache) ÷ verified_useful_outputs", None;
     toten_raw_per_verified_output, "tokens", Lower, "all postings of the window", "(output tokens + prompt tokens computed + prompt tokens from cache) ÷ verified_useful_outputs", None;
     verifier_tax, "share", Lower, "all postings of the window", "money spent on checks ÷ cost_total", None;
+    bad_release_rate, "share", Lower, "answers that came within the window and were not rejected", "bad ones in truth ÷ all; unchecked ones included", None;
+    gateway_latency_mean, "ms", Lower, "requests that passed the gateway's stages, the whole run", "mean of their time in all stages together", None;
+    gateway_latency_p50, "ms", Lower, "requests that passed the gateway's stages, the whole run", "median of the same", None;
+    gateway_latency_p99, "ms", Lower, "requests that passed the gateway's stages, the whole run", "99 % quantile of the same", None;
+    gateway_p99_sum, "ms", Neutral, "the gateway's stages, the whole run", "sum over the stages of the 99 % quantile of each; what budgets by stage add up to", None;
+    gateway_over_budget, "share", Lower, "requests that passed the gateway's stages, the whole run", "those whose time in all stages was over the budget ÷ all", None;
+    gateway_left_out, "requests", Lower, "requests that passed the gateway's stages, the whole run", "count of stages left out or broken off because the budget was over", None;
+    attacks_blocked, "share", Higher, "attacks that reached the ingress filter, the whole run", "blocked ÷ all", None;
+    honest_blocked, "share", Lower, "honest requests that reached the ingress filter, the whole run", "blocked ÷ all", None;
+    kernel_hit_rate, "share", Higher, "requests whose class has a kernel, the whole run", "served by a kernel ÷ all", None;
+    leakage_rate, "share", Lower, "requests whose class has a kernel, the whole run", "sent to the frontier ÷ all", None;
+    frontier_escalation_rate, "share", Lower, "all requests whose pool was chosen, the whole run", "sent to the frontier although a kernel is for them ÷ all", None;
     load_imbalance, "ratio", Lower, "the whole run, two or more replicas", "tokens (prompt and output) of the busiest replica ÷ mean over replicas", None;
     batch_mean, "requests", Neutral, "steps that end in the window", "requests decoding ÷ steps", None;
     in_system_mean, "requests", Neutral, "samples in the window", "mean of requests anywhere between client and client", None;

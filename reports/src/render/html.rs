@@ -10,6 +10,7 @@ use crate::summary::{Figures, Summary};
 use crate::threshold::{Outcome, Verdict};
 use std::fmt::Write as _;
 use windtunnel_ledger::result::RunResult;
+use windtunnel_scenarios::threshold::PHASES;
 
 pub(super) const STYLE: &str = include_str!("report.css");
 
@@ -39,6 +40,7 @@ pub fn render(report: &Report<'_>) -> Result<String, PlotError> {
     page.targets(report.summary);
     page.plots(&plots);
     page.classes(report.summary);
+    page.phases(report.summary);
     page.metrics(report.summary);
     page.runs(report.summary);
     page.repeat(report);
@@ -229,9 +231,27 @@ impl Page {
     }
 
     fn classes(&mut self, summary: &Summary) {
-        if summary.by_class.len() < 2 {
-            return;
+        if summary.by_class.len() >= 2 {
+            let rows: Vec<_> = summary.by_class.iter().collect();
+            self.figures_by("By class", "class", &rows);
         }
+    }
+
+    /// Before, during and after what disturbed the run.
+    fn phases(&mut self, summary: &Summary) {
+        let names = PHASES.iter().map(|name| (*name).to_owned());
+        let names: Vec<String> = names.collect();
+        let rows: Vec<_> = names
+            .iter()
+            .filter_map(|name| Some((name, summary.by_phase.get(name)?)))
+            .collect();
+        if !rows.is_empty() {
+            self.figures_by("Before, during and after", "phase", &rows);
+        }
+    }
+
+    /// A table with a line per row.
+    fn figures_by(&mut self, title: &str, what: &str, rows: &[(&String, &Figures)]) {
         const COLUMNS: [(&str, &str); 7] = [
             ("sent", "sent"),
             ("finished", "finished"),
@@ -248,15 +268,16 @@ impl Page {
                 unit => Some(figure(estimate.value?, unit)),
             }
         };
-        self.text.push_str(
-            "<section>\n<h2>By class</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>class</th>",
+        write_page!(
+            self,
+            "<section>\n<h2>{title}</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>{what}</th>"
         );
         for (_, label) in COLUMNS {
             let _ = write!(self.text, "<th class=\"n\">{label}</th>");
         }
         self.text.push_str("</tr></thead>\n<tbody>\n");
-        for (class, figures) in &summary.by_class {
-            let _ = write!(self.text, "<tr><td>{}</td>", escaped(class));
+        for (name, figures) in rows {
+            let _ = write!(self.text, "<tr><td>{}</td>", escaped(name));
             for (name, _) in COLUMNS {
                 let text = shown(figures, name).unwrap_or_default();
                 let _ = write!(self.text, "<td class=\"n\">{}</td>", escaped(&text));

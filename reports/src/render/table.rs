@@ -8,6 +8,7 @@ use crate::summary::{Figures, Summary, WarningKind};
 use crate::threshold::{Outcome, Verdict};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use windtunnel_scenarios::threshold::PHASES;
 
 /// Families of times and what people call them.
 const FAMILIES: [(&str, &str); 5] = [
@@ -41,6 +42,7 @@ pub fn render(summary: &Summary) -> String {
     goodput(summary, &mut lines, &mut shown);
     rates(summary, &mut lines);
     classes(summary, &mut lines);
+    phases(summary, &mut lines);
     targets(summary, &mut lines, &shown);
     costs(summary, &mut lines);
     cache(summary, &mut lines);
@@ -124,7 +126,7 @@ fn target_of<'a>(summary: &'a Summary, metric: &str) -> Option<(usize, &'a Outco
         .thresholds
         .iter()
         .enumerate()
-        .find(|(_, t)| t.metric == metric && t.class.is_none())
+        .find(|(_, t)| t.metric == metric && t.class.is_none() && t.phase.is_none())
 }
 
 fn latencies(summary: &Summary, lines: &mut Vec<String>, shown: &mut Vec<usize>) {
@@ -271,33 +273,71 @@ fn joined(lines: &mut Vec<String>, label: &str, parts: &[String]) {
     }
 }
 
+/// Columns of tables with a line per class or phase.
+const COLUMNS: [(&str, &str); 8] = [
+    ("sent", "sent"),
+    ("offered_rate", "offered"),
+    ("ttft_p99", "TTFT p99"),
+    ("tpot_p99", "TPOT p99"),
+    ("e2e_p50", "E2E p50"),
+    ("e2e_p99", "E2E p99"),
+    ("goodput", "goodput"),
+    ("prefix_hit_rate", "cache"),
+];
+
 fn classes(summary: &Summary, lines: &mut Vec<String>) {
     if summary.by_class.len() < 2 {
         return;
     }
-    const COLUMNS: [(&str, &str); 6] = [
-        ("sent", "sent"),
-        ("ttft_p99", "TTFT p99"),
-        ("tpot_p99", "TPOT p99"),
-        ("e2e_p99", "E2E p99"),
-        ("goodput", "goodput"),
-        ("prefix_hit_rate", "cache"),
+    let shown = [
+        "sent",
+        "ttft_p99",
+        "tpot_p99",
+        "e2e_p99",
+        "goodput",
+        "prefix_hit_rate",
     ];
-    let has = |name: &str| {
-        summary
-            .by_class
-            .values()
-            .any(|figures| value_of(figures, name).is_some())
-    };
-    let columns: Vec<_> = COLUMNS.iter().filter(|(name, _)| has(name)).collect();
+    let rows: Vec<_> = summary.by_class.iter().collect();
+    figures_by(lines, "class", &rows, &shown);
+}
+
+/// Before, during and after what disturbed the run.
+fn phases(summary: &Summary, lines: &mut Vec<String>) {
+    let names = PHASES.iter().map(|name| (*name).to_owned());
+    let names: Vec<String> = names.collect();
+    let rows: Vec<_> = names
+        .iter()
+        .filter_map(|name| Some((name, summary.by_phase.get(name)?)))
+        .collect();
+    if !rows.is_empty() {
+        let shown = [
+            "sent",
+            "offered_rate",
+            "ttft_p99",
+            "e2e_p50",
+            "e2e_p99",
+            "goodput",
+            "prefix_hit_rate",
+        ];
+        figures_by(lines, "phase", &rows, &shown);
+    }
+}
+
+/// A line per row, a column per metric that any row has.
+fn figures_by(lines: &mut Vec<String>, what: &str, rows: &[(&String, &Figures)], shown: &[&str]) {
+    let has = |name: &str| rows.iter().any(|(_, f)| value_of(f, name).is_some());
+    let columns: Vec<_> = COLUMNS
+        .iter()
+        .filter(|(name, _)| shown.contains(name) && has(name))
+        .collect();
     lines.push(String::new());
-    let mut head = format!("{:18}", "class");
+    let mut head = format!("{what:18}");
     for (_, label) in &columns {
         let _ = write!(head, "{label:>CELL$}");
     }
     lines.push(head);
-    for (class, figures) in &summary.by_class {
-        let name: String = class.chars().take(17).collect();
+    for (name, figures) in rows {
+        let name: String = name.chars().take(17).collect();
         let mut line = format!("{name:18}");
         for (name, _) in &columns {
             let text = match *name {

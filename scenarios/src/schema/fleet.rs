@@ -13,6 +13,8 @@ pub struct FleetSpec {
     pub replicas: u32,
     /// What each replica is.
     pub engine: EngineSpec,
+    /// What these replicas are called where a pool is named.
+    pub name: String,
     /// Further replicas of other kinds; their ids follow.
     pub pools: Vec<PoolSpec>,
     /// How long messages travel.
@@ -26,6 +28,7 @@ impl Default for FleetSpec {
         Self {
             replicas: 1,
             engine: EngineSpec::Continuous(Box::<ContinuousSpec>::default()),
+            name: "main".to_owned(),
             pools: Vec::new(),
             network: NetworkSpec::default(),
             telemetry: TelemetrySpec::default(),
@@ -33,10 +36,35 @@ impl Default for FleetSpec {
     }
 }
 
+impl FleetSpec {
+    /// The pools by name, each with the ids of its replicas: those of `engine` first, then `pools`.
+    pub fn pools_by_id(&self) -> impl Iterator<Item = (&str, std::ops::Range<u32>)> {
+        let first = std::iter::once((self.name.as_str(), self.replicas));
+        let others = self.pools.iter().map(|p| (p.name.as_str(), p.replicas));
+        let mut from = 0;
+        first.chain(others).map(move |(name, replicas)| {
+            let ids = from..from + replicas;
+            from = ids.end;
+            (name, ids)
+        })
+    }
+
+    /// The ids of the replicas of a pool; none if it has none or there is no such pool.
+    pub fn pool(&self, name: &str) -> Option<std::ops::Range<u32>> {
+        let found = self
+            .pools_by_id()
+            .find(|(n, ids)| *n == name && !ids.is_empty());
+        found.map(|(_, ids)| ids)
+    }
+}
+
 /// Replicas of one more kind.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSpec {
+    /// What they are called where a pool is named.
+    #[serde(default)]
+    pub name: String,
     /// How many.
     pub replicas: u32,
     /// What each is.

@@ -1,9 +1,11 @@
 //! What the gateway does with a request before a replica has it.
 
+use super::paths::PathsSpec;
+use super::pipeline::PipelineSpec;
 use super::policies::{AdmissionSpec, RoutingSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use windtunnel_base::quantity::Span;
+use windtunnel_base::quantity::{HourlyPrice, Span};
 
 /// The gateway.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +15,14 @@ pub struct GatewaySpec {
     pub latency: Span,
     /// Added per thousand prompt tokens (tokenizing).
     pub latency_per_kilotoken: Span,
+    /// Its stages, one by one; `latency` and `latency_per_kilotoken` come on top.
+    pub pipeline: Option<PipelineSpec>,
+    /// Price of an hour of one gateway instance, used or not.
+    pub price: HourlyPrice,
+    /// Gateway instances that are paid for; 1 if absent.
+    pub instances: Option<u32>,
+    /// Which pool serves whom.
+    pub paths: Option<PathsSpec>,
     /// Who gets in.
     pub admission: AdmissionSpec,
     /// Which replica answers.

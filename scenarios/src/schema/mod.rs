@@ -4,12 +4,17 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use traffic::ArrivalSpec;
 use windtunnel_base::quantity::Span;
 
 /// Hardware, replicas, network, telemetry.
 pub mod fleet;
 /// What the gateway does with a request.
 pub mod gateway;
+/// The gateway's stages.
+pub mod pipeline;
+/// Pools by class, kernels, leakage.
+pub mod paths;
 /// One enum per policy family: its variants are the policies there are.
 pub mod policies;
 /// Where requests come from.
@@ -18,7 +23,10 @@ pub mod traffic;
 pub mod objectives;
 /// Whether answers are good, and who checks them.
 pub mod verification;
+/// What goes wrong, and when.
+pub mod faults;
 
+pub use faults::FaultSpec;
 pub use fleet::FleetSpec;
 pub use gateway::GatewaySpec;
 pub use objectives::{ClassSpec, TenantSpec};
@@ -51,6 +59,8 @@ pub struct Scenario {
     pub tenants: BTreeMap<String, TenantSpec>,
     /// Whether answers are good and who checks them.
     pub verification: Option<VerificationSpec>,
+    /// What goes wrong, and when.
+    pub faults: Vec<FaultSpec>,
     /// Conditions on metrics that the run must meet, such as `p99(ttft) <= 200ms`,
     /// `goodput >= 0.95`, or of one class: `p99(ttft{class=interactive}) <= 200ms`.
     pub thresholds: Vec<String>,
@@ -70,6 +80,7 @@ impl Default for Scenario {
             classes: BTreeMap::new(),
             tenants: BTreeMap::new(),
             verification: None,
+            faults: Vec::new(),
             thresholds: Vec::new(),
         }
     }
@@ -86,6 +97,8 @@ pub struct RunSpec {
     pub warm_up: WarmUp,
     /// Cut the run off at this time; absent: when the last request has ended.
     pub cut_off: Option<Span>,
+    /// What is compared before, during and after; absent: the time of `faults`, or of a flash crowd.
+    pub disturbance: Option<DisturbanceSpec>,
     /// Write one row per request.
     pub rows: bool,
     /// Check the laws of the simulation while it runs.
@@ -98,9 +111,49 @@ impl Default for RunSpec {
             seed: 1,
             warm_up: WarmUp::Auto,
             cut_off: None,
+            disturbance: None,
             rows: true,
             laws: true,
         }
+    }
+}
+
+/// A stretch of time whose requests are compared with those before and those after.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DisturbanceSpec {
+    /// Its begin.
+    pub from: Span,
+    /// Its end.
+    pub to: Span,
+}
+
+impl Scenario {
+    /// The stretch of time that is compared with what is before and after it: as said; else from the
+    /// first fault to the end of the last; else that of the flash crowds and jumps of the traffic.
+    pub fn disturbance(&self) -> Option<DisturbanceSpec> {
+        let crowds = || {
+            let own = self.traffic.arrivals.iter();
+            let clients = self
+                .traffic
+                .clients
+                .iter()
+                .filter_map(|c| c.arrivals.as_ref());
+            own.chain(clients).filter_map(ArrivalSpec::disturbance)
+        };
+        let faults = self.faults.iter().map(|fault| {
+            let from = fault.at();
+            let to = Span(from.0 + fault.lasts().0);
+            DisturbanceSpec { from, to }
+        });
+        let join = |a: DisturbanceSpec, b: DisturbanceSpec| DisturbanceSpec {
+            from: a.from.min(b.from),
+            to: a.to.max(b.to),
+        };
+        self.run
+            .disturbance
+            .or_else(|| faults.reduce(join))
+            .or_else(|| crowds().reduce(join))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Classes of service, tenants, and what they may expect.
 
+use super::pipeline::Fail;
+use super::verification::Unverified;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::Span;
@@ -12,6 +14,10 @@ pub struct ClassSpec {
     pub priority: i32,
     /// The client gives up and cancels after so long.
     pub deadline: Option<Span>,
+    /// What becomes of its requests when a check of the gateway cannot be made in time.
+    pub fail: Fail,
+    /// What becomes of its answers while the verifier is out.
+    pub unverified: Unverified,
     /// Longest time to first token that counts towards goodput.
     pub ttft: Option<Span>,
     /// Longest time per output token that counts towards goodput.

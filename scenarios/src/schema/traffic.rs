@@ -55,6 +55,8 @@ pub struct ClientSpec {
     pub tenant: Option<String>,
     /// Class of service; `default` if absent.
     pub class: Option<String>,
+    /// Share of its requests that are prompt injections, 0 to 1; hidden from policies. 0 if absent.
+    pub attack: Option<f64>,
     /// When its requests come.
     pub arrivals: Option<ArrivalSpec>,
     /// Prompt lengths.
@@ -143,6 +145,25 @@ pub enum ArrivalSpec {
         /// Factor at the top.
         factor: f64,
     },
+}
+
+impl ArrivalSpec {
+    /// When more comes than usual, if it is for a while.
+    pub(super) fn disturbance(&self) -> Option<super::DisturbanceSpec> {
+        match *self {
+            Self::FlashCrowd {
+                at,
+                rise,
+                hold,
+                fall,
+                ..
+            } => Some(super::DisturbanceSpec {
+                from: at,
+                to: Span(at.0 + rise.0 + hold.0 + fall.0),
+            }),
+            _ => None,
+        }
+    }
 }
 
 fn one_day() -> Span {

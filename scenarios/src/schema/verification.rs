@@ -19,6 +19,37 @@ pub struct VerificationSpec {
     pub latency: Span,
     /// Price of one check.
     pub price: Money,
+    /// Who checks a sample of the answers of classes that are released while the verifier is out.
+    pub backup: Option<BackupSpec>,
+}
+
+/// A second verifier, for the time in which the first one is out.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupSpec {
+    /// Share of answers that it checks, 0 to 1.
+    pub share: f64,
+    /// Share of bad answers that it rejects, 0 to 1.
+    pub sensitivity: f64,
+    /// Share of good answers that it accepts, 0 to 1.
+    pub specificity: f64,
+    /// Time of one check.
+    pub latency: Span,
+    /// Price of one check.
+    pub price: Money,
+}
+
+/// What becomes of an answer that nobody can check.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Unverified {
+    /// It is delivered unchecked.
+    #[default]
+    Release,
+    /// It waits until the verifier is back, unless its client gives up.
+    Hold,
+    /// Its request is refused (`unavailable`).
+    Refuse,
 }
 
 impl Default for VerificationSpec {
@@ -29,6 +60,7 @@ impl Default for VerificationSpec {
             specificity: 0.97,
             latency: Span(windtunnel_base::time::SimDuration::from_millis(20)),
             price: Money(windtunnel_base::units::NanoUsd(30_000)),
+            backup: None,
         }
     }
 }

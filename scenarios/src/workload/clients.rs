@@ -49,6 +49,8 @@ pub(crate) struct OutcomePlan {
     pub(crate) limit: Option<u32>,
     pub(crate) service: Option<Time>,
     pub(crate) error_rate: f64,
+    /// Share of requests that are attacks.
+    pub(crate) attack: f64,
     pub(crate) predictor: Option<Normal>,
 }
 
@@ -68,6 +70,7 @@ pub(crate) struct Draws {
     pub(crate) prefix: Rng,
     pub(crate) service: Rng,
     pub(crate) good: Rng,
+    pub(crate) attack: Rng,
     pub(crate) predictor: Rng,
 }
 
@@ -80,6 +83,7 @@ impl Draws {
             prefix: streams.stream("prefix", entity),
             service: streams.stream("service", entity),
             good: streams.stream("good", entity),
+            attack: streams.stream("attack", entity),
             predictor: streams.stream("predictor", entity),
         }
     }
@@ -101,11 +105,15 @@ impl OutcomePlan {
             Some(time) => time.draw(&mut draws.service),
             None => SimDuration::ZERO,
         };
+        let attack = self.attack > 0.0 && draws.attack.chance(self.attack);
+        let good = self.error_rate <= 0.0 || !draws.good.chance(self.error_rate);
         let truth = Truth {
             output_tokens,
             service,
-            // Its stream is for this alone: a draw that nobody waits for need not be made.
-            good: self.error_rate <= 0.0 || !draws.good.chance(self.error_rate),
+            // Nobody asked for what an attack brings out. Streams are for one purpose alone: a draw that
+            // nobody waits for need not be made.
+            good: good && !attack,
+            attack,
             output_continues,
             task: None,
         };
@@ -227,6 +235,7 @@ impl OutcomePlan {
             limit,
             service: service.map_err(|e| ("service", e))?,
             error_rate: scenario.verification.as_ref().map_or(0.0, |v| v.error_rate),
+            attack: 0.0,
             predictor: predictor.map_err(|e| ("predictor", e.to_string()))?,
         })
     }

@@ -34,6 +34,9 @@ pub trait Machine: Engine {
     /// [`Replica::set_speed`].
     fn set_speed(&mut self, now: SimTime, factor: f64);
 
+    /// Forgets everything that it has cached and nobody uses.
+    fn forget_cache(&mut self) {}
+
     /// Checks that held, cached and free memory make up the total. Cheap, unless `thorough`: then it
     /// counts everything anew.
     ///
@@ -69,6 +72,10 @@ impl Machine for Replica {
 
     fn set_speed(&mut self, now: SimTime, factor: f64) {
         Self::set_speed(self, now, factor);
+    }
+
+    fn forget_cache(&mut self) {
+        Self::forget_cache(self);
     }
 
     fn check_memory(&self, thorough: bool) -> Result<(), Discrepancy> {

@@ -1,5 +1,6 @@
 //! Who gets in. Decided before routing, on what the gateway counts itself.
 
+use super::buckets::Buckets;
 use windtunnel_base::ids::TenantId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
@@ -25,7 +26,7 @@ impl Admission {
             AdmissionSpec::Open => Rule::Open,
             AdmissionSpec::ConcurrencyLimit { limit } => Rule::ConcurrencyLimit { limit },
             AdmissionSpec::TokenBucket { rate, burst } => {
-                Rule::TokenBucket(Buckets::new(rate.0, burst))
+                Rule::TokenBucket(Buckets::new(rate.0, burst.into()))
             }
         };
         Self { rule }
@@ -47,101 +48,13 @@ impl Admission {
                 }
             }
             Rule::TokenBucket(buckets) => {
-                if buckets.take(tenant, now) {
+                if buckets.take(tenant, 1, now) {
                     Ok(())
                 } else {
                     Err(Refusal::RateLimited)
                 }
             }
         }
-    }
-}
-
-/// Token buckets in integers. A refill of `p/q` requests per second makes one request cost
-/// `q * 1e9` units, of which `p` drip in every nanosecond: no rounding, so no drift over any
-/// run.
-#[derive(Clone, Debug)]
-struct Buckets {
-    /// Units per nanosecond; none means that the buckets never empty.
-    drip: Option<u64>,
-    /// Units of one request.
-    price: u128,
-    /// Units of a full bucket.
-    full: u128,
-    tenants: Vec<Bucket>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    units: u128,
-    at: SimTime,
-}
-
-impl Buckets {
-    fn new(rate: f64, burst: u32) -> Self {
-        let (p, q) = if rate.is_finite() {
-            simplest_fraction(rate)
-        } else {
-            (0, 1)
-        };
-        let price = u128::from(q) * 1_000_000_000;
-        Self {
-            drip: rate.is_finite().then_some(p),
-            price,
-            full: price * u128::from(burst),
-            tenants: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, tenant: TenantId, now: SimTime) -> bool {
-        let Some(drip) = self.drip else { return true };
-        if tenant.index() >= self.tenants.len() {
-            // A tenant starts with a full bucket, whenever it first appears.
-            let full = Bucket {
-                units: self.full,
-                at: now,
-            };
-            self.tenants.resize(tenant.index() + 1, full);
-        }
-        let bucket = &mut self.tenants[tenant.index()];
-        let elapsed = now.since(bucket.at).as_nanos();
-        let gained = u128::from(elapsed) * u128::from(drip);
-        bucket.units = (bucket.units + gained).min(self.full);
-        bucket.at = now;
-        if bucket.units < self.price {
-            return false;
-        }
-        bucket.units -= self.price;
-        true
-    }
-}
-
-/// The fraction of least denominator within 1 part in 1e15 of `x` (continued fractions): gives
-/// back what a user wrote (`1 req/min` is 1/60), not its binary neighbour. `x` is finite and
-/// not negative.
-fn simplest_fraction(x: f64) -> (u64, u64) {
-    let (mut p0, mut q0, mut p1, mut q1) = (0_u64, 1_u64, 1_u64, 0_u64);
-    let mut rest = x;
-    loop {
-        let whole = rest.floor();
-        let a = whole as u64;
-        let next = (|| {
-            Some((
-                a.checked_mul(p1)?.checked_add(p0)?,
-                a.checked_mul(q1)?.checked_add(q0)?,
-            ))
-        })();
-        // Beyond 2^53 a float holds no further digits.
-        let Some((p2, q2)) = next.filter(|&(_, q)| q < 1 << 53) else {
-            return (p1, q1.max(1));
-        };
-        (p0, q0, p1, q1) = (p1, q1, p2, q2);
-        let error = (p1 as f64 / q1 as f64 - x).abs();
-        let part = rest - whole;
-        if error <= x * 1e-15 || part <= 0.0 {
-            return (p1, q1);
-        }
-        rest = 1.0 / part;
     }
 }
 
@@ -153,16 +66,6 @@ mod tests {
 
     fn at(nanos: u64) -> SimTime {
         SimTime::from_nanos(nanos)
-    }
-
-    #[test]
-    fn rates_become_the_fractions_that_were_written() {
-        assert_eq!(simplest_fraction(1.0 / 60.0), (1, 60));
-        assert_eq!(simplest_fraction(90.0 / 60.0), (3, 2));
-        assert_eq!(simplest_fraction(7.0 / 3600.0), (7, 3600));
-        assert_eq!(simplest_fraction(0.1), (1, 10));
-        assert_eq!(simplest_fraction(8.0), (8, 1));
-        assert_eq!(simplest_fraction(0.0), (0, 1));
     }
 
     #[test]

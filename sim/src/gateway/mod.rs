@@ -1,6 +1,12 @@
 //! What happens to a request between its client and its replica: whether it gets in, whether it
 //! waits, and where it goes.
 
+/// Token buckets per tenant.
+pub mod buckets;
+/// The stages, their times and their budget.
+pub mod pipeline;
+/// Which pool serves: kernels, their eviction, leakage.
+pub mod paths;
 /// Who gets in.
 pub mod admission;
 /// The waiting room in front of full replicas.

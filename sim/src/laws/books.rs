@@ -12,6 +12,8 @@ pub(crate) struct Owed {
     pub(crate) replicas: u64,
     /// Checks times their price, in nano-dollars.
     pub(crate) verification: u64,
+    /// The gateway's instances and stages, in nano-dollars.
+    pub(crate) gateway: u64,
     /// Steps that began before the step before them on the same replica had ended.
     pub(crate) overlaps: u64,
 }
@@ -43,7 +45,14 @@ pub(crate) fn finish<'a>(
             format!("{verification}"),
         );
     }
-    let replicas = all.money.total() - verification;
+    let gateway = all.money.received(Account::Gateway);
+    if gateway != owed.gateway {
+        return fail(
+            format!("the gateway to cost {} nano-dollars", owed.gateway),
+            format!("{gateway}"),
+        );
+    }
+    let replicas = all.money.total() - verification - gateway;
     if replicas != owed.replicas {
         return fail(
             format!(
@@ -69,6 +78,7 @@ mod tests {
     const OWED: Owed = Owed {
         replicas: 70,
         verification: 30,
+        gateway: 0,
         overlaps: 0,
     };
 
@@ -98,6 +108,15 @@ mod tests {
         assert!(breaks(verdict(&books(51, 20, 30), OWED)));
         assert!(breaks(verdict(&books(49, 20, 30), OWED)));
         assert!(breaks(verdict(&books(50, 20, 29), OWED)));
+    }
+
+    #[test]
+    fn a_gateway_that_costs_too_much_or_little_shows() {
+        let mut books = books(50, 20, 30);
+        assert!(breaks(verdict(&books, Owed { gateway: 5, ..OWED })));
+        books.money.post(Account::Source, Account::Gateway, 5);
+        assert!(breaks(verdict(&books, OWED)));
+        assert_eq!(verdict(&books, Owed { gateway: 5, ..OWED }), Ok(()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::facts::Facts;
 use super::{Breach, Law, Violation};
+use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
 use windtunnel_ledger::entry::{Entry, Fact};
 
@@ -66,6 +67,10 @@ impl Causality {
                     self.now = at;
                     self.stages[slot as usize] = next;
                 }
+                None if at >= self.now && lost(stage, &facts.entry(i)) => {
+                    self.now = at;
+                    self.stages[slot as usize] = Stage::Nowhere;
+                }
                 _ => return Some((i, self.breach(stage, &facts.entry(i)))),
             }
         }
@@ -99,6 +104,12 @@ const AFTER: [[Option<Stage>; Fact::KINDS.len()]; Stage::ALL.len()] = {
     table
 };
 
+/// Whether a request was refused because whoever had it was lost, which can happen at any stage.
+#[cold]
+fn lost(stage: Stage, entry: &Entry) -> bool {
+    stage != Stage::Nowhere && entry.fact == Fact::Refused(Refusal::Unavailable)
+}
+
 /// Where a fact leads from a stage; `None` if it cannot happen there.
 const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
     use Stage::*;
@@ -130,7 +141,6 @@ mod tests {
     use super::super::Verdict;
     use super::*;
     use windtunnel_base::ids::{ReplicaId, RequestId};
-    use windtunnel_base::refusal::Refusal;
     use windtunnel_ledger::entry::{AnswerSource, Purpose};
 
     fn tell(facts: &[(u64, Fact)]) -> Verdict {
@@ -144,6 +154,23 @@ mod tests {
             let breach = law.facts(&Facts::one(0, &entry));
             breach.map_or(Ok(()), |(_, breach)| Err(breach))
         })
+    }
+
+    #[test]
+    fn only_who_was_lost_is_refused_while_it_runs() {
+        let running = [
+            (0, Fact::Sent),
+            (1, Fact::Dispatched(ReplicaId(0))),
+            (2, Fact::Accepted),
+            (3, Fact::Started { cached_tokens: 0 }),
+        ];
+        let refused = |reason| [&running[..], &[(4, Fact::Refused(reason))]].concat();
+        assert_eq!(tell(&refused(Refusal::Unavailable)), Ok(()));
+        assert!(breaks(&refused(Refusal::QueueFull)));
+        assert!(
+            breaks(&[(0, Fact::Refused(Refusal::Unavailable))]),
+            "nobody sent it"
+        );
     }
 
     fn breaks(facts: &[(u64, Fact)]) -> bool {

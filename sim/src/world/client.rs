@@ -10,6 +10,8 @@ use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::ClassSpec;
+use windtunnel_scenarios::schema::pipeline::Fail;
+use windtunnel_scenarios::schema::verification::Unverified;
 
 /// What a class of service means to its clients.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,8 @@ pub(super) struct ClassRules {
     ttft: Option<SimDuration>,
     tpot: Option<SimDuration>,
     e2e: Option<SimDuration>,
+    fail: Fail,
+    unverified: Unverified,
 }
 
 impl ClassRules {
@@ -29,7 +33,19 @@ impl ClassRules {
             ttft: spec.ttft.map(|s| s.0),
             tpot: spec.tpot.map(|s| s.0),
             e2e: spec.e2e.map(|s| s.0),
+            fail: spec.fail,
+            unverified: spec.unverified,
         }
+    }
+
+    /// What becomes of its requests when a check cannot be made in time.
+    pub(super) const fn fail(&self) -> Fail {
+        self.fail
+    }
+
+    /// What becomes of its answers while nobody checks them.
+    pub(super) const fn unverified(&self) -> Unverified {
+        self.unverified
     }
 
     /// Whether the verdict came within the limit on end-to-end latency, if there is one.

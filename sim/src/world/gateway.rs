@@ -1,24 +1,25 @@
 //! The gateway's side of the world: who gets in, who waits, who goes where, and what comes back.
 
+use super::lanes::Lanes;
 use super::requests::{NOT_YET, Place};
 use super::signals::{self, Cache, Changes, LiveCaches, Nothing};
+use super::stages::Stages;
 use super::{World, requests::Requests};
 use crate::event::Hop;
 use crate::fleet::machine::Machine;
 use crate::fleet::telemetry::Telemetry;
 use crate::gateway::admission::Admission;
-use crate::gateway::queue::WaitingRoom;
+use crate::gateway::paths::Paths;
 use crate::gateway::routing::{self, FleetFacts};
 use crate::laws::{Verdict, bounds};
-use crate::view::{
-    Feedback, FleetView, News, Observed, PolicyCx, ReplicaView, Route, RoutingPolicy, Signals,
-};
+use crate::view::{Feedback, FleetView, News, Observed, PolicyCx, ReplicaView, Route, Signals};
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::decision::{Candidate, Decision, GatewayTotals};
 use windtunnel_ledger::entry::Fact;
+use windtunnel_scenarios::Names;
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::schema::fleet::Counted;
 
@@ -27,16 +28,13 @@ pub(super) struct Gateway {
     latency: SimDuration,
     latency_per_kilotoken: SimDuration,
     admission: Admission,
-    pub(super) room: WaitingRoom,
+    pub(super) lanes: Lanes,
     /// Most requests in flight at one replica.
     pub(super) max_in_flight: u32,
-    policy: Box<dyn RoutingPolicy>,
     pub(super) signals: Signals,
     pub(super) wants_feedback: bool,
     rng: Rng,
     pub(super) views: Vec<ReplicaView>,
-    /// Replicas at `max_in_flight`.
-    pub(super) full: usize,
     /// The replicas that are not, while some are; or all, as the policy is to see them.
     pub(super) offered: Vec<ReplicaView>,
     /// Answers under way from each replica.
@@ -51,6 +49,10 @@ pub(super) struct Gateway {
     pub(super) cache: Cache,
     /// Admitted and not yet answered or dropped.
     in_system: u64,
+    /// Which pool serves whom, if the scenario has pools.
+    pub(super) paths: Option<Box<Paths>>,
+    /// The stages, if the scenario has them.
+    pub(super) stages: Option<Box<Stages>>,
     pub(super) totals: GatewayTotals,
     record_decisions: bool,
     watch: Option<RequestId>,
@@ -62,19 +64,28 @@ impl Gateway {
     /// The gateway of a scenario, in front of these replicas.
     pub(super) fn new<M: Machine>(
         scenario: &Scenario,
+        names: &Names,
         machines: &mut [M],
         streams: Streams,
         record_decisions: bool,
         watch: Option<RequestId>,
     ) -> Self {
         let spec = &scenario.gateway;
+        let paths = spec
+            .paths
+            .as_ref()
+            .map(|paths| Box::new(Paths::new(paths, &scenario.fleet, names, streams)));
         let facts = FleetFacts {
             replicas: machines.len(),
             block_tokens: machines.first().map_or(16, Machine::block_tokens),
             seed: streams.seed(),
         };
-        let policy = routing::build(&spec.routing, &facts);
-        let signals = policy.signals();
+        let pools = paths.as_ref().map_or(&[][..], |paths| paths.pools());
+        let lanes = Lanes::new(spec, &facts, pools);
+        let (signals, wants_feedback) = {
+            let policy = &lanes.get(0).policy;
+            (policy.signals(), policy.wants_feedback())
+        };
         let spec_of_telemetry = &scenario.fleet.telemetry;
         // A system that is modelled as shipped brings its own pace, unless the scenario sets one.
         let shipped = routing::expand(&spec.routing).1.map(|period| period.0);
@@ -92,14 +103,17 @@ impl Gateway {
             latency: spec.latency.0,
             latency_per_kilotoken: spec.latency_per_kilotoken.0,
             admission: Admission::new(&spec.admission),
-            room: WaitingRoom::new(&spec.queue),
+            lanes,
+            paths,
+            stages: spec
+                .pipeline
+                .as_ref()
+                .map(|s| Box::new(Stages::new(s, streams))),
             max_in_flight: spec.queue.max_in_flight.unwrap_or(u32::MAX),
-            wants_feedback: policy.wants_feedback(),
-            policy,
+            wants_feedback,
             signals,
             rng: streams.stream("routing", 0),
             views: (0..machines.len()).map(view).collect(),
-            full: 0,
             offered: Vec::new(),
             answering: vec![0; machines.len()],
             counted,
@@ -125,9 +139,9 @@ impl Gateway {
         self.latency + SimDuration::from_nanos(per_token.as_nanos() / 1000)
     }
 
-    /// Whether no replica has room.
-    pub(super) fn is_full(&self) -> bool {
-        self.full == self.views.len()
+    /// Whether a replica has as many requests in flight as it may.
+    pub(super) fn is_full(&self, replica: ReplicaId) -> bool {
+        self.views[replica.index()].in_flight == self.max_in_flight
     }
 
     /// At the end of a run that nobody cut off.
@@ -149,7 +163,8 @@ impl Gateway {
             && let Some(replica) = requests.get(slot).replica
         {
             let request = requests.view(slot);
-            self.policy.observe(&request, replica, feedback, now);
+            let policy = &mut self.lanes.of_mut(replica).policy;
+            policy.observe(&request, replica, feedback, now);
         }
     }
 }
@@ -164,6 +179,9 @@ impl<M: Machine> World<'_, M> {
         }
         flight.place = Place::Processing;
         let processing = self.gateway.processing(flight.arrival.prompt_tokens);
+        if self.gateway.stages.is_some() {
+            return self.first_stages(slot, processing);
+        }
         self.hop(slot, processing, Hop::Ready);
     }
 
@@ -173,47 +191,74 @@ impl<M: Machine> World<'_, M> {
         if flight.place == Place::Gone {
             return;
         }
-        let (id, tenant, priority) = (flight.id, flight.arrival.tenant, flight.priority);
+        let tenant = flight.arrival.tenant;
         let in_system = self.gateway.in_system;
         if let Err(reason) = self.gateway.admission.admit(tenant, in_system, self.now) {
             return self.refuse(slot, reason);
         }
         self.gateway.in_system += 1;
-        if !self.gateway.is_full() {
+        if self.gateway.paths.is_some() {
+            return self.choose_path(slot, false);
+        }
+        self.enter_lane(slot);
+    }
+
+    /// A request goes to a replica of its lane, or waits for one.
+    pub(super) fn enter_lane(&mut self, slot: u32) {
+        let flight = self.requests.get(slot);
+        let (lane, waiting) = (
+            flight.lane,
+            (flight.id, flight.arrival.tenant, flight.priority),
+        );
+        if !self.gateway.lanes.get(lane).is_full() {
             return self.route(slot);
         }
-        match self.gateway.room.push(id, priority) {
+        if self.gateway.lanes.get(lane).is_gone() {
+            return self.turn_away(slot, Refusal::NoReplica);
+        }
+        let (id, _, priority) = waiting;
+        match self.gateway.lanes.get_mut(lane).room.push(id, priority) {
             Ok(()) => {
                 self.requests.get_mut(slot).place = Place::Waiting;
+                let waiting = self.gateway.lanes.waiting() as u64;
                 let totals = &mut self.gateway.totals;
                 totals.queued += 1;
-                totals.queue_peak = totals.queue_peak.max(self.gateway.room.len() as u64);
+                totals.queue_peak = totals.queue_peak.max(waiting);
             }
-            Err(reason) => {
-                self.gateway.in_system -= 1;
-                self.refuse(slot, reason);
-            }
+            Err(reason) => self.turn_away(slot, reason),
         }
+    }
+
+    /// Turns away a request that had been admitted.
+    pub(super) fn turn_away(&mut self, slot: u32, reason: Refusal) {
+        self.gateway.in_system -= 1;
+        self.refuse(slot, reason);
     }
 
     /// Routes waiting requests while some replica has room.
     #[inline]
     pub(super) fn drain_room(&mut self) {
-        while !self.gateway.room.is_empty() && !self.gateway.is_full() {
-            let Some(id) = self.gateway.room.pop() else {
-                return;
-            };
-            if let Some(slot) = self.requests.slot(id) {
-                self.route(slot);
+        if self.gateway.lanes.waiting() == 0 {
+            return;
+        }
+        for lane in self.gateway.lanes.numbers() {
+            while !self.gateway.lanes.get(lane).is_full() {
+                let Some(id) = self.gateway.lanes.get_mut(lane).room.pop() else {
+                    break;
+                };
+                if let Some(slot) = self.requests.slot(id) {
+                    self.route(slot);
+                }
             }
         }
     }
 
     /// Asks the policy where a request goes, and sends it there.
     fn route(&mut self, slot: u32) {
-        self.read_signals();
+        let lane = self.requests.get(slot).lane;
+        self.read_signals(lane);
         let gateway = &mut self.gateway;
-        gateway.leave_out_full();
+        gateway.leave_out_full(lane);
         let (offered, news) = if gateway.offers_all() {
             (&gateway.views, gateway.changes.news())
         } else {
@@ -236,7 +281,8 @@ impl<M: Machine> World<'_, M> {
             rng: &mut gateway.rng,
             scores: record.then_some(&mut gateway.scores),
         };
-        let route = gateway.policy.route(&request, &fleet, &mut cx);
+        let policy = &mut gateway.lanes.get_mut(lane).policy;
+        let route = policy.route(&request, &fleet, &mut cx);
         if record {
             let age = match &gateway.telemetry {
                 Telemetry::Off => None,
@@ -257,10 +303,7 @@ impl<M: Machine> World<'_, M> {
                     self.dispatch(slot, replica);
                 }
             }
-            Route::Refuse(reason) => {
-                gateway.in_system -= 1;
-                self.refuse(slot, reason);
-            }
+            Route::Refuse(reason) => self.turn_away(slot, reason),
         }
     }
 
@@ -276,7 +319,9 @@ impl<M: Machine> World<'_, M> {
         view.in_flight_tokens += u64::from(prompt);
         view.total_tokens += u64::from(prompt)
             + u64::from(flight.arrival.predicted_output_tokens.unwrap_or_default());
-        gateway.full += usize::from(view.in_flight == gateway.max_in_flight);
+        if view.in_flight == gateway.max_in_flight {
+            gateway.lanes.filled(replica, true);
+        }
         gateway.changes.note(replica);
         gateway.totals.dispatched += 1;
         flight.place = Place::Out;
@@ -289,7 +334,7 @@ impl<M: Machine> World<'_, M> {
     }
 
     /// Turns a request away at the gateway, which has nothing of it.
-    fn refuse(&mut self, slot: u32, reason: Refusal) {
+    pub(super) fn refuse(&mut self, slot: u32, reason: Refusal) {
         self.gone(slot);
         let delay = self.fleet.network.client;
         self.hop(slot, delay, Hop::RefusalDelivered(reason));
@@ -303,7 +348,9 @@ impl<M: Machine> World<'_, M> {
         };
         let gateway = &mut self.gateway;
         let view = &mut gateway.views[replica.index()];
-        gateway.full -= usize::from(view.in_flight == gateway.max_in_flight);
+        if view.in_flight == gateway.max_in_flight {
+            gateway.lanes.filled(replica, false);
+        }
         let lawful = bounds::release(self.now, view, flight.arrival.prompt_tokens);
         self.recorder.judge(lawful);
         gateway.changes.note(replica);
@@ -330,23 +377,34 @@ impl<M: Machine> World<'_, M> {
         }
         self.release(slot, Feedback::Finished);
         self.requests.get_mut(slot).last_token = self.now + self.fleet.network.client;
-        match &self.verifier {
-            Some(verifier) => {
-                self.recorder.check(self.now, verifier.price);
-                let latency = verifier.latency;
-                self.hop(slot, latency, Hop::Judged);
-            }
-            None => self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered),
+        if self.verifier.is_none() {
+            return self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);
+        }
+        if self.verifier_is_out() {
+            return self.unverified_answer(slot);
+        }
+        self.verify(slot);
+    }
+
+    /// The verifier begins to check an answer.
+    pub(super) fn verify(&mut self, slot: u32) {
+        if let Some(verifier) = &self.verifier {
+            self.recorder.check(self.now, verifier.price);
+            let latency = verifier.latency;
+            self.hop(slot, latency, Hop::Judged);
         }
     }
 
-    /// The verifier is done with an answer.
-    pub(super) fn judged(&mut self, slot: u32) {
-        let flight = self.requests.get(slot);
-        if let Some(verifier) = &self.verifier {
-            // Attempts of one call get one verdict, whichever of them is answered.
-            let (judged, good) = (flight.call, flight.arrival.truth.good);
-            let id = judged.map_or(flight.id, |call| self.requests.get(call).id);
+    /// The verifier, or who stands in for it, is done with an answer.
+    pub(super) fn judged(&mut self, slot: u32, by_backup: bool) {
+        let id = self.requests.judged_as(slot);
+        let good = self.requests.get(slot).arrival.truth.good;
+        let verifier = self.verifier.as_ref();
+        let judge = match by_backup {
+            true => verifier.and_then(|v| v.backup(id)),
+            false => verifier,
+        };
+        if let Some(verifier) = judge {
             let accepted = verifier.accepts(id, good);
             self.requests.get_mut(slot).verdict = Some(accepted);
             self.fact(slot, Fact::Verified { accepted });
@@ -372,8 +430,18 @@ impl<M: Machine> World<'_, M> {
                 self.gateway.totals.dropped += 1;
                 self.gone(slot);
             }
+            Place::Held => {
+                self.gateway.in_system -= 1;
+                self.gateway.totals.dropped += 1;
+                self.gone(slot);
+            }
             Place::Waiting => {
-                let waited = self.gateway.room.remove(flight.id);
+                let waited = self
+                    .gateway
+                    .lanes
+                    .get_mut(flight.lane)
+                    .room
+                    .remove(flight.id);
                 debug_assert!(waited, "{:?} waits in no room", flight.id);
                 self.gateway.in_system -= 1;
                 self.gateway.totals.dropped += 1;
@@ -388,7 +456,8 @@ impl<M: Machine> World<'_, M> {
         }
     }
 
-    fn gone(&mut self, slot: u32) {
+    pub(super) fn gone(&mut self, slot: u32) {
+        self.settle_charge(slot);
         self.requests.get_mut(slot).place = Place::Gone;
         self.leaving.push(slot);
     }

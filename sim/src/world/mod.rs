@@ -14,6 +14,14 @@ mod client;
 mod works;
 /// The gateway's side.
 mod gateway;
+/// The gateway's pools, rooms and policies.
+mod lanes;
+/// The gateway's stages.
+mod stages;
+/// Which pool a request goes to.
+mod pools;
+/// What goes wrong.
+mod faults;
 /// What the gateway knows when it decides.
 mod signals;
 /// The replicas' side.
@@ -27,6 +35,7 @@ use crate::laws::{Violation, progress::Progress};
 use crate::run::{Progress as Report, RunError, RunOptions, Step};
 use crate::verification::Verifier;
 use client::ClassRules;
+use faults::Faults;
 use gateway::Gateway;
 use recorder::Recorder;
 use requests::Requests;
@@ -49,8 +58,11 @@ const EVENTS_PER_REPORT: u64 = 1 << 16;
 pub(crate) struct World<'a, M> {
     now: SimTime,
     queue: EventQueue<Event>,
-    /// Scrapes in the queue: they alone do not keep a run going.
-    scrapes: usize,
+    /// Scrapes and faults in the queue: they alone do not keep a run going.
+    idle_events: usize,
+    /// Of those, faults: while requests are in the system, something may still come of them.
+    faults_left: usize,
+    faults: Option<Box<Faults>>,
     workload: &'a mut dyn Workload,
     next_arrival: Option<SimTime>,
     order: [Source; 3],
@@ -127,6 +139,7 @@ impl<'a, M: Machine> World<'a, M> {
         let streams = Streams::new(seed);
         let gateway = Gateway::new(
             scenario,
+            names,
             &mut machines,
             streams,
             options.record_decisions,
@@ -145,7 +158,9 @@ impl<'a, M: Machine> World<'a, M> {
         let mut world = Self {
             now: SimTime::ZERO,
             queue: EventQueue::new(),
-            scrapes: 0,
+            idle_events: 0,
+            faults_left: 0,
+            faults: Faults::new(scenario, replicas, streams),
             next_arrival: workload.next_at(),
             workload,
             order: options.ties.sources(),
@@ -180,10 +195,25 @@ impl<'a, M: Machine> World<'a, M> {
             settling: Vec::new(),
             failure: None,
         };
+        let instances = u64::from(scenario.gateway.instances.unwrap_or(1));
+        world.recorder.gateway_hourly = scenario.gateway.price.0.0 * instances;
+        if let Some(disturbance) = scenario.disturbance() {
+            let begin = world.warm_up.unwrap_or(SimTime::ZERO);
+            let stretch = [disturbance.from, disturbance.to].map(|at| SimTime::ZERO + at.0);
+            let collector = &mut world.recorder.collector;
+            collector.compare_phases(begin, stretch.into());
+        }
         if world.gateway.scrape_period().is_some() {
             let event = Event::Scrape;
             world.queue.schedule(SimTime::ZERO, event.class(), event);
-            world.scrapes = 1;
+            world.idle_events = 1;
+        }
+        if let Some(faults) = &world.faults {
+            for (at, event) in faults.turns() {
+                world.queue.schedule(at, event.class(), event);
+                world.idle_events += 1;
+                world.faults_left += 1;
+            }
         }
         world
     }
@@ -255,7 +285,7 @@ impl<'a, M: Machine> World<'a, M> {
     /// unfinished.
     fn check_quiet(&mut self) -> Result<(), Box<Violation>> {
         if self.recorder.laws.is_some() {
-            let waiting = self.gateway.room.len();
+            let waiting = self.gateway.lanes.waiting();
             let live = self.in_system + self.works;
             Progress::finish(self.now, live as usize, waiting)?;
             self.gateway.check_finished(self.now)?;
@@ -298,7 +328,8 @@ impl<'a, M: Machine> World<'a, M> {
             }
         }
         if let Some((at, Source::Queue)) = first
-            && self.queue.len() == self.scrapes
+            && self.queue.len() == self.idle_events
+            && (self.faults_left == 0 || self.in_system + self.works == 0)
             && self.next_arrival.is_none()
             && self.fleet.agenda.next_at().is_none()
             && !(self.fleet.is_unsettled() && at == self.now)
@@ -327,13 +358,18 @@ impl<'a, M: Machine> World<'a, M> {
                 }
                 Some((_, Event::Timeout { slot })) => self.give_up(slot),
                 Some((_, Event::Scrape)) => self.scrape(),
+                Some((_, Event::Fault { index, turn })) => self.fault(index, turn),
                 None => {}
             },
         }
         self.tidy();
         if self.recorder.laws.is_some() {
-            let waiting = self.gateway.room.len();
-            let verdict = Progress::instant(self.now, waiting, self.gateway.is_full());
+            let waiting = self.gateway.lanes.waiting();
+            let verdict = Progress::instant(
+                self.now,
+                waiting,
+                waiting == 0 || self.gateway.lanes.are_drained(),
+            );
             self.recorder.judge(verdict);
         }
     }
@@ -365,12 +401,16 @@ impl<'a, M: Machine> World<'a, M> {
     fn arrived(&mut self, slot: u32, hop: Hop) {
         match hop {
             Hop::ToGateway => self.received(slot),
+            Hop::Looked => self.looked(slot),
+            Hop::TurnedAway(reason) => self.turned_away(slot, reason),
+            Hop::AskAgain => self.ask_again(slot),
             Hop::Ready => self.ready(slot),
             Hop::ToReplica => self.submit(slot),
             Hop::TokenSeen => self.token_seen(slot),
             Hop::AnswerSeen => self.answer_seen(slot),
             Hop::RefusalSeen(reason) => self.refusal_seen(slot, reason),
-            Hop::Judged => self.judged(slot),
+            Hop::Judged => self.judged(slot, false),
+            Hop::JudgedByBackup => self.judged(slot, true),
             Hop::AnswerDelivered => self.answer_delivered(slot),
             Hop::RefusalDelivered(reason) => self.refusal_delivered(slot, reason),
             Hop::CancelAtGateway => self.cancel_at_gateway(slot),
@@ -393,7 +433,7 @@ impl<'a, M: Machine> World<'a, M> {
         let (gateway, in_system) = (&self.gateway, self.in_system);
         self.sampler.up_to(until, |at| Totals {
             at_ns: at.as_nanos(),
-            gateway_waiting: gateway.room.len() as u32,
+            gateway_waiting: gateway.lanes.waiting() as u32,
             in_system,
         });
     }
@@ -410,7 +450,8 @@ impl<'a, M: Machine> World<'a, M> {
         let end = self.now;
         (0..self.fleet.machines.len()).for_each(|r| self.sample_replica(r));
         self.check_replicas();
-        let record = self.recorder.finish(end)?;
+        let mut record = self.recorder.finish(end)?;
+        let phases = record.collector.take_phases(end);
         let (segments, segment_ns, rows) = record.collector.finish();
         Ok(RunResult {
             seed,
@@ -420,12 +461,15 @@ impl<'a, M: Machine> World<'a, M> {
             tenant_names: names.tenants.clone(),
             segment_ns,
             segments,
+            phases,
             fixed_warm_up_ns: self.warm_up.map(SimTime::as_nanos),
             samples: self
                 .sampler
                 .finish(|r| self.fleet.machines[r].stats(end).kv_total),
             replicas: record.replicas,
             rows,
+            pipeline: self.gateway.stages.map(|s| s.pipeline.totals().clone()),
+            paths: self.gateway.paths.as_ref().map(|p| p.totals()),
             gateway: self.gateway.totals,
             decisions: self.gateway.decisions,
             watched: record.watched,

@@ -38,6 +38,10 @@ pub(super) struct Recorder {
     pub(super) steps: Option<Vec<Step>>,
     /// What checks have cost so far, in nano-dollars, counted apart from the books.
     checks: u64,
+    /// What the gateway has cost so far, in nano-dollars, likewise.
+    gateway: u64,
+    /// Price of an hour of its instances, in nano-dollars.
+    pub(super) gateway_hourly: u64,
 }
 
 /// What is written down of a whole run.
@@ -73,6 +77,8 @@ impl Recorder {
             watched: Vec::new(),
             steps: log_steps.then(Vec::new),
             checks: 0,
+            gateway: 0,
+            gateway_hourly: 0,
         }
     }
 
@@ -135,6 +141,16 @@ impl Recorder {
         money.post(Account::Source, Account::Verification, price.0);
     }
 
+    /// The gateway's stages have cost something.
+    #[inline]
+    pub(super) fn gateway(&mut self, at: SimTime, price: NanoUsd) {
+        if price.0 > 0 {
+            self.gateway += price.0;
+            let money = &mut self.collector.segment(at).books.money;
+            money.post(Account::Source, Account::Gateway, price.0);
+        }
+    }
+
     /// A request was sent to a replica.
     pub(super) fn dispatched(&mut self, replica: ReplicaId, prompt_tokens: u32) {
         let totals = &mut self.meters[replica.index()].totals;
@@ -173,10 +189,38 @@ impl Recorder {
         self.meters.iter_mut().for_each(|m| m.cut(end));
     }
 
+    /// Pays for the gateway's instances: their price times the length of the run, rounded down once,
+    /// each segment its part.
+    fn pay_gateway(&mut self, end: SimTime) {
+        if self.gateway_hourly == 0 {
+            return;
+        }
+        const HOUR: u128 = 3_600_000_000_000;
+        let owed = |at: u64| (u128::from(self.gateway_hourly) * u128::from(at) / HOUR) as u64;
+        // The last segment is there before they are counted.
+        self.collector.segment(end);
+        let (length, count) = (self.collector.segment_ns(), self.collector.segments().len());
+        for i in 0..count as u64 {
+            let from = (i * length).min(end.as_nanos());
+            let last = i + 1 == count as u64;
+            let to = if last {
+                end.as_nanos()
+            } else {
+                ((i + 1) * length).min(end.as_nanos())
+            };
+            let amount = owed(to) - owed(from);
+            let segment = self.collector.segment(SimTime::from_nanos(from));
+            let money = &mut segment.books.money;
+            money.post(Account::Source, Account::Gateway, amount);
+            self.gateway += amount;
+        }
+    }
+
     /// Ends the run: pays the rest of the time, closes digest and books.
     pub(super) fn finish(mut self, end: SimTime) -> Result<Record, Box<Violation>> {
         self.write_down();
         self.verdict()?;
+        self.pay_gateway(end);
         for meter in &mut self.meters {
             meter.finish(&mut self.collector, end);
         }
@@ -194,6 +238,7 @@ impl Recorder {
             let owed = crate::laws::books::Owed {
                 replicas: self.meters.iter().map(|m| m.owed(end)).sum(),
                 verification: self.checks,
+                gateway: self.gateway,
                 overlaps: self.meters.iter().map(Meter::overlaps).sum(),
             };
             let books = self.collector.segments().iter().map(|s| &s.books);
@@ -211,7 +256,10 @@ impl Recorder {
 }
 
 fn absorb_books(digest: &mut RunDigest, books: &Books) {
-    for account in Account::ALL {
+    // Accounts that came later count only where something was posted: what has no such costs keeps
+    // its digest.
+    let used = |a: &Account| *a != Account::Gateway || books.money.received(*a) > 0;
+    for account in Account::ALL.into_iter().filter(used) {
         digest.absorb([
             books.money.received(account),
             books.money.balance(account) as u64,

@@ -9,6 +9,7 @@ use crate::fleet::machine::Machine;
 use crate::laws::{Law, Violation, memory::Memory, progress::Progress};
 use crate::run::RunError;
 use windtunnel_base::ids::ReplicaId;
+use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::engine::{EngineOutcome, Outcome};
 use windtunnel_ledger::entry::Fact;
@@ -28,6 +29,14 @@ impl<M: Machine> World<'_, M> {
             return; // its cancellation was faster
         }
         let r = replica.index();
+        if self
+            .faults
+            .as_mut()
+            .is_some_and(|faults| faults.fails(replica))
+        {
+            let delay = self.fleet.network.replica;
+            return self.hop(slot, delay, Hop::RefusalSeen(Refusal::Unavailable));
+        }
         self.sample_replica(r);
         let submission = self.requests.submission(slot);
         let mut listener = self.recorder.observer(r);

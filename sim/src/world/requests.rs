@@ -22,6 +22,8 @@ pub(super) enum Place {
     Coming,
     /// In the gateway's own stages.
     Processing,
+    /// Held back before its pool is chosen.
+    Held,
     /// Waiting for a replica with room.
     Waiting,
     /// Sent to a replica and not yet answered.
@@ -38,6 +40,10 @@ pub(super) struct Flight {
     pub(super) deadline: Option<SimTime>,
     pub(super) priority: i32,
     pub(super) place: Place,
+    /// Which of the gateway's lanes it is in.
+    pub(super) lane: u8,
+    /// A kernel that was evicted serves it.
+    pub(super) stale_kernel: bool,
     pub(super) replica: Option<ReplicaId>,
     /// Its story has ended for its client; the rest is tidying up.
     pub(super) ended: bool,
@@ -78,6 +84,8 @@ impl Flight {
             deadline,
             priority,
             place: Place::Coming,
+            lane: 0,
+            stale_kernel: false,
             replica: None,
             ended: false,
             cancelled: false,
@@ -148,6 +156,16 @@ impl Flight {
         self.verdict = answer.verdict;
         self.arrival.truth.output_tokens = answer.output_tokens;
         self.arrival.truth.good = answer.good;
+    }
+
+    /// Tokens of prompt and output that its tenant has to pay: what was never sent to a replica is
+    /// free, and of an answer that was broken off nobody knows how much was made.
+    pub(super) fn used_tokens(&self) -> (u32, u32) {
+        match (self.dispatched == NOT_YET, self.generated == NOT_YET) {
+            (true, _) => (0, 0),
+            (false, true) => (self.arrival.prompt_tokens, u32::MAX),
+            (false, false) => (self.arrival.prompt_tokens, self.arrival.truth.output_tokens),
+        }
     }
 
     /// Its row, having ended so at `now`. Objectives are not judged yet.
@@ -319,9 +337,26 @@ impl Requests {
         }
     }
 
+    /// As whom a verifier knows a request: attempts of one call get one verdict, whichever of them is
+    /// answered.
+    pub(super) fn judged_as(&self, slot: u32) -> RequestId {
+        let flight = self.get(slot);
+        flight.call.map_or(flight.id, |call| self.get(call).id)
+    }
+
     /// How many are kept, those included whose clients have gone.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// The slots of requests that were sent to a replica and are not answered, by ascending request.
+    pub(super) fn at_replica(&self, replica: ReplicaId) -> Vec<u32> {
+        let mut slots = self.in_order();
+        slots.retain(|&s| {
+            let f = &self.flights[s as usize];
+            f.place == Place::Out && f.replica == Some(replica)
+        });
+        slots
     }
 
     /// The slots in use, by ascending request.

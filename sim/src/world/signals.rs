@@ -176,7 +176,7 @@ fn read<M: Machine>(machine: &M, now: SimTime, counted: Counted) -> EngineStats 
 
 impl<M: Machine> World<'_, M> {
     /// Brings what the policy reads up to date.
-    pub(super) fn read_signals(&mut self) {
+    pub(super) fn read_signals(&mut self, lane: u8) {
         let (gateway, fleet, now) = (&mut self.gateway, &mut self.fleet, self.now);
         let counted = gateway.counted;
         if gateway.signals.stats || gateway.signals.cache {
@@ -221,7 +221,7 @@ impl<M: Machine> World<'_, M> {
         }
         self.read_caches();
         if counted == Counted::UntilLastStep {
-            self.offer_unfinished();
+            self.offer_unfinished(lane);
         }
     }
 
@@ -248,11 +248,11 @@ impl<M: Machine> World<'_, M> {
     }
 
     /// Writes down views in which what is in its last step, or on its way back, is not in flight.
-    fn offer_unfinished(&mut self) {
+    fn offer_unfinished(&mut self, lane: u8) {
         let (gateway, now) = (&mut self.gateway, self.now);
         gateway.offered.clear();
         for (view, machine) in gateway.views.iter().zip(&self.fleet.machines) {
-            if view.in_flight == gateway.max_in_flight {
+            if view.in_flight == gateway.max_in_flight || !gateway.lanes.offers(lane, view.id) {
                 continue;
             }
             let answering = gateway.answering[view.id.index()];
@@ -296,17 +296,16 @@ fn take_reports<M: Machine>(
 impl Gateway {
     /// Whether the policy sees all replicas as they are.
     pub(super) fn offers_all(&self) -> bool {
-        self.full == 0 && self.counted == Counted::UntilAnswered
+        self.lanes.is_one_and_open() && self.counted == Counted::UntilAnswered
     }
 
-    /// Writes down the replicas that have room, if some have none.
-    pub(super) fn leave_out_full(&mut self) {
-        if self.full == 0 || self.counted == Counted::UntilLastStep {
-            return; // all have room, or they are written down already
+    /// Writes down the replicas of a lane that take requests, unless those are all there are.
+    pub(super) fn leave_out_full(&mut self, lane: u8) {
+        if self.offers_all() || self.counted == Counted::UntilLastStep {
+            return; // all do, or they are written down already
         }
-        let room = |v: &&ReplicaView| v.in_flight < self.max_in_flight;
-        self.offered.clear();
-        self.offered.extend(self.views.iter().filter(room));
+        let (lanes, offered) = (&self.lanes, &mut self.offered);
+        lanes.open(lane, &self.views, self.max_in_flight, offered);
     }
 
     /// The policy has been asked.

@@ -43,6 +43,7 @@ pub(crate) fn request(at: u64, prompt: u32, output: u32) -> Arrival {
             output_tokens: output,
             service: SimDuration::ZERO,
             good: true,
+            attack: false,
             output_continues: false,
             task: None,
         },

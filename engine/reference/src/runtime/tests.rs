@@ -153,6 +153,7 @@ fn submit(engine: &mut Replica, id: u32, job: &Job, now: SimTime) {
             output_tokens: job.output,
             service: SimDuration::ZERO,
             good: true,
+            attack: false,
             output_continues: job.continues,
             task: job.task,
         },

@@ -84,7 +84,7 @@ pub type Listener<'a> = dyn FnMut(Report) -> ControlFlow<()> + 'a;
 pub const fn settings(pocket: Pocket, seed: u64) -> Settings {
     match pocket {
         Pocket::Frontier => Settings {
-            steps: 1_600,
+            steps: 6_000,
             batch: 16,
             shard: 8,
             rate: 1.5e-3,

@@ -32,6 +32,7 @@ fn enter(seqs: &mut Sequences, id: u32, computed: u32, left: u32) -> u32 {
             output_tokens: left + 1,
             service: SimDuration::ZERO,
             good: true,
+            attack: false,
             output_continues: false,
             task: None,
         },

@@ -5,6 +5,10 @@
 mod fleet;
 /// The gateway and its policies.
 mod gateway;
+/// The gateway's stages and pools.
+mod stages;
+/// What goes wrong.
+mod faults;
 /// Classes, tenants, verification, thresholds.
 mod objectives;
 /// Distributions and arrival processes.
@@ -28,6 +32,9 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     gateway::admission,
     gateway::routing,
     gateway::queue,
+    stages::stages,
+    stages::limits,
+    stages::paths,
     traffic::ends,
     traffic::rate,
     traffic::clients,
@@ -39,6 +46,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     objectives::classes,
     objectives::tenants,
     objectives::verification,
+    faults::faults,
     objectives::thresholds,
     can_be_generated,
 ];

@@ -4,7 +4,7 @@ use super::{Rules, fleet};
 use crate::check::suggest::{did_you_mean, known};
 use crate::diagnostic::Code;
 use crate::names::{DEFAULT, Names};
-use crate::threshold::Threshold;
+use crate::threshold::{Operand, Threshold};
 use crate::tree::Path;
 use std::collections::BTreeSet;
 use windtunnel_base::quantity::Span;
@@ -123,6 +123,16 @@ pub(super) fn verification(rules: &mut Rules<'_>) {
     ] {
         rules.share(&Path::of("verification").key(key), share);
     }
+    if let Some(backup) = &spec.backup {
+        let path = Path::of("verification.backup");
+        for (key, share) in [
+            ("share", backup.share),
+            ("sensitivity", backup.sensitivity),
+            ("specificity", backup.specificity),
+        ] {
+            rules.share(&path.key(key), share);
+        }
+    }
 }
 
 /// Metrics that only a verifier can give.
@@ -136,6 +146,7 @@ const VERIFIED: &[&str] = &[
     "toten_per_verified_output",
     "toten_raw_per_verified_output",
     "verifier_tax",
+    "bad_release_rate",
 ];
 
 pub(super) fn thresholds(rules: &mut Rules<'_>) {
@@ -144,7 +155,11 @@ pub(super) fn thresholds(rules: &mut Rules<'_>) {
         let mut path = Path::of("thresholds");
         path.push_index(i);
         match text.parse::<Threshold>() {
-            Ok(threshold) => threshold_fits(rules, &path, &threshold, &sent),
+            Ok(threshold) => {
+                for operand in threshold.operands() {
+                    operand_fits(rules, &path, operand, &sent);
+                }
+            }
             Err(error) => {
                 let message = format!("threshold cannot be read: {error}");
                 let finding = rules.error(Code::BadThreshold, &path, message);
@@ -159,12 +174,12 @@ pub(super) fn thresholds(rules: &mut Rules<'_>) {
     }
 }
 
-fn threshold_fits(
-    rules: &mut Rules<'_>,
-    path: &Path,
-    threshold: &Threshold,
-    sent: &BTreeSet<String>,
-) {
+fn operand_fits(rules: &mut Rules<'_>, path: &Path, threshold: &Operand, sent: &BTreeSet<String>) {
+    if threshold.phase.is_some() && rules.scenario.disturbance().is_none() {
+        let message = "phases need something that disturbs the run";
+        let finding = rules.error(Code::Incomplete, path, message);
+        finding.label = "add [[faults]], or run.disturbance = { from = …, to = … }".to_owned();
+    }
     if let Some(class) = &threshold.class
         && !sent.contains(class)
     {

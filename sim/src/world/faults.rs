@@ -1,0 +1,274 @@
+//! What goes wrong, joined to the world. Faults begin and end as events; they alone do not keep a run
+//! going.
+
+use super::World;
+use super::requests::{NOT_YET, Place};
+use crate::event::{Event, Hop, Turn};
+use crate::fleet::machine::Machine;
+use windtunnel_base::ids::{ReplicaId, RequestId};
+use windtunnel_base::refusal::Refusal;
+use windtunnel_base::rng::{Rng, Streams};
+use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_scenarios::schema::faults::{FaultSpec, Target};
+use windtunnel_scenarios::schema::verification::Unverified;
+use windtunnel_scenarios::schema::{FleetSpec, Scenario};
+
+/// The faults of a run, and what of them holds now.
+pub(super) struct Faults {
+    all: Vec<FaultSpec>,
+    /// Ids of the replicas that each strikes.
+    struck: Vec<Vec<u32>>,
+    /// By replica: how many faults have taken it away.
+    lost: Vec<u8>,
+    /// By replica: probability that a request fails there at once.
+    errors: Vec<f64>,
+    /// Faults that keep the verifier from working.
+    verifier_out: u32,
+    /// Answers that wait for it, in the order in which they came.
+    unverified: Vec<(u32, RequestId)>,
+    rng: Rng,
+}
+
+impl Faults {
+    pub(super) fn new(scenario: &Scenario, replicas: usize, streams: Streams) -> Option<Box<Self>> {
+        if scenario.faults.is_empty() {
+            return None;
+        }
+        let strikes = |fault: &FaultSpec| {
+            fault
+                .target()
+                .map_or(Vec::new(), |on| ids(on, &scenario.fleet, replicas as u32))
+        };
+        Some(Box::new(Self {
+            struck: scenario.faults.iter().map(strikes).collect(),
+            all: scenario.faults.clone(),
+            lost: vec![0; replicas],
+            errors: vec![0.0; replicas],
+            verifier_out: 0,
+            unverified: Vec::new(),
+            rng: streams.stream("origin errors", 0),
+        }))
+    }
+
+    /// When each fault has its turns.
+    pub(super) fn turns(&self) -> impl Iterator<Item = (SimTime, Event)> {
+        self.all.iter().enumerate().flat_map(|(index, fault)| {
+            let begin = SimTime::ZERO + fault.at().0;
+            let end = begin.saturating_add(fault.lasts().0);
+            let detection = match fault {
+                FaultSpec::ReplicaLoss { detection, .. } => Some(detection.0),
+                _ => None,
+            };
+            let plain = [(begin, Turn::Begin), (end, Turn::End)];
+            let noticed = detection.map(|after| {
+                [
+                    (begin.saturating_add(after), Turn::Noticed),
+                    (end.saturating_add(after), Turn::Forgotten),
+                ]
+            });
+            let turns = plain.into_iter().chain(noticed.into_iter().flatten());
+            let index = index as u32;
+            turns
+                .map(move |(at, turn)| (at, Event::Fault { index, turn }))
+                .collect::<Vec<_>>()
+        })
+    }
+
+    /// Whether a request that reaches this replica fails at once.
+    pub(super) fn fails(&mut self, replica: ReplicaId) -> bool {
+        let r = replica.index();
+        self.lost[r] > 0 || (self.errors[r] > 0.0 && self.rng.chance(self.errors[r]))
+    }
+}
+
+/// The replicas of a target.
+fn ids(target: &Target, fleet: &FleetSpec, replicas: u32) -> Vec<u32> {
+    let all = match &target.pool {
+        None => 0..replicas,
+        Some(name) => fleet.pool(name).unwrap_or_default(),
+    };
+    if target.replicas.is_empty() {
+        return all.collect();
+    }
+    target.replicas.iter().map(|r| all.start + r).collect()
+}
+
+impl<M: Machine> World<'_, M> {
+    /// A fault has a turn.
+    pub(super) fn fault(&mut self, index: u32, turn: Turn) {
+        self.idle_events -= 1;
+        self.faults_left -= 1;
+        let Some(mut faults) = self.faults.take() else {
+            return;
+        };
+        let i = index as usize;
+        let begins = turn == Turn::Begin;
+        match (&faults.all[i], turn) {
+            (FaultSpec::Stall { lasts, .. }, Turn::Begin) => {
+                let until = self.now.saturating_add(lasts.0);
+                self.strike(&faults.struck[i], |world, r| world.stall(r, until));
+            }
+            (FaultSpec::Slowdown { speed, .. }, Turn::Begin | Turn::End) => {
+                let speed = if begins { *speed } else { 1.0 };
+                self.strike(&faults.struck[i], |world, r| world.set_speed(r, speed));
+            }
+            (FaultSpec::ReplicaLoss { .. }, turn) => {
+                let struck = std::mem::take(&mut faults.struck[i]);
+                for &replica in &struck {
+                    let lost = &mut faults.lost[replica as usize];
+                    match turn {
+                        Turn::Begin => *lost += 1,
+                        Turn::End => *lost -= 1,
+                        Turn::Noticed | Turn::Forgotten => {}
+                    }
+                }
+                self.faults = Some(faults);
+                self.strike(&struck, |world, r| world.lose(r, turn));
+                if let Some(faults) = &mut self.faults {
+                    faults.struck[i] = struck;
+                }
+                return;
+            }
+            (FaultSpec::OriginErrors { share, .. }, Turn::Begin | Turn::End) => {
+                let share = if begins { *share } else { 0.0 };
+                for r in faults.struck[i].clone() {
+                    faults.errors[r as usize] = share;
+                }
+            }
+            (FaultSpec::VerifierOutage { .. }, turn) => match turn {
+                Turn::Begin => faults.verifier_out += 1,
+                _ => {
+                    faults.verifier_out -= 1;
+                    if faults.verifier_out == 0 {
+                        self.verifier_is_back(std::mem::take(&mut faults.unverified));
+                    }
+                }
+            },
+            (FaultSpec::KernelEvicted { kernel, .. }, Turn::Begin | Turn::End) => {
+                if let Some(paths) = &mut self.gateway.paths {
+                    paths.evict(kernel, self.now, begins);
+                }
+            }
+            (FaultSpec::StoreBlackout { lasts, .. }, Turn::Begin) => self.black_out(lasts.0),
+            (FaultSpec::LeaderCrash { .. }, Turn::Begin) => self.crash_leaders(),
+            _ => {}
+        }
+        self.faults = Some(faults);
+    }
+
+    fn strike(&mut self, replicas: &[u32], mut what: impl FnMut(&mut Self, usize)) {
+        for &replica in replicas {
+            what(self, replica as usize);
+        }
+    }
+
+    /// A replica stops for a while.
+    fn stall(&mut self, r: usize, until: SimTime) {
+        self.sample_replica(r);
+        self.fleet.machines[r].stall(self.now, until);
+        self.fleet.touch(r);
+    }
+
+    /// A replica gets slower, or as fast as it was.
+    fn set_speed(&mut self, r: usize, speed: f64) {
+        self.sample_replica(r);
+        self.fleet.machines[r].set_speed(self.now, speed.recip());
+        self.fleet.touch(r);
+    }
+
+    /// A replica is lost with all it was doing, or noticed to be, or back.
+    fn lose(&mut self, r: usize, turn: Turn) {
+        let id = ReplicaId::from(r);
+        match turn {
+            Turn::Begin => {
+                for slot in self.requests.at_replica(id) {
+                    self.fail_at_replica(slot);
+                }
+            }
+            Turn::Noticed | Turn::Forgotten => {
+                let gone = turn == Turn::Noticed;
+                let full = self.gateway.is_full(id);
+                self.gateway.lanes.set_gone(id, gone, full);
+                if gone {
+                    self.gateway.lanes.forget(id);
+                }
+                self.gateway.changes.note_everything();
+            }
+            // By now nothing runs there, and nothing is left of what did.
+            Turn::End => {
+                self.sample_replica(r);
+                self.fleet.machines[r].forget_cache();
+                self.fleet.touch(r);
+            }
+        }
+    }
+
+    /// What a replica was doing for a request is lost; the gateway learns of it.
+    pub(super) fn fail_at_replica(&mut self, slot: u32) {
+        let flight = self.requests.get(slot);
+        // An answer that has left already is on its way.
+        let left = flight.generated != NOT_YET;
+        if flight.place != Place::Out || flight.cancelled || left {
+            return;
+        }
+        self.cancel_at_replica(slot);
+        let delay = self.fleet.network.replica;
+        self.hop(slot, delay, Hop::RefusalSeen(Refusal::Unavailable));
+    }
+
+    /// Whether nobody checks answers now.
+    pub(super) fn verifier_is_out(&self) -> bool {
+        let faults = self.faults.as_ref();
+        faults.is_some_and(|faults| faults.verifier_out > 0)
+    }
+
+    /// What becomes of an answer while nobody checks it.
+    pub(super) fn unverified_answer(&mut self, slot: u32) {
+        let flight = self.requests.get(slot);
+        let (id, class) = (self.requests.judged_as(slot), flight.arrival.class);
+        let client = self.fleet.network.client;
+        match self.classes[class.index()].unverified() {
+            Unverified::Release => {
+                let backup = self.verifier.as_ref().and_then(|v| v.backup(id));
+                match backup.map(|b| (b.price, b.latency)) {
+                    Some((price, latency)) => {
+                        self.recorder.check(self.now, price);
+                        self.hop(slot, latency, Hop::JudgedByBackup);
+                    }
+                    None => self.hop(slot, client, Hop::AnswerDelivered),
+                }
+            }
+            Unverified::Hold => {
+                // It is kept until the verifier is back; a hop that nobody makes keeps its slot.
+                let flight = self.requests.get_mut(slot);
+                flight.hops += 1;
+                let held = (slot, flight.id);
+                if let Some(faults) = &mut self.faults {
+                    faults.unverified.push(held);
+                }
+            }
+            Unverified::Refuse => {
+                self.hop(slot, client, Hop::RefusalDelivered(Refusal::Unavailable));
+            }
+        }
+    }
+
+    /// Answers that waited for the verifier are checked.
+    fn verifier_is_back(&mut self, waiting: Vec<(u32, RequestId)>) {
+        for (slot, id) in waiting {
+            let flight = self.requests.get_mut(slot);
+            debug_assert_eq!(flight.id, id, "its hop kept its slot");
+            flight.hops -= 1;
+            self.leaving.push(slot);
+            self.verify(slot);
+        }
+    }
+
+    /// The state store answers nobody for a while.
+    fn black_out(&mut self, lasts: SimDuration) {
+        let _ = lasts;
+    }
+
+    /// Requests that others wait for fail.
+    fn crash_leaders(&mut self) {}
+}

@@ -1,0 +1,164 @@
+//! Lanes: the pools between which the gateway tells requests apart. Each has its own waiting room and
+//! its own routing policy over its replicas; most gateways have one lane with all replicas.
+
+use crate::gateway::queue::WaitingRoom;
+use crate::gateway::routing::{self, FleetFacts};
+use crate::view::{ReplicaView, RoutingPolicy};
+use windtunnel_base::ids::ReplicaId;
+use windtunnel_scenarios::schema::gateway::GatewaySpec;
+
+/// One lane.
+pub(super) struct Lane {
+    pub(super) policy: Box<dyn RoutingPolicy>,
+    pub(super) room: WaitingRoom,
+    /// Its replicas.
+    size: usize,
+    /// Of those, replicas that take no request: they are full or gone.
+    closed: usize,
+    /// Of those, replicas that are gone.
+    gone: usize,
+}
+
+impl Lane {
+    /// Whether no replica takes a request.
+    #[inline]
+    pub(super) const fn is_full(&self) -> bool {
+        self.closed == self.size
+    }
+
+    /// Whether there is no replica at all.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.gone == self.size
+    }
+}
+
+/// All lanes, and which replica belongs to which.
+pub(super) struct Lanes {
+    all: Vec<Lane>,
+    /// By replica.
+    of: Vec<u8>,
+    /// By replica: it is gone, as far as the gateway knows.
+    gone: Vec<bool>,
+}
+
+impl Lanes {
+    /// Lanes of these pools, or one of all replicas if there are none.
+    pub(super) fn new(spec: &GatewaySpec, facts: &FleetFacts, pools: &[Vec<u32>]) -> Self {
+        let lane = |size| Lane {
+            policy: routing::build(&spec.routing, facts),
+            room: WaitingRoom::new(&spec.queue),
+            size,
+            closed: 0,
+            gone: 0,
+        };
+        let mut of = vec![0; facts.replicas];
+        for (number, pool) in pools.iter().enumerate() {
+            pool.iter().for_each(|&id| of[id as usize] = number as u8);
+        }
+        let sizes = match pools {
+            [] => vec![facts.replicas],
+            pools => pools.iter().map(Vec::len).collect(),
+        };
+        Self {
+            all: sizes.into_iter().map(lane).collect(),
+            of,
+            gone: vec![false; facts.replicas],
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, lane: u8) -> &Lane {
+        &self.all[usize::from(lane)]
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, lane: u8) -> &mut Lane {
+        &mut self.all[usize::from(lane)]
+    }
+
+    /// The lane of a replica.
+    #[inline]
+    pub(super) fn of_mut(&mut self, replica: ReplicaId) -> &mut Lane {
+        &mut self.all[usize::from(self.of[replica.index()])]
+    }
+
+    /// Their numbers.
+    pub(super) fn numbers(&self) -> std::ops::Range<u8> {
+        0..self.all.len() as u8
+    }
+
+    /// Whether there is one lane, and all its replicas take requests.
+    #[inline]
+    pub(super) fn is_one_and_open(&self) -> bool {
+        self.all.len() == 1 && self.all[0].closed == 0
+    }
+
+    /// Requests that wait in all rooms.
+    #[inline]
+    pub(super) fn waiting(&self) -> usize {
+        self.all.iter().map(|lane| lane.room.len()).sum()
+    }
+
+    /// Whether nobody waits for a replica that takes requests.
+    pub(super) fn are_drained(&self) -> bool {
+        self.all
+            .iter()
+            .all(|lane| lane.room.is_empty() || lane.is_full())
+    }
+
+    /// Whether a replica belongs to a lane and is not gone.
+    #[inline]
+    pub(super) fn offers(&self, lane: u8, replica: ReplicaId) -> bool {
+        let r = replica.index();
+        self.of[r] == lane && !self.gone[r]
+    }
+
+    /// A replica has become full, or is so no more.
+    #[inline]
+    pub(super) fn filled(&mut self, replica: ReplicaId, full: bool) {
+        if self.gone[replica.index()] {
+            return; // it is closed already
+        }
+        let lane = self.of_mut(replica);
+        match full {
+            true => lane.closed += 1,
+            false => lane.closed -= 1,
+        }
+    }
+
+    /// The gateway learns that a replica is gone, or back; `full`: it takes no request anyway.
+    pub(super) fn set_gone(&mut self, replica: ReplicaId, gone: bool, full: bool) {
+        let before = std::mem::replace(&mut self.gone[replica.index()], gone);
+        if before == gone {
+            return;
+        }
+        let lane = self.of_mut(replica);
+        match gone {
+            true => lane.gone += 1,
+            false => lane.gone -= 1,
+        }
+        match (gone, full) {
+            (_, true) => {}
+            (true, false) => lane.closed += 1,
+            (false, false) => lane.closed -= 1,
+        }
+    }
+
+    /// Tells the policies to forget what a replica had cached.
+    pub(super) fn forget(&mut self, replica: ReplicaId) {
+        self.of_mut(replica).policy.forget(replica);
+    }
+
+    /// Writes down the replicas of a lane that take requests.
+    pub(super) fn open(
+        &self,
+        lane: u8,
+        views: &[ReplicaView],
+        max_in_flight: u32,
+        offered: &mut Vec<ReplicaView>,
+    ) {
+        let open = |v: &&ReplicaView| self.offers(lane, v.id) && v.in_flight < max_in_flight;
+        offered.clear();
+        offered.extend(views.iter().filter(open));
+    }
+}
