@@ -80,6 +80,7 @@ impl Requests {
                     max_output_tokens: None,
                     predicted_output_tokens: None,
                     patience: None,
+                    question: None,
                     truth: Truth {
                         output_tokens: number("output_tokens"),
                         service: SimDuration::ZERO,

@@ -84,6 +84,7 @@ impl Workload for Player<'_> {
             max_output_tokens: Some(request.output),
             predicted_output_tokens: None,
             patience: request.patience,
+            question: None,
             truth: Truth {
                 output_tokens: request.output,
                 service: SimDuration::ZERO,

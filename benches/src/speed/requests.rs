@@ -69,6 +69,7 @@ impl Workload for Played {
             max_output_tokens: None,
             predicted_output_tokens: None,
             patience: None,
+            question: None,
             truth: Truth {
                 output_tokens: request.output,
                 service: SimDuration::ZERO,

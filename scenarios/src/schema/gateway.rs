@@ -2,6 +2,7 @@
 
 use super::paths::PathsSpec;
 use super::pipeline::PipelineSpec;
+use super::answers::{AnswersSpec, CoalescingSpec};
 use super::policies::{AdmissionSpec, RoutingSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,10 @@ pub struct GatewaySpec {
     pub routing: RoutingSpec,
     /// Waiting at the gateway while every replica is full.
     pub queue: QueueSpec,
+    /// Answers that are kept and given again; absent: none.
+    pub answers: Option<AnswersSpec>,
+    /// Waiting for the answer to another request that asks the same; absent: nobody does.
+    pub coalescing: Option<CoalescingSpec>,
 }
 
 /// Waiting at the gateway.

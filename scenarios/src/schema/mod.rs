@@ -15,10 +15,14 @@ pub mod gateway;
 pub mod pipeline;
 /// Pools by class, kernels, leakage.
 pub mod paths;
+/// Stored answers, and waiting for the answer to another.
+pub mod answers;
 /// One enum per policy family: its variants are the policies there are.
 pub mod policies;
 /// Where requests come from.
 pub mod traffic;
+/// What is asked.
+pub mod questions;
 /// Classes, objectives and thresholds.
 pub mod objectives;
 /// Whether answers are good, and who checks them.

@@ -1,5 +1,6 @@
 //! Where requests come from: synthetic clients, or a trace.
 
+use super::questions::QuestionsSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::{Rate, Span};
@@ -29,6 +30,8 @@ pub struct TrafficSpec {
     pub max_output_tokens: Option<u32>,
     /// Real routine tasks instead of lengths: prompts and right answers have their own.
     pub tasks: Option<TasksSpec>,
+    /// What is asked, and how often the same.
+    pub questions: Option<QuestionsSpec>,
     /// Prefixes that many requests share.
     pub prefix: Option<PrefixSpec>,
     /// Conversations of several turns.
@@ -67,6 +70,8 @@ pub struct ClientSpec {
     pub max_output_tokens: Option<u32>,
     /// Real routine tasks.
     pub tasks: Option<TasksSpec>,
+    /// What it asks.
+    pub questions: Option<QuestionsSpec>,
     /// Shared prefixes; groups are this client's own.
     pub prefix: Option<PrefixSpec>,
     /// Conversations.

@@ -279,6 +279,7 @@ impl Workload for Agents {
             max_output_tokens: plan.labels.max_output_tokens,
             predicted_output_tokens: predicted,
             patience: plan.labels.patience,
+            question: None,
             truth,
         }
     }

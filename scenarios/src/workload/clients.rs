@@ -5,6 +5,7 @@ use super::arrivals::Arrivals;
 use super::lengths::{Length, MAX_TOKENS, Time};
 use super::predictor::predict;
 use super::prefixes::Prefixes;
+use super::questions::QuestionPlan;
 use super::tasks::TaskPlan;
 use crate::names::{DEFAULT, Names};
 use crate::schema::Scenario;
@@ -31,6 +32,7 @@ pub(crate) struct ClientPlan {
     pub(crate) prefix: Option<PrefixSpec>,
     pub(crate) session: Option<SessionPlan>,
     pub(crate) tasks: Option<TaskPlan>,
+    pub(crate) questions: Option<QuestionPlan>,
 }
 
 /// What is said on every request of a client.
@@ -165,6 +167,16 @@ impl ClientPlan {
             || spec.session.is_some();
         let shared_tasks = traffic.tasks.as_ref().filter(|_| !says_lengths);
         let tasks = spec.tasks.as_ref().or(shared_tasks);
+        // What is said in a conversation depends on all before it, and tasks are questions themselves.
+        let by_other_means = session.is_some() || tasks.is_some();
+        let shared_questions = traffic.questions.as_ref().filter(|_| !by_other_means);
+        let questions = spec.questions.as_ref().or(shared_questions);
+        if questions.is_some() && by_other_means {
+            let reason = "conversations and tasks say themselves what is asked".to_owned();
+            return Err(bad("questions")(reason));
+        }
+        let questions =
+            questions.map(|asked| QuestionPlan::new(asked, limit).map_err(bad("questions")));
         let arrivals = spec.arrivals.as_ref().or(traffic.arrivals.as_ref());
         let arrivals = arrivals.cloned().unwrap_or(ArrivalSpec::Poisson);
         super::arrivals::validate(&arrivals).map_err(bad("arrivals"))?;
@@ -196,6 +208,7 @@ impl ClientPlan {
             prefix: prefix.cloned(),
             session,
             tasks: tasks.map(TaskPlan::new),
+            questions: questions.transpose()?,
         })
     }
 

@@ -22,6 +22,8 @@ mod predictor;
 mod clients;
 /// Requests that are real routine tasks.
 mod tasks;
+/// Which questions are asked.
+mod questions;
 /// Conversations in closed loop.
 mod sessions;
 /// The superposition of clients.
@@ -45,6 +47,7 @@ mod agents;
 
 pub use error::TrafficError;
 pub use facts::{Facts, FileFact};
+pub use questions::Question;
 
 use crate::names::Names;
 use crate::schema::Scenario;
@@ -84,6 +87,8 @@ pub struct Arrival {
     pub predicted_output_tokens: Option<u32>,
     /// How long its client waits before it gives up.
     pub patience: Option<SimDuration>,
+    /// What it asks, if others may ask the same.
+    pub question: Option<Question>,
     /// Hidden truth.
     pub truth: Truth,
 }

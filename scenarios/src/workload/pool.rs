@@ -402,6 +402,7 @@ impl Workload for PoolPlay {
             max_output_tokens: plan.labels.max_output_tokens,
             predicted_output_tokens: predicted,
             patience: plan.labels.patience,
+            question: None,
             truth,
         }
     }

@@ -286,6 +286,7 @@ impl Workload for Replay {
             max_output_tokens: plan.labels.max_output_tokens,
             predicted_output_tokens: predicted,
             patience,
+            question: None,
             truth,
         }
     }

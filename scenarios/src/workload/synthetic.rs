@@ -5,6 +5,7 @@ use super::arrivals::Arrivals;
 use super::clients::{ClientPlan, Draws};
 use super::facts::Facts;
 use super::prefixes::Prefixes;
+use super::questions::{Question, QuestionPlan, sampling};
 use super::rate::Curve;
 use super::sessions::{ClosedLoop, Open, SESSION_BITS};
 use super::{Arrival, TrafficError, Workload};
@@ -169,6 +170,7 @@ impl SyntheticPlan {
                 prefixes,
                 tasks: streams.stream("tasks", plan.entity),
                 task_seed: streams.stream("different tasks", plan.entity).next_u64(),
+                questions: streams.stream("questions", plan.entity),
                 sent: 0,
             };
             if let Some(at) = client.arrivals.as_mut().and_then(Arrivals::next) {
@@ -215,6 +217,8 @@ struct Client {
     tasks: Rng,
     /// From which the few different tasks are drawn.
     task_seed: u64,
+    /// What it asks.
+    questions: Rng,
     /// Requests or conversations begun.
     sent: u64,
 }
@@ -251,6 +255,8 @@ impl Synthetic {
             let answer = Some(task.answer_tokens);
             let (mut truth, predicted) = plan.outcome.draw(&mut client.draws, answer, false);
             truth.task = Some(task.key);
+            let mut question = Question::plain(task.extent.key);
+            question.sampling = sampling("", plan.labels.max_output_tokens);
             return Some(Arrival {
                 at,
                 tenant: plan.labels.tenant,
@@ -261,6 +267,7 @@ impl Synthetic {
                 max_output_tokens: plan.labels.max_output_tokens,
                 predicted_output_tokens: predicted,
                 patience: plan.labels.patience,
+                question: Some(question),
                 truth,
             });
         }
@@ -269,7 +276,19 @@ impl Synthetic {
                 Some(prefixes) => prefixes.write(group, u32::MAX, prefix),
                 None => 0,
             };
-            let input = plan.input.draw(&mut client.draws.input);
+            let question = plan.questions.as_ref().map(|questions| {
+                let asked = questions.draw(&mut client.questions, number, plan.entity);
+                // After another beginning the same words are another prompt.
+                let asked = prefix.last().map_or(asked, |before| asked.after(before.key));
+                (questions, asked)
+            });
+            let input = match question {
+                Some((_, asked)) => plan.input.draw(&mut QuestionPlan::length_stream(asked)),
+                None => plan.input.draw(&mut client.draws.input),
+            };
+            if let Some((questions, asked)) = question {
+                prefix.push(questions.extent(asked, input.max(1)));
+            }
             let prompt_tokens = shared.saturating_add(input).max(1);
             let (truth, predicted) = plan.outcome.draw(&mut client.draws, None, false);
             return Some(Arrival {
@@ -282,6 +301,7 @@ impl Synthetic {
                 max_output_tokens: plan.labels.max_output_tokens,
                 predicted_output_tokens: predicted,
                 patience: plan.labels.patience,
+                question: question.map(|(_, asked)| asked),
                 truth,
             });
         };
@@ -324,6 +344,7 @@ impl Synthetic {
             max_output_tokens: plan.labels.max_output_tokens,
             predicted_output_tokens: predicted,
             patience: plan.labels.patience,
+            question: None,
             truth,
         }
     }

@@ -13,6 +13,10 @@ pub mod admission;
 pub mod queue;
 /// Which replica has how much of a prompt, as far as the gateway knows.
 pub mod prefix_index;
+/// Answers that are kept and given again.
+pub mod answers;
+/// Who is being answered for whom.
+pub mod coalescing;
 /// Which replica answers: one file per policy.
 pub mod routing;
 /// A trace through a routing policy and plain prefix caches, without time.

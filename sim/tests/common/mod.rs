@@ -39,6 +39,7 @@ pub(crate) fn request(at: u64, prompt: u32, output: u32) -> Arrival {
         max_output_tokens: None,
         predicted_output_tokens: None,
         patience: None,
+        question: None,
         truth: Truth {
             output_tokens: output,
             service: SimDuration::ZERO,

@@ -9,6 +9,8 @@ mod gateway;
 mod stages;
 /// What goes wrong.
 mod faults;
+/// Stored answers and coalescing.
+mod answers;
 /// Classes, tenants, verification, thresholds.
 mod objectives;
 /// Distributions and arrival processes.
@@ -35,6 +37,8 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     stages::stages,
     stages::limits,
     stages::paths,
+    answers::answers,
+    answers::coalescing,
     traffic::ends,
     traffic::rate,
     traffic::clients,

@@ -2,6 +2,7 @@
 
 use super::{Rules, draws, fleet};
 use crate::diagnostic::Code;
+use crate::schema::questions::QuestionsSpec;
 use crate::schema::traffic::{ClientSpec, TasksSpec, TraceFormat};
 use crate::tree::Path;
 use std::collections::BTreeSet;
@@ -83,6 +84,7 @@ pub(super) fn draws(rules: &mut Rules<'_>) {
         input: traffic.input.clone(),
         output: traffic.output.clone(),
         max_output_tokens: traffic.max_output_tokens,
+        questions: traffic.questions.clone(),
         prefix: traffic.prefix.clone(),
         session: traffic.session.clone(),
         predictor: traffic.predictor.clone(),
@@ -121,6 +123,9 @@ fn draws_of(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec) {
     if let Some(spec) = &client.service {
         draws::time(rules, &path.key("service"), spec);
     }
+    if let Some(spec) = &client.questions {
+        questions(rules, path, client, spec);
+    }
     if let Some(spec) = &client.tasks {
         tasks(rules, path, client, spec);
     }
@@ -144,6 +149,39 @@ fn tasks(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec, spec: &TasksSp
     }
     if let Some(n) = spec.distinct {
         rules.at_least_one(&path.key("tasks").key("distinct"), n);
+    }
+}
+
+/// Questions, and who else says what is asked.
+fn questions(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec, spec: &QuestionsSpec) {
+    let here = path.key("questions");
+    for (key, given) in [
+        ("session", client.session.is_some()),
+        ("tasks", client.tasks.is_some()),
+    ] {
+        if given {
+            let message = format!("`{key}` says itself what is asked, beside `questions`");
+            rules.error(Code::Contradiction, &here, message).label =
+                "leave one of them out".to_owned();
+        }
+    }
+    rules.at_least_one(&here.key("phrasings"), spec.phrasings);
+    if let Some(n) = spec.distinct {
+        rules.at_least_one(&here.key("distinct"), n);
+    }
+    if let Some(zipf) = spec.zipf {
+        rules.not_negative(&here.key("zipf"), zipf);
+    }
+    let says = [("zipf", spec.zipf.is_some()), ("in_turn", spec.in_turn)];
+    for (key, _) in says.into_iter().filter(|(_, given)| *given) {
+        if spec.distinct.is_none() {
+            let message = "without `distinct` every request asks a new question";
+            rules.warn(Code::Pointless, &here.key(key), message);
+        }
+    }
+    if spec.in_turn && spec.zipf.is_some() {
+        let message = "questions are asked in turn, or drawn by their popularity";
+        rules.error(Code::Contradiction, &here.key("in_turn"), message);
     }
 }
 
@@ -280,6 +318,7 @@ fn ignored_with_trace(rules: &mut Rules<'_>) {
         ("input", traffic.input.is_some()),
         ("output", traffic.output.is_some()),
         ("session", traffic.session.is_some()),
+        ("questions", traffic.questions.is_some()),
     ];
     for (key, _) in given.into_iter().filter(|(_, given)| *given) {
         let path = Path::of("traffic").key(key);
