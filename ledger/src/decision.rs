@@ -50,4 +50,52 @@ pub struct GatewayTotals {
     pub dropped: u64,
     /// Times that a cancellation was sent on to a replica.
     pub cancelled: u64,
+    /// Stored answers and coalescing; absent where there are none.
+    #[serde(default, skip_serializing_if = "AnswerTotals::is_nothing")]
+    pub answers: AnswerTotals,
+}
+
+/// What came of stored answers and of coalescing over a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnswerTotals {
+    /// Requests that asked something and looked for an answer.
+    pub asked: u64,
+    /// Fresh stored answers given, to the same words.
+    pub exact: u64,
+    /// Expired ones given.
+    pub stale: u64,
+    /// Stored answers given to similar questions.
+    pub similar: u64,
+    /// Of all those given, answers to another question than the one that was asked.
+    pub wrong: u64,
+    /// Of all those given, those given because a fetch failed.
+    pub stale_on_error: u64,
+    /// Fetches: requests and refreshes that went on for an answer that others may get too.
+    pub fetches: u64,
+    /// Of those, the ones that found nobody fetching the same.
+    pub flights: u64,
+    /// The most fetches that began in one second (of those that begin on the clock), after a fixed warm-up.
+    pub fetch_peak: u64,
+    /// Stored answers made anew for nobody in particular.
+    pub refreshes: u64,
+    /// Requests that waited for another.
+    pub coalesced: u64,
+    /// Of those, the ones that went on in the place of one that failed.
+    pub promoted: u64,
+    /// Of those, the ones that failed with the one they waited for.
+    pub failed_with_leader: u64,
+    /// Of those, the ones that waited too long and went on alone.
+    pub follower_timeouts: u64,
+    /// Requests whose clients left, and that went on because others waited for them.
+    pub kept_on: u64,
+    /// Stored answers that left for want of room.
+    pub evictions: u64,
+}
+
+impl AnswerTotals {
+    /// Whether there was nothing of the kind.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }

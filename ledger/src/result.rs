@@ -4,7 +4,7 @@
 use crate::account::Books;
 use crate::decision::{Decision, GatewayTotals};
 pub use crate::distribution::Distribution;
-use crate::entry::Entry;
+use crate::entry::{AnswerSource, Entry};
 use crate::gateway::{PathTotals, PipelineTotals};
 use crate::rows::{End, Row};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -84,6 +84,9 @@ pub struct Population {
     pub preemptions: u64,
     /// Finished requests of one output token, which have no TPOT.
     pub single_token: u64,
+    /// Finished with an answer from elsewhere, by source in the order of [`AnswerSource::ALL`].
+    #[serde(default, skip_serializing_if = "none_of_any")]
+    pub elsewhere: [u64; AnswerSource::ALL.len()],
     /// Time to first token, ns, finished requests.
     pub ttft: Distribution,
     /// Time per output token after the first, ns, finished requests with two or more.
@@ -94,6 +97,10 @@ pub struct Population {
     pub e2e: Distribution,
     /// Waiting before the first batch, ns, started requests.
     pub queue: Distribution,
+}
+
+fn none_of_any(counts: &[u64; AnswerSource::ALL.len()]) -> bool {
+    *counts == [0; AnswerSource::ALL.len()]
 }
 
 impl Population {
@@ -132,6 +139,9 @@ impl Population {
             End::Unfinished => self.unfinished += 1,
             End::Finished => {
                 self.finished += 1;
+                if let Some(source) = row.answer {
+                    self.elsewhere[source as usize] += 1;
+                }
                 self.output_tokens += u64::from(row.output_tokens);
                 self.good += u64::from(row.good);
                 self.met_objectives += u64::from(row.met_objectives);
@@ -171,6 +181,9 @@ impl Population {
 
     fn merge_counts(&mut self, o: &Self) {
         for (mine, theirs) in self.refused.iter_mut().zip(o.refused) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.elsewhere.iter_mut().zip(o.elsewhere) {
             *mine += theirs;
         }
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }

@@ -53,6 +53,11 @@ pub(crate) enum Event {
         /// The request's slot.
         slot: u32,
     },
+    /// A request waited long enough for another that asks the same.
+    FollowerTimeout {
+        /// The request's slot.
+        slot: u32,
+    },
     /// Telemetry reads every replica.
     Scrape,
     /// Something goes wrong, or is over.
@@ -131,7 +136,7 @@ impl Event {
             },
             // A scrape reads the state after all answers of its instant.
             Self::Scrape => 3,
-            Self::Timeout { .. } => 4,
+            Self::Timeout { .. } | Self::FollowerTimeout { .. } => 4,
             // What goes wrong at an instant goes wrong for whoever comes in it.
             Self::Fault { .. } => 4,
         }

@@ -279,7 +279,9 @@ impl Synthetic {
             let question = plan.questions.as_ref().map(|questions| {
                 let asked = questions.draw(&mut client.questions, number, plan.entity);
                 // After another beginning the same words are another prompt.
-                let asked = prefix.last().map_or(asked, |before| asked.after(before.key));
+                let asked = prefix
+                    .last()
+                    .map_or(asked, |before| asked.after(before.key));
                 (questions, asked)
             });
             let input = match question {

@@ -165,6 +165,12 @@ impl Flights {
         flight.followers > 0 && flight.fetches == 1
     }
 
+    /// The requests that others wait for, and for nobody else; by ascending slot.
+    pub fn leaders(&self) -> Vec<u32> {
+        let slots = 0..self.roles.len() as u32;
+        slots.filter(|&slot| self.is_needed(slot)).collect()
+    }
+
     /// Who waits for what this request fetches, first come first.
     pub fn followers(&self, slot: u32) -> impl Iterator<Item = u32> + '_ {
         let first = match self.role(slot) {
@@ -239,11 +245,6 @@ impl Flights {
         };
         self.end_fetch(slot, at);
         came
-    }
-
-    /// A fetch failed, and those who wait can be served otherwise: they are taken out.
-    pub fn dissolved(&mut self, slot: u32, out: &mut Vec<u32>) {
-        self.answered(slot, out);
     }
 
     fn take_followers(&mut self, flight: u32, out: &mut Vec<u32>) {

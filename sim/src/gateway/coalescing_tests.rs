@@ -51,7 +51,10 @@ fn nobody_is_promoted_while_another_fetch_is_under_way() {
     assert!(!flights.fetch(1, KEY), "it is not the first");
     assert!(!flights.is_needed(0) && !flights.is_needed(1));
     let mut out = Vec::new();
-    assert_eq!(flights.failed(0, OnFailure::FanOut, &mut out), Failed::Nobody);
+    assert_eq!(
+        flights.failed(0, OnFailure::FanOut, &mut out),
+        Failed::Nobody
+    );
     assert!(flights.is_needed(1));
     flights.answered(1, &mut out);
     assert_eq!(out, [2]);

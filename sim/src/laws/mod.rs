@@ -19,6 +19,8 @@ pub(crate) mod memory;
 pub(crate) mod progress;
 /// The gateway keeps to the replicas there are, and to their limits.
 pub(crate) mod bounds;
+/// Stored answers stay with their tenant, and are given in time.
+pub(crate) mod answers;
 
 /// The laws.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -35,6 +37,8 @@ pub enum Law {
     Progress,
     /// The gateway keeps to the replicas there are, and to their limits.
     Bounds,
+    /// Stored answers stay with their tenant, and are given in time.
+    Answers,
 }
 
 impl std::fmt::Display for Law {
@@ -46,6 +50,7 @@ impl std::fmt::Display for Law {
             Self::Memory => "memory",
             Self::Progress => "progress",
             Self::Bounds => "bounds",
+            Self::Answers => "answers",
         })
     }
 }

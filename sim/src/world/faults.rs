@@ -235,7 +235,12 @@ impl<M: Machine> World<'_, M> {
                         self.recorder.check(self.now, price);
                         self.hop(slot, latency, Hop::JudgedByBackup);
                     }
-                    None => self.hop(slot, client, Hop::AnswerDelivered),
+                    None => {
+                        if self.answers.is_some() {
+                            self.fetched(slot);
+                        }
+                        self.hop(slot, client, Hop::AnswerDelivered);
+                    }
                 }
             }
             Unverified::Hold => {
@@ -248,6 +253,10 @@ impl<M: Machine> World<'_, M> {
                 }
             }
             Unverified::Refuse => {
+                let reason = Refusal::Unavailable;
+                if self.answers.is_some() && self.fetch_failed(slot, reason) {
+                    return;
+                }
                 self.hop(slot, client, Hop::RefusalDelivered(Refusal::Unavailable));
             }
         }
@@ -269,6 +278,10 @@ impl<M: Machine> World<'_, M> {
         let _ = lasts;
     }
 
-    /// Requests that others wait for fail.
-    fn crash_leaders(&mut self) {}
+    /// Requests that others wait for fail at their replicas.
+    fn crash_leaders(&mut self) {
+        for slot in self.leaders() {
+            self.fail_at_replica(slot);
+        }
+    }
 }

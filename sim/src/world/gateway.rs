@@ -185,13 +185,24 @@ impl<M: Machine> World<'_, M> {
         self.hop(slot, processing, Hop::Ready);
     }
 
-    /// The gateway's own stages are done with a request: it gets in or not, waits or goes on.
+    /// The gateway's own stages are done with a request: it is answered from what is there, or goes on.
     pub(super) fn ready(&mut self, slot: u32) {
-        let flight = self.requests.get(slot);
-        if flight.place == Place::Gone {
+        if self.requests.get(slot).place == Place::Gone {
             return;
         }
-        let tenant = flight.arrival.tenant;
+        // With stages, it has looked for an answer between them.
+        if self.answers.is_some() && self.gateway.stages.is_none() && self.ask(slot) {
+            return;
+        }
+        self.after_lookup(slot);
+    }
+
+    /// A request that found no answer to the same words goes on.
+    pub(super) fn after_lookup(&mut self, slot: u32) {
+        if self.answers.is_some() && self.ask_similar(slot) {
+            return;
+        }
+        let tenant = self.requests.get(slot).arrival.tenant;
         let in_system = self.gateway.in_system;
         if let Err(reason) = self.gateway.admission.admit(tenant, in_system, self.now) {
             return self.refuse(slot, reason);
@@ -335,6 +346,9 @@ impl<M: Machine> World<'_, M> {
 
     /// Turns a request away at the gateway, which has nothing of it.
     pub(super) fn refuse(&mut self, slot: u32, reason: Refusal) {
+        if self.answers.is_some() && self.fetch_failed(slot, reason) {
+            return;
+        }
         self.gone(slot);
         let delay = self.fleet.network.client;
         self.hop(slot, delay, Hop::RefusalDelivered(reason));
@@ -378,7 +392,13 @@ impl<M: Machine> World<'_, M> {
         self.release(slot, Feedback::Finished);
         self.requests.get_mut(slot).last_token = self.now + self.fleet.network.client;
         if self.verifier.is_none() {
+            if self.answers.is_some() {
+                self.fetched(slot);
+            }
             return self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);
+        }
+        if self.answers.is_some() {
+            self.fetch_seen(slot);
         }
         if self.verifier_is_out() {
             return self.unverified_answer(slot);
@@ -409,6 +429,9 @@ impl<M: Machine> World<'_, M> {
             self.requests.get_mut(slot).verdict = Some(accepted);
             self.fact(slot, Fact::Verified { accepted });
         }
+        if self.answers.is_some() {
+            self.fetched(slot);
+        }
         self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);
     }
 
@@ -418,15 +441,22 @@ impl<M: Machine> World<'_, M> {
             return; // cancelled
         }
         self.release(slot, Feedback::Failed);
+        if self.answers.is_some() && self.fetch_failed(slot, reason) {
+            return;
+        }
         let delay = self.fleet.network.client;
         self.hop(slot, delay, Hop::RefusalDelivered(reason));
     }
 
     /// A client's cancellation reaches the gateway.
     pub(super) fn cancel_at_gateway(&mut self, slot: u32) {
+        if self.answers.is_some() && self.fetch_cancelled(slot) {
+            return;
+        }
         let flight = self.requests.get(slot);
         match flight.place {
-            Place::Coming | Place::Processing => {
+            // Who followed another was taken care of.
+            Place::Coming | Place::Processing | Place::Following => {
                 self.gateway.totals.dropped += 1;
                 self.gone(slot);
             }

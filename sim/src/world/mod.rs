@@ -22,6 +22,8 @@ mod stages;
 mod pools;
 /// What goes wrong.
 mod faults;
+/// Stored answers, and waiting for the answer to another.
+mod answers;
 /// What the gateway knows when it decides.
 mod signals;
 /// The replicas' side.
@@ -34,6 +36,7 @@ use crate::fleet::network::Network;
 use crate::laws::{Violation, progress::Progress};
 use crate::run::{Progress as Report, RunError, RunOptions, Step};
 use crate::verification::Verifier;
+use answers::Desk;
 use client::ClassRules;
 use faults::Faults;
 use gateway::Gateway;
@@ -71,6 +74,8 @@ pub(crate) struct World<'a, M> {
     classes: Vec<ClassRules>,
     requests: Requests,
     gateway: Gateway,
+    /// Stored answers and who waits for whom, if anybody ever does.
+    answers: Option<Box<Desk>>,
     fleet: Fleet<M>,
     verifier: Option<Verifier>,
     recorder: Recorder,
@@ -155,6 +160,10 @@ impl<'a, M: Machine> World<'a, M> {
         );
         let verification = scenario.verification.as_ref();
         let replicas = machines.len();
+        let warm_up = match scenario.run.warm_up {
+            WarmUp::Auto => None,
+            WarmUp::Fixed(span) => Some(SimTime::ZERO + span.0),
+        };
         let mut world = Self {
             now: SimTime::ZERO,
             queue: EventQueue::new(),
@@ -168,10 +177,7 @@ impl<'a, M: Machine> World<'a, M> {
                 .run
                 .cut_off
                 .map_or(SimTime::MAX, |s| SimTime::ZERO + s.0),
-            warm_up: match scenario.run.warm_up {
-                WarmUp::Auto => None,
-                WarmUp::Fixed(span) => Some(SimTime::ZERO + span.0),
-            },
+            warm_up,
             classes: names
                 .classes
                 .iter()
@@ -179,6 +185,7 @@ impl<'a, M: Machine> World<'a, M> {
                 .collect(),
             requests: Requests::default(),
             gateway,
+            answers: Desk::new(scenario, streams, warm_up.unwrap_or(SimTime::ZERO)).map(Box::new),
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),
             recorder,
@@ -357,6 +364,7 @@ impl<'a, M: Machine> World<'a, M> {
                     self.leaving.push(slot);
                 }
                 Some((_, Event::Timeout { slot })) => self.give_up(slot),
+                Some((_, Event::FollowerTimeout { slot })) => self.follower_timeout(slot),
                 Some((_, Event::Scrape)) => self.scrape(),
                 Some((_, Event::Fault { index, turn })) => self.fault(index, turn),
                 None => {}
@@ -377,6 +385,9 @@ impl<'a, M: Machine> World<'a, M> {
     /// Uses room that was made, and frees slots that nothing refers to any more.
     #[inline]
     fn tidy(&mut self) {
+        if self.answers.is_some() {
+            self.promote();
+        }
         self.drain_room();
         while let Some(slot) = self.leaving.pop() {
             self.requests.reap(slot);
@@ -452,6 +463,8 @@ impl<'a, M: Machine> World<'a, M> {
         self.check_replicas();
         let mut record = self.recorder.finish(end)?;
         let phases = record.collector.take_phases(end);
+        let evictions = self.answers.as_ref().map(|desk| desk.evictions());
+        self.gateway.totals.answers.evictions = evictions.unwrap_or_default();
         let (segments, segment_ns, rows) = record.collector.finish();
         Ok(RunResult {
             seed,

@@ -24,6 +24,8 @@ pub(super) enum Place {
     Processing,
     /// Held back before its pool is chosen.
     Held,
+    /// Waiting for the answer to another that asks the same.
+    Following,
     /// Waiting for a replica with room.
     Waiting,
     /// Sent to a replica and not yet answered.

@@ -67,6 +67,18 @@ impl<M: Machine> World<'_, M> {
         if self.requests.get(slot).place == Place::Gone {
             return;
         }
+        if self.answers.is_some() && self.ask(slot) {
+            return;
+        }
+        self.last_stages(slot);
+    }
+
+    /// A request goes on from the lookup, whose way there is not its own.
+    pub(super) fn from_lookup(&mut self, slot: u32) {
+        let Some(stages) = &mut self.gateway.stages else {
+            return self.after_lookup(slot);
+        };
+        *stages.visit(slot) = Visit::default();
         self.last_stages(slot);
     }
 

@@ -94,8 +94,20 @@ mod tests {
             keys.exact(TenantId(2), &question),
             Keys::new("n", "1").exact(TenantId(1), &question),
             Keys::new("m", "2").exact(TenantId(1), &question),
-            keys.exact(TenantId(1), &Question { sampling: 1, ..question }),
-            keys.exact(TenantId(1), &Question { words: 6, ..question }),
+            keys.exact(
+                TenantId(1),
+                &Question {
+                    sampling: 1,
+                    ..question
+                },
+            ),
+            keys.exact(
+                TenantId(1),
+                &Question {
+                    words: 6,
+                    ..question
+                },
+            ),
             keys.meaning(TenantId(1), &question),
         ];
         for other in others {
@@ -104,7 +116,10 @@ mod tests {
             assert_ne!(same.0 as u64, other.0 as u64);
             assert_ne!(same.0 >> 64, other.0 >> 64);
         }
-        let reworded = Question { words: 6, ..question };
+        let reworded = Question {
+            words: 6,
+            ..question
+        };
         let meaning = |q| keys.meaning(TenantId(1), q);
         assert_eq!(meaning(&question), meaning(&reworded));
     }

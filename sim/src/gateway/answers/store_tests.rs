@@ -37,7 +37,11 @@ fn answer(question: u64) -> Answer {
 }
 
 fn keys(words: u64) -> (Key, Key, u64) {
-    (Key(u128::from(words)), Key(u128::from(words / 3)), words % 2)
+    (
+        Key(u128::from(words)),
+        Key(u128::from(words / 3)),
+        words % 2,
+    )
 }
 
 fn write(store: &mut Store, words: u64, now: u64) -> u32 {
