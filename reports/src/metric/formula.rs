@@ -180,7 +180,7 @@ pub fn stale_answer_rate(s: &Scope<'_>) -> Reading {
 }
 
 /// Answered together with another, of all sent.
-pub fn coalesced_share(s: &Scope<'_>) -> Reading {
+pub fn coalesced_rate(s: &Scope<'_>) -> Reading {
     from_elsewhere(s, &[AnswerSource::Coalesced])
 }
 

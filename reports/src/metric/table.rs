@@ -54,7 +54,7 @@ metrics! {
     prefix_hit_rate, "share", Higher, "started requests", "prompt tokens found in cache ÷ prompt tokens", None;
     stored_answer_hit_rate, "share", Higher, "all sent", "finished with a stored answer (fresh, stale or to a similar question) ÷ sent", None;
     stale_answer_rate, "share", Neutral, "all sent", "finished with a stored answer past its time ÷ sent", None;
-    coalesced_share, "share", Neutral, "all sent", "finished with the answer to another request that asked the same ÷ sent", None;
+    coalesced_rate, "share", Neutral, "all sent", "finished with the answer to another request that asked the same ÷ sent", None;
     wrong_answer_rate, "share", Lower, "stored answers given in the whole run", "answers to another question than the one asked ÷ stored answers given", None;
     origin_calls, "requests", Lower, "the whole run", "count of requests and refreshes that went on to a replica although their answer may be kept or shared", None;
     origin_calls_per_flight, "ratio", Lower, "the whole run", "origin_calls ÷ those of them that found nobody fetching the same answer", None;
