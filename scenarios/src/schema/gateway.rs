@@ -1,8 +1,8 @@
 //! What the gateway does with a request before a replica has it.
 
+use super::answers::{AnswersSpec, CoalescingSpec};
 use super::paths::PathsSpec;
 use super::pipeline::PipelineSpec;
-use super::answers::{AnswersSpec, CoalescingSpec};
 use super::policies::{AdmissionSpec, RoutingSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

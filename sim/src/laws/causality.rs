@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::{Breach, Law, Violation};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
-use windtunnel_ledger::entry::{Entry, Fact};
+use windtunnel_ledger::entry::{AnswerSource, Entry, Fact};
 
 /// How far a request has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -67,11 +67,13 @@ impl Causality {
                     self.now = at;
                     self.stages[slot as usize] = next;
                 }
-                None if at >= self.now && lost(stage, &facts.entry(i)) => {
-                    self.now = at;
-                    self.stages[slot as usize] = Stage::Nowhere;
-                }
-                _ => return Some((i, self.breach(stage, &facts.entry(i)))),
+                _ => match lost(stage, &facts.entry(i)) {
+                    Some(next) if at >= self.now => {
+                        self.now = at;
+                        self.stages[slot as usize] = next;
+                    }
+                    _ => return Some((i, self.breach(stage, &facts.entry(i)))),
+                },
             }
         }
         None
@@ -104,10 +106,16 @@ const AFTER: [[Option<Stage>; Fact::KINDS.len()]; Stage::ALL.len()] = {
     table
 };
 
-/// Whether a request was refused because whoever had it was lost, which can happen at any stage.
+/// Where a request is led to that whoever had it lost, which can happen at any stage: it is refused, or given
+/// an answer that was kept for such a case.
 #[cold]
-fn lost(stage: Stage, entry: &Entry) -> bool {
-    stage != Stage::Nowhere && entry.fact == Fact::Refused(Refusal::Unavailable)
+fn lost(stage: Stage, entry: &Entry) -> Option<Stage> {
+    match (stage, entry.fact) {
+        (Stage::Nowhere | Stage::Answered, Fact::Answered(_)) | (Stage::Nowhere, _) => None,
+        (_, Fact::Refused(Refusal::Unavailable)) => Some(Stage::Nowhere),
+        (_, Fact::Answered(AnswerSource::Stale)) => Some(Stage::Answered),
+        _ => None,
+    }
 }
 
 /// Where a fact leads from a stage; `None` if it cannot happen there.
@@ -141,7 +149,7 @@ mod tests {
     use super::super::Verdict;
     use super::*;
     use windtunnel_base::ids::{ReplicaId, RequestId};
-    use windtunnel_ledger::entry::{AnswerSource, Purpose};
+    use windtunnel_ledger::entry::Purpose;
 
     fn tell(facts: &[(u64, Fact)]) -> Verdict {
         let mut law = Causality::default();
@@ -244,6 +252,13 @@ mod tests {
             (1, Fact::FirstToken),
         ];
         assert!(breaks(&[&own[..], &[(2, stored)]].concat()));
+        // What was kept for the case that the rest never comes.
+        let stale = Answered(AnswerSource::Stale);
+        assert_eq!(
+            tell(&[&own[..], &[(2, stale), (3, Finished)]].concat()),
+            Ok(())
+        );
+        assert!(breaks(&[&own[..], &[(2, stale), (3, stale)]].concat()));
     }
 
     #[test]

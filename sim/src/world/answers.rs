@@ -458,9 +458,6 @@ impl<M: Machine> World<'_, M> {
         let own_fault = matches!(reason, Refusal::TooLong | Refusal::Blocked);
         let exact = desk.store.as_ref().filter(|_| desk.exact && !own_fault);
         let spare = exact.and_then(|store| store.on_error(key, now));
-        let spare_is_fresh = spare.is_some_and(|entry| {
-            exact.is_some_and(|store| store.state(entry, now) == Some(State::Fresh))
-        });
         let rule = match &desk.coalescing {
             Some(spec) if !own_fault => spec.on_failure,
             _ => OnFailure::FanOut,
@@ -473,16 +470,11 @@ impl<M: Machine> World<'_, M> {
         if let Failed::Promoted(next) = desk.flights.failed(slot, rule, &mut waiting) {
             desk.promoted.push(next);
         }
-        let source = if spare_is_fresh {
-            AnswerSource::Stored
-        } else {
-            AnswerSource::Stale
-        };
         for follower in waiting.drain(..) {
             self.stop_timer(follower);
             if let Some(entry) = spare {
                 self.gateway.totals.answers.stale_on_error += 1;
-                self.give(follower, entry, source);
+                self.give(follower, entry, AnswerSource::Stale);
             } else {
                 self.gateway.totals.answers.failed_with_leader += 1;
                 self.gone(follower);
@@ -497,7 +489,7 @@ impl<M: Machine> World<'_, M> {
         let refresh = self.requests.get(slot).purpose == Some(Purpose::Refresh);
         if let Some(entry) = spare.filter(|_| !refresh) {
             self.gateway.totals.answers.stale_on_error += 1;
-            self.give(slot, entry, source);
+            self.give(slot, entry, AnswerSource::Stale);
             return true;
         }
         false
