@@ -45,18 +45,16 @@ impl BatchShape {
         self.prefill_tokens + self.decode_seqs as u64
     }
 
-    /// The shape `steps` steps later, if nobody joins or leaves and all requests generate.
+    /// Makes it the shape `steps` steps later, if nobody joins or leaves and all requests generate.
     /// `spread` says that the largest context and the sum of squares are kept.
     #[inline]
-    pub(crate) fn later(&self, steps: u64, spread: bool) -> Self {
-        let mut shape = *self;
+    pub(crate) fn pass(&mut self, steps: u64, spread: bool) {
         if spread {
-            let members = u64::from(shape.decode_seqs);
-            shape.context_squares += growth_of_squares(steps, shape.decode_context, members);
-            shape.context_max += steps as u32;
+            let members = u64::from(self.decode_seqs);
+            self.context_squares += growth_of_squares(steps, self.decode_context, members);
+            self.context_max += steps as u32;
         }
-        shape.decode_context += steps * u64::from(shape.decode_seqs);
-        shape
+        self.decode_context += steps * u64::from(self.decode_seqs);
     }
 
     /// Requests in this step.

@@ -67,32 +67,72 @@ impl Intensity {
 
     /// Share of `seconds` in which the busier of compute and memory works at its peak.
     pub fn utilization(&self, shape: &BatchShape, seconds: f64) -> f64 {
-        let compute = shape.tokens() as f64 * self.compute_per_token
-            + shape.prefill_pairs as f64 * self.compute_per_pair;
+        self.share(self.compute(shape), shape, seconds)
+    }
+
+    /// Seconds at peak compute.
+    #[inline]
+    fn compute(&self, shape: &BatchShape) -> f64 {
+        shape.tokens() as f64 * self.compute_per_token
+            + shape.prefill_pairs as f64 * self.compute_per_pair
+    }
+
+    #[inline]
+    fn share(&self, compute: f64, shape: &BatchShape, seconds: f64) -> f64 {
         let memory = self.memory_per_step + shape.decode_context as f64 * self.memory_per_context;
         (compute.max(memory) / seconds).min(1.0)
+    }
+}
+
+/// Energy of steps that differ in the contexts of their decoding requests alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DecodeRun<'a> {
+    energy: &'a EnergyFn,
+    /// Seconds at peak compute, or joules if those say it all: what the steps have in common.
+    common: f64,
+}
+
+impl DecodeRun<'_> {
+    /// What [`EnergyFn::step`] says, to the last bit.
+    #[inline]
+    pub(crate) fn step(&self, shape: &BatchShape, time: SimDuration) -> MicroJoules {
+        let joules = match self.energy {
+            EnergyFn::Power {
+                idle,
+                peak,
+                intensity,
+            } => {
+                let seconds = time.as_secs_f64();
+                let utilization = intensity.share(self.common, shape, seconds);
+                (idle + (peak - idle) * utilization) * seconds
+            }
+            EnergyFn::PerToken { .. } => self.common,
+        };
+        MicroJoules::from_f64(joules * 1e6)
     }
 }
 
 impl EnergyFn {
     /// Energy of one step.
     pub fn step(&self, shape: &BatchShape, time: SimDuration) -> MicroJoules {
-        let joules = match self {
-            Self::Power {
-                idle,
-                peak,
-                intensity,
-            } => {
-                let seconds = time.as_secs_f64();
-                (idle + (peak - idle) * intensity.utilization(shape, seconds)) * seconds
-            }
+        self.decode_run(shape).step(shape, time)
+    }
+
+    /// For steps like this one but for the contexts of decoding requests.
+    #[inline]
+    pub(crate) fn decode_run(&self, shape: &BatchShape) -> DecodeRun<'_> {
+        let common = match self {
+            Self::Power { intensity, .. } => intensity.compute(shape),
             Self::PerToken {
                 per_token,
                 per_step,
                 ..
             } => per_step + per_token * f64::from(shape.sampled),
         };
-        MicroJoules::from_f64(joules * 1e6)
+        DecodeRun {
+            energy: self,
+            common,
+        }
     }
 
     /// Watts while no step runs.

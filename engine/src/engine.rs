@@ -32,6 +32,16 @@ pub struct EngineStats {
     pub kv_total: u64,
 }
 
+/// How far into the steps in progress somebody has looked who reads a replica at several times in turn;
+/// see [`Engine::stats_onward`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Onward {
+    /// Steps that had begun at the last look.
+    pub(crate) begun: usize,
+    /// Blocks that those after the first of them took.
+    pub(crate) growth: u64,
+}
+
 /// What leaves a replica at the end of the step in progress.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Leaving {
@@ -173,6 +183,13 @@ pub trait Engine {
 
     /// What telemetry would read at `now`.
     fn stats(&self, now: SimTime) -> EngineStats;
+
+    /// As [`Self::stats`], for one who reads it at times that do not go back, while nothing happens to
+    /// the replica. `onward` is new at the first of them.
+    fn stats_onward(&self, now: SimTime, onward: &mut Onward) -> EngineStats {
+        let _ = onward;
+        self.stats(now)
+    }
 
     /// What is bound to leave at the end of the step that is in progress at `now`, having begun
     /// before: it is known from the step's beginning, because outputs end where the truth says.

@@ -11,7 +11,9 @@ mod warped;
 
 use crate::config::{EngineSpec, FrontendSpec, StationSpec};
 use crate::continuous::ContinuousBatching;
-use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
+use crate::engine::{
+    CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, Onward, StepObserver,
+};
 use crate::execute::{ExecutionError, StepExecutor};
 use crate::kv::{Imbalance, KvLayout};
 use crate::request::Submission;
@@ -278,6 +280,15 @@ impl Engine for Replica {
             Self::Continuous(engine) => engine.stats(now),
             Self::Station(station) => station.stats(now),
             Self::Warped(warped) => warped.stats(now),
+        }
+    }
+
+    #[inline]
+    fn stats_onward(&self, now: SimTime, onward: &mut Onward) -> EngineStats {
+        match self {
+            Self::Continuous(engine) => engine.stats_onward(now, onward),
+            Self::Station(station) => station.stats(now),
+            Self::Warped(warped) => warped.stats_onward(now, onward),
         }
     }
 

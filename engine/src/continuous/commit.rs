@@ -43,17 +43,14 @@ impl ContinuousBatching {
         let mut shape = self.run.shape;
         let mut from = self.run.start;
         let spread = self.common.cost.needs_spread();
+        let energy = self.common.energy.decode_run(&shape);
         let mut last_token = self.decoding.last_token();
-        let classes = match self.plan.decodes_rest {
-            false => self.decoding.by_class(),
-            true => &[],
+        let (classes, mut late) = match self.plan.decodes_rest {
+            false => (self.decoding.by_class(), self.decoding.late()),
+            true => (&[][..], &[][..]),
         };
-        for (i, step) in self.run.ends.iter().enumerate() {
+        for step in &self.run.ends {
             let at = step.at();
-            let late: &[(ClassId, SimTime)] = match i {
-                0 if !classes.is_empty() => self.decoding.late(),
-                _ => &[],
-            };
             let gap = at.since(last_token);
             for (class, &count) in classes.iter().enumerate() {
                 let class = ClassId::from(class);
@@ -65,9 +62,10 @@ impl ContinuousBatching {
             for &(class, since) in late {
                 observer.token_gap(at, class, at.since(since), 1);
             }
-            let energy = self.common.energy.step(&shape, at.since(from));
+            late = &[]; // from the second step on, nobody is
+            let energy = energy.step(&shape, at.since(from));
             observer.step(from, at, &shape, energy, step.extrapolated);
-            shape = shape.later(1, spread);
+            shape.pass(1, spread);
             from = at;
             last_token = at;
         }

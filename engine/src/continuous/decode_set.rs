@@ -15,6 +15,8 @@ use windtunnel_base::time::SimTime;
 pub(crate) struct DecodeSet {
     /// Steps done so far.
     steps: u64,
+    /// Their place in the ring of crossings.
+    place: u32,
     count: u32,
     /// Sum of tokens in KV.
     context: u64,
@@ -41,6 +43,7 @@ impl DecodeSet {
     pub(crate) fn new(block_size: u32, with_spread: bool) -> Self {
         Self {
             steps: 0,
+            place: 0,
             count: 0,
             context: 0,
             squares: 0,
@@ -82,13 +85,13 @@ impl DecodeSet {
     /// Blocks that the step after `ahead` more steps takes.
     #[inline]
     pub(crate) fn blocks_needed(&self, ahead: u64) -> u64 {
-        u64::from(self.crossings[self.ring(self.steps + ahead)])
+        u64::from(self.crossings[self.ring(ahead)])
     }
 
     /// Blocks that each step from the one after `ahead` more steps on takes, without end.
     #[inline]
     pub(crate) fn blocks_from(&self, ahead: u64) -> impl Iterator<Item = u64> + '_ {
-        let mut place = self.ring(self.steps + ahead);
+        let mut place = self.ring(ahead);
         std::iter::from_fn(move || {
             let needed = self.crossings[place];
             place += 1;
@@ -112,7 +115,7 @@ impl DecodeSet {
             steps %= size as u64;
         }
         // What is left of a round, which may go on at the beginning of the ring.
-        let first = self.ring(self.steps + from);
+        let first = self.ring(from);
         let end = first + steps as usize;
         let rest = match end.checked_sub(size) {
             None => sum(&self.crossings[first..end]),
@@ -121,15 +124,23 @@ impl DecodeSet {
         whole + rest
     }
 
+    /// Place of the step after `ahead` more steps.
     #[inline]
-    fn ring(&self, step: u64) -> usize {
-        (step % self.crossings.len() as u64) as usize
+    fn ring(&self, ahead: u64) -> usize {
+        let (place, size) = (u64::from(self.place) + ahead, self.crossings.len() as u64);
+        // Mostly it is close by, and no division is needed.
+        match place {
+            p if p < size => p as usize,
+            p if p < 2 * size => (p - size) as usize,
+            p => (p % size) as usize,
+        }
     }
 
     /// Residue of the steps at which a member with `computed` tokens now begins a new block.
     fn crossing_of(&self, computed: u32) -> usize {
-        let size = self.crossings.len() as u64;
-        ((self.steps % size + size - u64::from(computed) % size) % size) as usize
+        let size = self.crossings.len();
+        let place = self.place as usize + size - computed as usize % size;
+        if place < size { place } else { place - size }
     }
 
     /// A running request starts to decode.
@@ -266,6 +277,7 @@ impl DecodeSet {
 
     /// `steps` steps are done, the last of them at `end`.
     pub(crate) fn advance(&mut self, steps: u64, end: SimTime) {
+        self.place = self.ring(steps) as u32;
         self.steps += steps;
         self.last_token = end;
         if self.longest.is_some() {

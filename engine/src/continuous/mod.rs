@@ -36,7 +36,9 @@ mod execution;
 
 use crate::batch::BatchShape;
 use crate::cost::CostModel;
-use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
+use crate::engine::{
+    CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, Onward, StepObserver,
+};
 use crate::execute::ExecutionError;
 use crate::kv::Imbalance;
 use crate::replica::ReplicaFacts;
@@ -283,7 +285,7 @@ impl ContinuousBatching {
                 break;
             }
             free -= blocks;
-            shape = shape.later(1, spread);
+            shape.pass(1, spread);
             let cost = run.step(&shape);
             end += cost.time;
             self.run.ends.push(StepEnd::new(end, cost.extrapolated));
@@ -357,6 +359,26 @@ impl ContinuousBatching {
     fn goes_on(&self) -> bool {
         let foreseen = |&&slot: &&u32| self.sequences[slot].foreseen;
         self.running.len() > self.leaving.iter().filter(foreseen).count()
+    }
+
+    /// What telemetry reads while so many steps of the run have begun, of which those after the first took
+    /// so many blocks.
+    fn stats_in_step(&self, begun: usize, growth: u64) -> EngineStats {
+        let (mut held, mut cached) = (self.memory.held(), self.memory.cached());
+        if begun == 0 && self.run.end().is_some() {
+            held -= self.run.first_growth;
+            cached += self.run.first_evicted;
+        }
+        held += growth;
+        cached -= growth.saturating_sub(self.memory.empty());
+        EngineStats {
+            running: self.running.len() as u32,
+            waiting: self.waiting.len(),
+            pending_prompt_tokens: self.pending_prompt_tokens,
+            kv_held: held,
+            kv_cached: cached,
+            kv_total: self.memory.total(),
+        }
     }
 
     /// Place of a running request in [`Self::running`].
@@ -481,22 +503,17 @@ impl Engine for ContinuousBatching {
 
     fn stats(&self, now: SimTime) -> EngineStats {
         let begun = self.run.begun(now);
-        let (mut held, mut cached) = (self.memory.held(), self.memory.cached());
-        if begun == 0 && self.run.end().is_some() {
-            held -= self.run.first_growth;
-            cached += self.run.first_evicted;
+        self.stats_in_step(begun, self.decoding.growth(1, begun as u64))
+    }
+
+    fn stats_onward(&self, now: SimTime, onward: &mut Onward) -> EngineStats {
+        while self.run.begins_before(onward.begun, now) {
+            if onward.begun > 0 {
+                onward.growth += self.decoding.blocks_needed(onward.begun as u64);
+            }
+            onward.begun += 1;
         }
-        let growth = self.decoding.growth(1, begun as u64);
-        held += growth;
-        cached -= growth.saturating_sub(self.memory.empty());
-        EngineStats {
-            running: self.running.len() as u32,
-            waiting: self.waiting.len(),
-            pending_prompt_tokens: self.pending_prompt_tokens,
-            kv_held: held,
-            kv_cached: cached,
-            kv_total: self.memory.total(),
-        }
+        self.stats_in_step(onward.begun, onward.growth)
     }
 
     fn leaving(&self, now: SimTime) -> Leaving {

@@ -129,6 +129,16 @@ impl Run {
         from + self.ends[from..to].partition_point(|e| !so(e.at()))
     }
 
+    /// Whether the step after the first `step` ones is there and begins before `now`.
+    #[inline]
+    pub(crate) fn begins_before(&self, step: usize, now: SimTime) -> bool {
+        let begins = match step {
+            0 => self.start,
+            n => self.ends[n - 1].at(),
+        };
+        step < self.ends.len() && begins < now
+    }
+
     /// Steps that began before `now`.
     pub(crate) fn begun(&self, now: SimTime) -> usize {
         if self.ends.is_empty() || self.start >= now {

@@ -195,7 +195,8 @@ mod tests {
                 swap_bytes,
                 ..BatchShape::default()
             };
-            let later = first.later(ahead, false);
+            let mut later = first;
+            later.pass(ahead, false);
             prop_assert_eq!(cost.decode_run(&first).step(&later), cost.step(&later));
         }
     }

@@ -8,7 +8,9 @@
 
 use crate::batch::BatchShape;
 use crate::continuous::ContinuousBatching;
-use crate::engine::{CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, StepObserver};
+use crate::engine::{
+    CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, Onward, StepObserver,
+};
 use crate::request::Submission;
 use crate::station::Station;
 use windtunnel_base::content::Extent;
@@ -274,6 +276,10 @@ impl Engine for Warped {
 
     fn stats(&self, now: SimTime) -> EngineStats {
         ask!(&self.inner, e => e.stats(self.time.inside(now)))
+    }
+
+    fn stats_onward(&self, now: SimTime, onward: &mut Onward) -> EngineStats {
+        ask!(&self.inner, e => e.stats_onward(self.time.inside(now), onward))
     }
 
     fn leaving(&self, now: SimTime) -> Leaving {

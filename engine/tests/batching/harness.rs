@@ -9,7 +9,7 @@ use windtunnel_base::units::MicroJoules;
 use windtunnel_engine::batch::BatchShape;
 use windtunnel_engine::config::EngineSpec;
 use windtunnel_engine::engine::{
-    CacheEvent, Engine, EngineOutcome, EngineStats, Outcome, StepObserver,
+    CacheEvent, Engine, EngineOutcome, EngineStats, Onward, Outcome, StepObserver,
 };
 use windtunnel_engine::replica::Replica;
 use windtunnel_engine::request::{RequestView, Submission, Truth};
@@ -186,7 +186,15 @@ fn perform(engine: &mut Replica, jobs: &[Job], call: &Call, now: SimTime, log: &
             let was_here = engine.cancel(now, RequestId(id), log);
             log.cancelled.push((id, was_here));
         }
-        Call::Look => log.looks.push((now.as_nanos(), engine.stats(now))),
+        Call::Look => {
+            log.looks.push((now.as_nanos(), engine.stats(now)));
+            // One who looks on and on sees what one sees who looks once.
+            let mut onward = Onward::default();
+            for ahead in [0, 1, 3, 10, 10, 30, 100, 1_000, 100_000] {
+                let at = now + SimDuration::from_nanos(ahead);
+                assert_eq!(engine.stats_onward(at, &mut onward), engine.stats(at));
+            }
+        }
         Call::Stall(span) => engine.stall(now, now + SimDuration::from_nanos(span)),
         Call::Slow(factor) => engine.set_speed(now, factor),
         Call::Peek => {

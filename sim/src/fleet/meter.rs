@@ -17,40 +17,76 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 /// Microwatts times nanoseconds over this are microjoules.
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The meter of one replica.
+/// The meter of one replica. In a large fleet it is not in the cache when its turn comes, so what a step
+/// touches lies side by side, in the first two of its four lines of memory.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Meter {
-    /// Nano-dollars per hour.
-    price: u64,
-    idle_microwatts: u64,
+    /// Everything before this is posted, pending or due.
+    metered_to: SimTime,
+    /// Steps are counted up to here.
+    end: SimTime,
     station: bool,
     /// What time is paid as while no step claims it.
     resting: Account,
-    /// Everything before this is posted.
-    metered_to: SimTime,
+    pending: Pending,
+    pub(crate) totals: ReplicaTotals,
     money_rest: u64,
     energy_rest: u64,
-    /// Steps are counted up to here.
-    end: SimTime,
+    /// Nano-dollars per hour.
+    price: u64,
+    idle_microwatts: u64,
     /// Steps that began before the one before them had ended; a broken law.
     overlaps: u64,
-    pub(crate) totals: ReplicaTotals,
-    pending: Pending,
 }
 
-/// Sums of steps that end within one segment of the ledger, not yet posted: a step costs a few
-/// additions, and the ledger is touched once per segment.
-#[derive(Debug, Default)]
+/// Sums of what falls into one segment of the ledger, not yet posted: a step costs a few additions, and
+/// the ledger is touched once per segment.
+#[derive(Debug)]
+#[repr(C)]
 struct Pending {
     from: SimTime,
     to: SimTime,
-    money: [u64; Account::ALL.len()],
-    energy: [u64; Account::ALL.len()],
+    /// Time that is paid as [`Self::due`], one step after the other, and what they drew. What an unbroken
+    /// stretch costs is worked out once: remainders are carried, so it is what its parts would.
+    due_ns: u64,
+    due_energy: u64,
+    due: Account,
     prompt_tokens: u64,
     output_tokens: u64,
     steps: u64,
     extrapolated: u64,
     decode_seqs: u64,
+    money: [u64; PAID.len()],
+    energy: [u64; PAID.len()],
+}
+
+/// Accounts that replicas pay to; their places follow that of [`Account::Source`].
+const PAID: [Account; 5] = [
+    Account::Prefill,
+    Account::Decode,
+    Account::Mixed,
+    Account::Service,
+    Account::Idle,
+];
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self {
+            from: SimTime::ZERO,
+            to: SimTime::ZERO,
+            due_ns: 0,
+            due_energy: 0,
+            due: Account::Idle,
+            prompt_tokens: 0,
+            output_tokens: 0,
+            steps: 0,
+            extrapolated: 0,
+            decode_seqs: 0,
+            money: [0; PAID.len()],
+            energy: [0; PAID.len()],
+        }
+    }
 }
 
 /// `rate * time / UNIT`, rounded down, with the remainder carried.
@@ -69,17 +105,17 @@ impl Meter {
     /// A meter at the start of a run.
     pub(crate) fn new(price: u64, idle_microwatts: u64, station: bool) -> Self {
         Self {
-            price,
-            idle_microwatts,
+            metered_to: SimTime::ZERO,
+            end: SimTime::MAX,
             station,
             resting: Account::Idle,
-            metered_to: SimTime::ZERO,
+            pending: Pending::default(),
+            totals: ReplicaTotals::default(),
             money_rest: 0,
             energy_rest: 0,
-            end: SimTime::MAX,
+            price,
+            idle_microwatts,
             overlaps: 0,
-            totals: ReplicaTotals::default(),
-            pending: Pending::default(),
         }
     }
 
@@ -112,7 +148,29 @@ impl Meter {
     }
 
     /// A step ran.
+    #[inline]
     pub(crate) fn step(
+        &mut self,
+        collector: &mut Collector,
+        (from, to): (SimTime, SimTime),
+        shape: &BatchShape,
+        energy: MicroJoules,
+        extrapolated: bool,
+    ) {
+        // Mostly it follows on the one before, within the same segment.
+        let plain = from == self.metered_to && to < self.pending.to && to <= self.end;
+        if plain && !self.station {
+            self.claim(shape, to.since(from).as_nanos(), energy.0);
+            self.metered_to = to;
+            self.count(shape, extrapolated);
+        } else {
+            self.any_step(collector, (from, to), shape, energy, extrapolated);
+        }
+    }
+
+    /// [`Self::step`], whatever it is like.
+    #[inline(never)]
+    fn any_step(
         &mut self,
         collector: &mut Collector,
         (from, to): (SimTime, SimTime),
@@ -139,6 +197,21 @@ impl Meter {
         if to < self.pending.from || to >= self.pending.to {
             self.open_segment(collector, to);
         }
+        let time = to.since(from).as_nanos();
+        self.metered_to = to;
+        if to < whole {
+            // Its tokens come after the end of the run.
+            let share = u128::from(energy.0) * u128::from(time);
+            let share = share / u128::from(whole.since(from).as_nanos());
+            return self.claim(shape, time, share as u64);
+        }
+        self.claim(shape, time, energy.0);
+        self.count(shape, extrapolated);
+    }
+
+    /// A step like this claims so much time and energy.
+    #[inline]
+    fn claim(&mut self, shape: &BatchShape, time: u64, energy: u64) {
         let account = if shape.prefill_seqs == 0 {
             Account::Decode
         } else if shape.decode_seqs == 0 {
@@ -146,26 +219,46 @@ impl Meter {
         } else {
             Account::Mixed
         };
-        let time = to.since(from).as_nanos();
-        self.metered_to = to;
-        self.totals.busy_ns += time;
-        let p = &mut self.pending;
-        p.money[account as usize] += accrue::<HOUR_NS>(self.price, time, &mut self.money_rest);
-        if to < whole {
-            let share = u128::from(energy.0) * u128::from(time);
-            p.energy[account as usize] += (share / u128::from(whole.since(from).as_nanos())) as u64;
-            return; // its tokens come after the end of the run
+        self.pay(account, time, energy);
+    }
+
+    #[inline]
+    fn pay(&mut self, account: Account, time: u64, energy: u64) {
+        if self.pending.due != account {
+            self.settle();
+            self.pending.due = account;
         }
-        p.energy[account as usize] += energy.0;
+        self.pending.due_ns += time;
+        self.pending.due_energy += energy;
+    }
+
+    /// Counts a step and its tokens.
+    #[inline]
+    fn count(&mut self, shape: &BatchShape, extrapolated: bool) {
+        let p = &mut self.pending;
         p.prompt_tokens += shape.prefill_tokens;
         p.output_tokens += u64::from(shape.sampled);
         p.steps += 1;
         p.extrapolated += u64::from(extrapolated);
         p.decode_seqs += u64::from(shape.decode_seqs);
-        self.totals.output_tokens += u64::from(shape.sampled);
     }
 
-    /// Posts time without a step up to `at`, each segment's part to that segment.
+    /// Works out what the time that is due costs.
+    fn settle(&mut self) {
+        let p = &mut self.pending;
+        let (place, time) = (p.due as usize - 1, std::mem::take(&mut p.due_ns));
+        p.money[place] += accrue::<HOUR_NS>(self.price, time, &mut self.money_rest);
+        p.energy[place] += std::mem::take(&mut p.due_energy);
+        if p.due == Account::Idle || p.due == Account::Service {
+            p.energy[place] +=
+                accrue::<SECOND_NS>(self.idle_microwatts, time, &mut self.energy_rest);
+        }
+        if p.due != Account::Idle {
+            self.totals.busy_ns += time;
+        }
+    }
+
+    /// Pays time without a step up to `at`, each segment's part in that segment.
     fn rest_until(&mut self, collector: &mut Collector, at: SimTime) {
         while self.metered_to < at {
             let from = self.metered_to;
@@ -173,15 +266,7 @@ impl Meter {
                 self.open_segment(collector, from);
             }
             let to = at.min(self.pending.to);
-            let time = to.since(from).as_nanos();
-            let account = self.resting as usize;
-            if self.resting == Account::Service {
-                self.totals.busy_ns += time;
-            }
-            self.pending.money[account] +=
-                accrue::<HOUR_NS>(self.price, time, &mut self.money_rest);
-            self.pending.energy[account] +=
-                accrue::<SECOND_NS>(self.idle_microwatts, time, &mut self.energy_rest);
+            self.pay(self.resting, to.since(from).as_nanos(), 0);
             self.metered_to = to;
         }
     }
@@ -197,13 +282,14 @@ impl Meter {
     }
 
     fn post(&mut self, collector: &mut Collector) {
+        self.settle();
         let p = std::mem::take(&mut self.pending);
         if p.to == SimTime::ZERO {
             return; // nothing was ever pending
         }
+        self.totals.output_tokens += p.output_tokens;
         let segment = collector.segment(p.from);
-        for account in Account::ALL {
-            let i = account as usize;
+        for (i, account) in PAID.into_iter().enumerate() {
             segment
                 .books
                 .money

@@ -46,7 +46,7 @@ use sampling::{Sampler, Totals};
 use windtunnel_base::queue::EventQueue;
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_engine::engine::EngineOutcome;
+use windtunnel_engine::engine::{EngineOutcome, Onward};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
@@ -453,7 +453,9 @@ impl<'a, M: Machine> World<'a, M> {
     #[inline]
     fn sample_replica(&mut self, replica: usize) {
         let machine = &self.fleet.machines[replica];
-        self.sampler.read(replica, |at| machine.stats(at));
+        let mut onward = Onward::default();
+        self.sampler
+            .read(replica, |at| machine.stats_onward(at, &mut onward));
     }
 
     /// Closes the books of a run.

@@ -1,6 +1,7 @@
 //! The state of the whole system at equal distances, for plots. The distance follows the length of the
 //! run: it doubles, and every second sample goes, whenever there are too many.
 
+use rustc_hash::FxHashMap;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::engine::EngineStats;
 use windtunnel_ledger::result::{ReplicaSample, Sample};
@@ -9,6 +10,8 @@ use windtunnel_ledger::result::{ReplicaSample, Sample};
 const FIRST_DISTANCE: SimDuration = SimDuration::from_millis(1);
 /// Where something is known, a run may still be shorter by this factor without losing a sample.
 const SHORTER: u64 = 2;
+/// Samples handed over at once: so many of a replica's share a line of memory.
+const TOGETHER: usize = 64 / size_of::<Kept>();
 
 /// A sample, replicas apart.
 #[derive(Clone, Copy, Debug)]
@@ -28,16 +31,28 @@ pub(super) struct Sampler {
     capacity: usize,
     distance: SimDuration,
     next: SimTime,
-    samples: Vec<Totals>,
+    samples: Vec<Taken>,
+    /// Places of no sample, the last of them the next to be used.
+    free: Vec<u32>,
     /// Of how many samples each replica was read.
     read: Vec<u32>,
-    /// What was read, `capacity` for each replica.
+    /// What was read, `capacity` places for each replica.
     replicas: Vec<Kept>,
+    /// Counts of blocks that do not fit there, by index there.
+    wide: FxHashMap<usize, [u64; 2]>,
+}
+
+/// A sample, and where replicas' parts of it are kept: a place that stays its own while others are
+/// dropped, so that nothing of a large fleet is moved then.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    totals: Totals,
+    place: u32,
 }
 
 /// What is kept of a replica in a sample: requests running and waiting, blocks held and cached. How many
 /// blocks there are in all does not change.
-type Kept = [u64; 3];
+type Kept = [u32; 4];
 
 impl Sampler {
     /// For at most `capacity` samples of so many replicas in a run that ends about at `expected_end`; a
@@ -59,9 +74,11 @@ impl Sampler {
                 SimTime::ZERO
             },
             samples: Vec::new(),
+            free: (0..capacity as u32).rev().collect(),
             read: vec![0; replicas],
             // Memory that nobody has written to costs nothing.
-            replicas: vec![[0; 3]; replicas * capacity],
+            replicas: vec![[0; 4]; replicas * capacity],
+            wide: FxHashMap::default(),
         }
     }
 
@@ -70,29 +87,35 @@ impl Sampler {
     #[inline]
     pub(super) fn up_to(&mut self, until: SimTime, look: impl Fn(SimTime) -> Totals) {
         while self.next < until {
-            if self.samples.len() == self.capacity {
+            let Some(place) = self.free.pop() else {
                 self.halve();
                 continue;
-            }
-            self.samples.push(look(self.next));
+            };
+            let totals = look(self.next);
+            self.samples.push(Taken { totals, place });
             self.next = self.next.saturating_add(self.distance);
         }
     }
 
     /// Reads a replica for the samples taken since it was read last. Nothing may have happened to it
-    /// meanwhile; `look` reads its state as of a given time.
+    /// meanwhile; `look` reads its state as of given times, one after the other.
     #[inline]
-    pub(super) fn read(&mut self, replica: usize, look: impl Fn(SimTime) -> EngineStats) {
+    pub(super) fn read(&mut self, replica: usize, mut look: impl FnMut(SimTime) -> EngineStats) {
         let read = self.read[replica] as usize;
         if read == self.samples.len() {
             return;
         }
         let first = replica * self.capacity;
-        let places = self.replicas[first + read..].iter_mut();
-        for (place, sample) in places.zip(&self.samples[read..]) {
-            let stats = look(SimTime::from_nanos(sample.at_ns));
-            let requests = u64::from(stats.running) << 32 | u64::from(stats.waiting);
-            *place = [requests, stats.kv_held, stats.kv_cached];
+        for sample in &self.samples[read..] {
+            let stats = look(SimTime::from_nanos(sample.totals.at_ns));
+            let at = first + sample.place as usize;
+            let (held, cached) = (stats.kv_held, stats.kv_cached);
+            self.replicas[at] = [stats.running, stats.waiting, held as u32, cached as u32];
+            if (held | cached) > u64::from(u32::MAX) {
+                self.wide.insert(at, [held, cached]);
+            } else if !self.wide.is_empty() {
+                self.wide.remove(&at); // of one that was dropped
+            }
         }
         self.read[replica] = self.samples.len() as u32;
     }
@@ -100,50 +123,54 @@ impl Sampler {
     /// Drops every second sample. The distance doubles, and the next sample stays on its grid.
     #[cold]
     fn halve(&mut self) {
+        let dropped = self.samples.iter().skip(1).step_by(2);
+        self.free.extend(dropped.rev().map(|sample| sample.place));
         let samples = self.samples.len();
-        halve(&mut self.samples);
+        for i in 1..samples.div_ceil(2) {
+            self.samples[i] = self.samples[2 * i];
+        }
         self.samples.truncate(samples.div_ceil(2));
-        let each = self.replicas.chunks_exact_mut(self.capacity);
-        for (read, samples) in self.read.iter_mut().zip(each) {
-            halve(&mut samples[..*read as usize]);
+        for read in &mut self.read {
             *read = read.div_ceil(2);
         }
         self.distance = self.distance.saturating_mul(2);
-        let last = self.samples.last().map_or(0, |s| s.at_ns);
+        let last = self.samples.last().map_or(0, |s| s.totals.at_ns);
         self.next = SimTime::from_nanos(last).saturating_add(self.distance);
     }
 
     /// All samples; every replica must have been read. `blocks` says how many blocks a replica has in all.
     pub(super) fn finish(self, blocks: impl Fn(usize) -> u64) -> Vec<Sample> {
-        let replicas = self.read.len();
-        let sample = |totals: &Totals| Sample {
-            at_ns: totals.at_ns,
-            gateway_waiting: totals.gateway_waiting,
-            in_system: totals.in_system,
-            replicas: Vec::with_capacity(replicas),
+        let totals: Vec<u64> = (0..self.read.len()).map(blocks).collect();
+        let sample = |taken: &Taken| Sample {
+            at_ns: taken.totals.at_ns,
+            gateway_waiting: taken.totals.gateway_waiting,
+            in_system: taken.totals.in_system,
+            replicas: Vec::with_capacity(totals.len()),
         };
         let mut samples: Vec<Sample> = self.samples.iter().map(sample).collect();
-        for replica in 0..replicas {
-            let kv_total = blocks(replica);
-            let kept = &self.replicas[replica * self.capacity..];
-            for (sample, &[requests, kv_held, kv_cached]) in samples.iter_mut().zip(kept) {
-                sample.replicas.push(ReplicaSample {
-                    running: (requests >> 32) as u32,
-                    waiting: requests as u32,
-                    kv_held,
-                    kv_cached,
-                    kv_total,
-                });
+        // A few samples at once, whose places are mostly side by side: each line of memory is met once.
+        let together = samples.chunks_mut(TOGETHER);
+        for (samples, taken) in together.zip(self.samples.chunks(TOGETHER)) {
+            for (replica, &kv_total) in totals.iter().enumerate() {
+                for (sample, taken) in samples.iter_mut().zip(taken) {
+                    let at = replica * self.capacity + taken.place as usize;
+                    let [running, waiting, held, cached] = self.replicas[at];
+                    let narrow = [u64::from(held), u64::from(cached)];
+                    let [kv_held, kv_cached] = match self.wide.is_empty() {
+                        true => narrow,
+                        false => self.wide.get(&at).copied().unwrap_or(narrow),
+                    };
+                    sample.replicas.push(ReplicaSample {
+                        running,
+                        waiting,
+                        kv_held,
+                        kv_cached,
+                        kv_total,
+                    });
+                }
             }
         }
         samples
-    }
-}
-
-/// Moves every second entry, the first included, to the front.
-fn halve<T: Copy>(list: &mut [T]) {
-    for i in 1..list.len().div_ceil(2) {
-        list[i] = list[2 * i];
     }
 }
 
@@ -163,6 +190,9 @@ mod tests {
                 let running: Vec<u32> = sample.replicas.iter().map(|r| r.running).collect();
                 assert_eq!(running, [sample.at_ns as u32, sample.at_ns as u32 + 1]);
                 assert!(sample.replicas.iter().all(|r| r.kv_total == 7));
+                // Counts that take 64 bits come back whole, and leave nothing where others follow.
+                let blocks: Vec<u64> = sample.replicas.iter().map(|r| r.kv_held).collect();
+                assert_eq!(blocks, [held(sample.at_ns), held(sample.at_ns + 1)]);
             }
             // To know about when it ends saves work and changes nothing.
             for guess in [end, 2 * end, end / 10] {
@@ -171,12 +201,18 @@ mod tests {
         }
     }
 
+    /// Sometimes more than 32 bits hold.
+    fn held(ns: u64) -> u64 {
+        (ns % 3) << (ns % 5 * 16)
+    }
+
     /// Events come at odd times; each finds the samples before it taken.
     fn samples(end: u64, expected_end: SimTime) -> Vec<Sample> {
         let mut sampler = Sampler::new(100, 2, expected_end);
         let state = |more: u32| {
             move |at: SimTime| EngineStats {
                 running: at.as_nanos() as u32 + more,
+                kv_held: held(at.as_nanos() + u64::from(more)),
                 ..EngineStats::default()
             }
         };
