@@ -68,6 +68,11 @@ impl List {
         self.front
     }
 
+    /// The slot at the back, or [`NONE`].
+    pub(super) const fn back(&self) -> u32 {
+        self.back
+    }
+
     /// Appends a slot that is in no list.
     pub(super) fn push_back(&mut self, links: &mut Links, slot: u32) {
         self.insert_behind(links, self.back, slot);

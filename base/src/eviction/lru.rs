@@ -13,6 +13,14 @@ pub struct Lru {
     links: Links,
 }
 
+impl Lru {
+    /// The slot that became idle last, if it still is.
+    #[inline]
+    pub(super) fn newest(&self) -> Option<u32> {
+        Some(self.order.back()).filter(|&slot| slot != NONE)
+    }
+}
+
 // --- contract ----------------------------------------------------------------------------
 
 impl EvictionPolicy for Lru {

@@ -125,6 +125,16 @@ impl Policy {
     pub const fn forgets_on_reuse(&self) -> bool {
         matches!(self, Self::Lru(_))
     }
+
+    /// The idle slot that leaves right before a slot that becomes idle now, whatever happens to others
+    /// until then: what becomes idle may as well be part of it. None if there is no such slot.
+    #[inline]
+    pub fn before_next(&self) -> Option<u32> {
+        match self {
+            Self::Lru(lru) => lru.newest(),
+            _ => None,
+        }
+    }
 }
 
 impl EvictionPolicy for Policy {

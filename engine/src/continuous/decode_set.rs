@@ -12,6 +12,7 @@ use windtunnel_base::ids::ClassId;
 use windtunnel_base::time::SimTime;
 
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct DecodeSet {
     /// Steps done so far.
     steps: u64,
@@ -20,23 +21,23 @@ pub(crate) struct DecodeSet {
     count: u32,
     /// Sum of tokens in KV.
     context: u64,
-    /// Sum of the squares of tokens in KV, if the cost model asks for the spread.
-    squares: u128,
-    /// Members by class.
-    by_class: Vec<u32>,
-    /// How many members need a new block at the steps of each residue modulo the block size.
-    crossings: Vec<u32>,
+    /// When the members' last tokens came out.
+    last_token: SimTime,
+    /// First a ring: how many members need a new block at the steps of each residue modulo the block
+    /// size. Behind it the members by class.
+    counts: Vec<u32>,
     /// (step count when done, place in the batch, slot); entries of those who left stay behind.
     finishing: BinaryHeap<Reverse<(u64, u64, u32)>>,
     /// How many did. While there are none, nobody needs to be looked at to know who is next.
     stale: u32,
+    block_size: u32,
+    /// Members for whom the last token came out at another time.
+    late: Vec<(ClassId, SimTime)>,
     /// Members by context, the longest first, if the cost model asks for the spread; entries of those
     /// who left stay behind for a while.
     longest: Option<BinaryHeap<Member>>,
-    /// When the members' last tokens came out.
-    last_token: SimTime,
-    /// Members for whom that was another time.
-    late: Vec<(ClassId, SimTime)>,
+    /// Sum of the squares of tokens in KV, if the cost model asks for the spread.
+    squares: u128,
 }
 
 impl DecodeSet {
@@ -46,14 +47,14 @@ impl DecodeSet {
             place: 0,
             count: 0,
             context: 0,
-            squares: 0,
-            by_class: Vec::new(),
-            crossings: vec![0; block_size as usize],
+            last_token: SimTime::ZERO,
+            counts: vec![0; block_size as usize],
             finishing: BinaryHeap::new(),
             stale: 0,
-            longest: with_spread.then(BinaryHeap::new),
-            last_token: SimTime::ZERO,
+            block_size,
             late: Vec::new(),
+            longest: with_spread.then(BinaryHeap::new),
+            squares: 0,
         }
     }
 
@@ -70,8 +71,13 @@ impl DecodeSet {
     pub(crate) fn squares(&self) -> u128 {
         self.squares
     }
+    /// Members of each class, as far as there have been any.
     pub(crate) fn by_class(&self) -> &[u32] {
-        &self.by_class
+        &self.counts[self.block_size as usize..]
+    }
+
+    fn crossings(&self) -> &[u32] {
+        &self.counts[..self.block_size as usize]
     }
     /// When the members' last tokens came out, but for [`Self::late`].
     pub(crate) fn last_token(&self) -> SimTime {
@@ -85,17 +91,17 @@ impl DecodeSet {
     /// Blocks that the step after `ahead` more steps takes.
     #[inline]
     pub(crate) fn blocks_needed(&self, ahead: u64) -> u64 {
-        u64::from(self.crossings[self.ring(ahead)])
+        u64::from(self.counts[self.ring(ahead)])
     }
 
     /// Blocks that each step from the one after `ahead` more steps on takes, without end.
     #[inline]
     pub(crate) fn blocks_from(&self, ahead: u64) -> impl Iterator<Item = u64> + '_ {
-        let mut place = self.ring(ahead);
+        let (crossings, mut place) = (self.crossings(), self.ring(ahead));
         std::iter::from_fn(move || {
-            let needed = self.crossings[place];
+            let needed = crossings[place];
             place += 1;
-            if place == self.crossings.len() {
+            if place == crossings.len() {
                 place = 0;
             }
             Some(u64::from(needed))
@@ -108,18 +114,19 @@ impl DecodeSet {
             return 0;
         }
         let sum = |part: &[u32]| part.iter().map(|&n| u64::from(n)).sum::<u64>();
-        let size = self.crossings.len();
+        let crossings = self.crossings();
+        let size = crossings.len();
         let (mut steps, mut whole) = (to - from, 0);
         if steps >= size as u64 {
-            whole = steps / size as u64 * sum(&self.crossings);
+            whole = steps / size as u64 * sum(crossings);
             steps %= size as u64;
         }
         // What is left of a round, which may go on at the beginning of the ring.
         let first = self.ring(from);
         let end = first + steps as usize;
         let rest = match end.checked_sub(size) {
-            None => sum(&self.crossings[first..end]),
-            Some(over) => sum(&self.crossings[first..]) + sum(&self.crossings[..over]),
+            None => sum(&crossings[first..end]),
+            Some(over) => sum(&crossings[first..]) + sum(&crossings[..over]),
         };
         whole + rest
     }
@@ -127,7 +134,7 @@ impl DecodeSet {
     /// Place of the step after `ahead` more steps.
     #[inline]
     fn ring(&self, ahead: u64) -> usize {
-        let (place, size) = (u64::from(self.place) + ahead, self.crossings.len() as u64);
+        let (place, size) = (u64::from(self.place) + ahead, u64::from(self.block_size));
         // Mostly it is close by, and no division is needed.
         match place {
             p if p < size => p as usize,
@@ -138,7 +145,7 @@ impl DecodeSet {
 
     /// Residue of the steps at which a member with `computed` tokens now begins a new block.
     fn crossing_of(&self, computed: u32) -> usize {
-        let size = self.crossings.len();
+        let size = self.block_size as usize;
         let place = self.place as usize + size - computed as usize % size;
         if place < size { place } else { place - size }
     }
@@ -156,12 +163,12 @@ impl DecodeSet {
         }
         self.count += 1;
         self.context += u64::from(s.computed);
-        self.crossings[crossing] += 1;
-        let class = s.class.index();
-        if class >= self.by_class.len() {
-            self.by_class.resize(class + 1, 0);
+        self.counts[crossing] += 1;
+        let class = self.block_size as usize + s.class.index();
+        if class >= self.counts.len() {
+            self.counts.resize(class + 1, 0);
         }
-        self.by_class[class] += 1;
+        self.counts[class] += 1;
         self.finishing
             .push(Reverse((s.finish_at, s.admission, slot)));
         let member = (s.computed as i64 - self.steps as i64, s.admission, slot);
@@ -215,8 +222,8 @@ impl DecodeSet {
         if self.longest.is_some() {
             self.squares -= square(computed);
         }
-        self.crossings[crossing] -= 1;
-        self.by_class[s.class.index()] -= 1;
+        self.counts[crossing] -= 1;
+        self.counts[self.block_size as usize + s.class.index()] -= 1;
     }
 
     /// Step count at which the next member is done.

@@ -35,6 +35,7 @@ pub(crate) struct Probe {
 
 /// Memory of one replica.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Memory {
     device: KvCache,
     host: HostPool,

@@ -74,42 +74,44 @@ struct Plan {
     decodes_rest: bool,
 }
 
-/// An LLM engine with continuous batching and paged KV.
+/// An LLM engine with continuous batching and paged KV. What most steps touch lies side by side: in a large
+/// fleet each replica's memory has to be fetched when its turn comes.
 #[derive(Debug)]
+#[repr(C)]
 pub struct ContinuousBatching {
     common: Arc<Common>,
-    memory: Memory,
-    sequences: Sequences,
-    waiting: WaitingRoom,
+    run: Run,
+    decoding: DecodeSet,
+    plan: Plan,
     /// All running requests: place in the batch and slot, in that order. Mostly the first leave.
     running: VecDeque<(u64, u32)>,
     /// Those with prompt tokens left, in batch order.
     prefilling: Vec<u32>,
+    /// End of the latest step to a fraction of a nanosecond.
+    clock: FineTime,
+    /// Start and end of the latest step.
+    last_begin: SimTime,
+    last_end: Option<SimTime>,
+    pending_prompt_tokens: u64,
+    admissions: u64,
+    waiting: WaitingRoom,
     /// Those left out of the step in progress.
     paused: Vec<u32>,
     /// Those whose end is told, but whose slots and blocks the next plan still finds in use.
     leaving: Vec<u32>,
-    decoding: DecodeSet,
-    plan: Plan,
-    run: Run,
-    /// Start and end of the latest step.
-    last_begin: SimTime,
-    last_end: Option<SimTime>,
-    /// Its end to a fraction of a nanosecond.
-    clock: FineTime,
-    /// When the head of the waiting room was last cancelled.
-    head_left: Option<SimTime>,
     /// Running requests to drop, and since when.
     cancels: Vec<(RequestId, SimTime)>,
     /// Outcomes for the next call of `next_event`.
     told_next: Vec<EngineOutcome>,
-    /// Somebody reads the prefix cache between two events.
-    watched: bool,
     ended: Vec<(u64, EngineOutcome)>,
-    pending_prompt_tokens: u64,
-    admissions: u64,
     /// Whoever computes the steps, if they are computed.
     execution: Option<Box<Execution>>,
+    /// When the head of the waiting room was last cancelled.
+    head_left: Option<SimTime>,
+    /// Somebody reads the prefix cache between two events.
+    watched: bool,
+    memory: Memory,
+    sequences: Sequences,
 }
 
 impl ContinuousBatching {

@@ -42,19 +42,20 @@ const LONGEST: usize = 4096;
 /// The step or steps in progress. State outside is as of the start of the first one, whose
 /// blocks are taken already; later steps take theirs when the run is committed.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Run {
+    pub(crate) ends: Vec<StepEnd>,
     pub(crate) start: SimTime,
-    /// Of the first step; later ones differ by one token of context per request.
-    pub(crate) shape: BatchShape,
     /// Blocks the decoding requests took for the first step.
     pub(crate) first_growth: u64,
     /// Blocks of cached content that went for those.
     pub(crate) first_evicted: u64,
-    pub(crate) ends: Vec<StepEnd>,
     /// Steps the next run may compute ahead. It doubles when a run is used up and shrinks to
     /// twice what was used when one is cut, so that the steps thrown away are never more than
     /// a fixed multiple of the steps used.
     limit: usize,
+    /// Of the first step; later ones differ by one token of context per request.
+    pub(crate) shape: BatchShape,
 }
 
 impl Default for Run {

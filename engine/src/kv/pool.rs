@@ -52,20 +52,22 @@ pub struct Shortage {
     pub missing: u64,
 }
 
-/// The paged memory of one replica.
+/// The paged memory of one replica. Its counters come first, in one line of memory: they are all that most
+/// steps ask for.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct KvCache {
-    layout: KvLayout,
-    tree: PrefixTree,
-    policy: Policy,
-    /// Chosen by the policy to leave, and leaving: its blocks go one by one as they are needed.
-    /// What is left of it can be found until then.
-    leaving: Option<u32>,
     private: u64,
     shared: u64,
     cached: u64,
     empty: u64,
+    layout: KvLayout,
     evicted: u64,
+    /// Chosen by the policy to leave, and leaving: its blocks go one by one as they are needed.
+    /// What is left of it can be found until then.
+    leaving: Option<u32>,
+    tree: PrefixTree,
+    policy: Policy,
     /// Numbers of blocks, if somebody stores something in them.
     numbers: Option<Box<Numbers>>,
 }
@@ -342,9 +344,17 @@ impl KvCache {
         }
         self.spend_private(private_blocks);
         if private_blocks > 0 {
-            let stretch = self.tree.add_stretch(private_blocks);
             self.cached += private_blocks;
-            self.make_idle(stretch);
+            // What leaves one after the other may as well be one, as long as nobody can ask for it.
+            match self.policy.before_next() {
+                Some(last) if self.tree[last].parent == NONE => {
+                    self.tree[last].blocks += private_blocks;
+                }
+                _ => {
+                    let stretch = self.tree.add_stretch(private_blocks);
+                    self.make_idle(stretch);
+                }
+            }
         }
         let mut slot = holding.node;
         while slot != ROOT {
