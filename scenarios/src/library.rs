@@ -62,6 +62,10 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "serr-long-context" "cascade" "agents" "memory";
     "serr-drift" "cascade" "agents" "varying load";
     "serr-best-case" "cascade" "agents";
+    "kernel-eviction" "boundary" "kernels";
+    "verifier-outage" "boundary" "verification";
+    "prompt-injection" "gateway" "attacks";
+    "noisy-neighbour" "gateway" "tenants" "bursts";
     "azure-conv" "trace";
     "azure-code" "trace" "bursts";
     "mooncake-conversation" "trace" "prefixes";

@@ -22,6 +22,8 @@ mod caches;
 mod prefixes;
 /// Token-level methods and formats: V-T, V-Q and E-06.
 mod tokens;
+/// The gateway's stages: V-R2, C-03.
+mod stages;
 /// Traces that are replayed without time.
 mod trace;
 /// Plain programs for what has no formula.
@@ -387,6 +389,7 @@ pub fn cases() -> Vec<Case> {
         balancing::CASES,
         hashing::CASES,
         tokens::CASES,
+        stages::CASES,
     ]
     .concat()
 }

@@ -60,4 +60,9 @@ pub enum QueueOrder {
     Priority,
     /// Last come, first served.
     Lifo,
+    /// Tenants in turn, a request each.
+    RoundRobin,
+    /// The tenant that was served the fewest tokens, outputs counting twice, over its weight (virtual
+    /// token counter).
+    Vtc,
 }

@@ -9,6 +9,8 @@ pub mod pipeline;
 pub mod paths;
 /// Who gets in.
 pub mod admission;
+/// Waiting rooms that are fair between tenants.
+pub mod fair;
 /// The waiting room in front of full replicas.
 pub mod queue;
 /// Which replica has how much of a prompt, as far as the gateway knows.

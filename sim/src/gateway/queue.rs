@@ -1,8 +1,9 @@
 //! The waiting room in front of full replicas: a binary heap that knows where everybody stands,
 //! so that a request whose client gave up leaves in O(log n).
 
+use super::fair::{FairRoom, Turn};
 use rustc_hash::FxHashMap;
-use windtunnel_base::ids::RequestId;
+use windtunnel_base::ids::{RequestId, TenantId};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_scenarios::schema::gateway::{QueueOrder, QueueSpec};
 
@@ -10,6 +11,8 @@ use windtunnel_scenarios::schema::gateway::{QueueOrder, QueueSpec};
 #[derive(Clone, Debug)]
 pub struct WaitingRoom {
     order: QueueOrder,
+    /// Set if the order is one between tenants; then the heap is empty.
+    fair: Option<FairRoom>,
     limit: usize,
     pushed: i64,
     heap: Vec<Waiting>,
@@ -25,10 +28,16 @@ struct Waiting {
 }
 
 impl WaitingRoom {
-    /// An empty room.
-    pub fn new(spec: &QueueSpec) -> Self {
+    /// An empty room; tenants have these weights, those beyond them 1.
+    pub fn new(spec: &QueueSpec, weights: &[f64]) -> Self {
+        let turn = match spec.order {
+            QueueOrder::RoundRobin => Some(Turn::RoundRobin),
+            QueueOrder::Vtc => Some(Turn::VirtualTokenCounter),
+            QueueOrder::Fcfs | QueueOrder::Priority | QueueOrder::Lifo => None,
+        };
         Self {
             order: spec.order,
+            fair: turn.map(|turn| FairRoom::new(turn, weights)),
             limit: spec.limit.map_or(usize::MAX, |limit| limit as usize),
             pushed: 0,
             heap: Vec::new(),
@@ -44,13 +53,22 @@ impl WaitingRoom {
     ///
     /// # Panics
     /// In debug builds, if the request waits already.
-    pub fn push(&mut self, request: RequestId, priority: i32) -> Result<(), Refusal> {
-        if self.heap.len() >= self.limit {
+    pub fn push(
+        &mut self,
+        request: RequestId,
+        tenant: TenantId,
+        priority: i32,
+    ) -> Result<(), Refusal> {
+        if self.len() >= self.limit {
             return Err(Refusal::QueueFull);
+        }
+        if let Some(fair) = &mut self.fair {
+            fair.push(request, tenant);
+            return Ok(());
         }
         self.pushed += 1;
         let rank = match self.order {
-            QueueOrder::Fcfs => (0, self.pushed),
+            QueueOrder::Fcfs | QueueOrder::RoundRobin | QueueOrder::Vtc => (0, self.pushed),
             QueueOrder::Priority => (priority, self.pushed),
             QueueOrder::Lifo => (0, -self.pushed),
         };
@@ -64,11 +82,17 @@ impl WaitingRoom {
 
     /// Who goes next.
     pub fn peek(&self) -> Option<RequestId> {
-        self.heap.first().map(|w| w.request)
+        match &self.fair {
+            Some(fair) => fair.peek(),
+            None => self.heap.first().map(|w| w.request),
+        }
     }
 
     /// Takes who goes next.
     pub fn pop(&mut self) -> Option<RequestId> {
+        if let Some(fair) = &mut self.fair {
+            return fair.pop();
+        }
         let next = self.peek()?;
         self.take_at(0);
         Some(next)
@@ -76,6 +100,9 @@ impl WaitingRoom {
 
     /// Takes a request out of turn, in O(log n); `false` if it does not wait here.
     pub fn remove(&mut self, request: RequestId) -> bool {
+        if let Some(fair) = &mut self.fair {
+            return fair.remove(request);
+        }
         let Some(&place) = self.places.get(&request) else {
             return false;
         };
@@ -83,14 +110,23 @@ impl WaitingRoom {
         true
     }
 
+    /// A tenant was served so many tokens, which some orders count.
+    pub fn served(&mut self, tenant: TenantId, prompt: u32, output: u32) {
+        if let Some(fair) = &mut self.fair {
+            fair.served(tenant, prompt, output);
+        }
+    }
+
     /// How many wait.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.heap.len()
+        self.fair.as_ref().map_or(self.heap.len(), FairRoom::len)
     }
 
     /// Whether nobody waits.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.len() == 0
     }
 
     fn take_at(&mut self, place: usize) {
@@ -149,11 +185,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn room(order: QueueOrder, limit: Option<u32>) -> WaitingRoom {
-        WaitingRoom::new(&QueueSpec {
+        let spec = QueueSpec {
             max_in_flight: None,
             limit,
             order,
-        })
+        };
+        WaitingRoom::new(&spec, &[])
     }
 
     #[test]
@@ -162,7 +199,7 @@ mod tests {
         let leave = |order| {
             let mut room = room(order, None);
             for (id, priority) in [(10, 1), (11, 0), (12, 1)] {
-                room.push(RequestId(id), priority).unwrap();
+                room.push(RequestId(id), TenantId(0), priority).unwrap();
             }
             std::iter::from_fn(|| room.pop())
                 .map(|r| r.0)
@@ -176,11 +213,14 @@ mod tests {
     #[test]
     fn a_full_room_refuses_and_a_leaver_makes_space() {
         let mut room = room(QueueOrder::Fcfs, Some(1));
-        assert_eq!(room.push(RequestId(0), 0), Ok(()));
-        assert_eq!(room.push(RequestId(1), 0), Err(Refusal::QueueFull));
+        assert_eq!(room.push(RequestId(0), TenantId(0), 0), Ok(()));
+        assert_eq!(
+            room.push(RequestId(1), TenantId(0), 0),
+            Err(Refusal::QueueFull)
+        );
         assert!(room.remove(RequestId(0)));
         assert!(!room.remove(RequestId(0)), "it has left");
-        assert_eq!(room.push(RequestId(1), 0), Ok(()));
+        assert_eq!(room.push(RequestId(1), TenantId(0), 0), Ok(()));
         assert_eq!((room.pop(), room.pop()), (Some(RequestId(1)), None));
     }
 
@@ -195,14 +235,14 @@ mod tests {
             let mut model: Vec<(i32, u32)> = Vec::new(); // in order of arrival
             let mut next_id = 0;
             let first = |model: &[(i32, u32)]| match order {
-                QueueOrder::Fcfs => (!model.is_empty()).then_some(0),
                 QueueOrder::Lifo => model.len().checked_sub(1),
                 QueueOrder::Priority => (0..model.len()).min_by_key(|&i| model[i].0),
+                _ => (!model.is_empty()).then_some(0),
             };
             for (what, priority, pick) in moves {
                 match what {
                     0 | 1 => {
-                        let got = room.push(RequestId(next_id), priority);
+                        let got = room.push(RequestId(next_id), TenantId(0), priority);
                         prop_assert_eq!(got.is_ok(), model.len() < 40);
                         if got.is_ok() { model.push((priority, next_id)); }
                         next_id += 1;

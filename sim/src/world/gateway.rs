@@ -81,7 +81,9 @@ impl Gateway {
             seed: streams.seed(),
         };
         let pools = paths.as_ref().map_or(&[][..], |paths| paths.pools());
-        let lanes = Lanes::new(spec, &facts, pools);
+        let weight = |name: &String| scenario.tenants.get(name).map_or(1.0, |t| t.weight);
+        let weights: Vec<f64> = names.tenants.iter().map(weight).collect();
+        let lanes = Lanes::new(spec, &facts, pools, &weights);
         let (signals, wants_feedback) = {
             let policy = &lanes.get(0).policy;
             (policy.signals(), policy.wants_feedback())
@@ -227,8 +229,9 @@ impl<M: Machine> World<'_, M> {
         if self.gateway.lanes.get(lane).is_gone() {
             return self.turn_away(slot, Refusal::NoReplica);
         }
-        let (id, _, priority) = waiting;
-        match self.gateway.lanes.get_mut(lane).room.push(id, priority) {
+        let (id, tenant, priority) = waiting;
+        let room = &mut self.gateway.lanes.get_mut(lane).room;
+        match room.push(id, tenant, priority) {
             Ok(()) => {
                 self.requests.get_mut(slot).place = Place::Waiting;
                 let waiting = self.gateway.lanes.waiting() as u64;
@@ -335,6 +338,8 @@ impl<M: Machine> World<'_, M> {
         }
         gateway.changes.note(replica);
         gateway.totals.dispatched += 1;
+        let tenant = flight.arrival.tenant;
+        gateway.lanes.of_mut(replica).room.served(tenant, prompt, 0);
         flight.place = Place::Out;
         flight.replica = Some(replica);
         flight.dispatched = self.now;
@@ -390,6 +395,14 @@ impl<M: Machine> World<'_, M> {
             return; // cancelled
         }
         self.release(slot, Feedback::Finished);
+        let arrival = &self.requests.get(slot).arrival;
+        let (tenant, output) = (arrival.tenant, arrival.truth.output_tokens);
+        let lane = self.requests.get(slot).lane;
+        self.gateway
+            .lanes
+            .get_mut(lane)
+            .room
+            .served(tenant, 0, output);
         self.requests.get_mut(slot).last_token = self.now + self.fleet.network.client;
         if self.verifier.is_none() {
             if self.answers.is_some() {

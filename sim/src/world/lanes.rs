@@ -43,10 +43,15 @@ pub(super) struct Lanes {
 
 impl Lanes {
     /// Lanes of these pools, or one of all replicas if there are none.
-    pub(super) fn new(spec: &GatewaySpec, facts: &FleetFacts, pools: &[Vec<u32>]) -> Self {
+    pub(super) fn new(
+        spec: &GatewaySpec,
+        facts: &FleetFacts,
+        pools: &[Vec<u32>],
+        weights: &[f64],
+    ) -> Self {
         let lane = |size| Lane {
             policy: routing::build(&spec.routing, facts),
-            room: WaitingRoom::new(&spec.queue),
+            room: WaitingRoom::new(&spec.queue, weights),
             size,
             closed: 0,
             gone: 0,
