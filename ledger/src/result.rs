@@ -15,6 +15,14 @@ use windtunnel_base::time::{SimDuration, SimTime};
 /// Segments are merged in pairs when there are more than this.
 const MAX_SEGMENTS: usize = 32;
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what the serializer calls"
+)]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// Reads how many were turned away for each reason; files written when there were fewer reasons have
 /// fewer numbers.
 fn refusals<'de, D: Deserializer<'de>>(from: D) -> Result<[u64; Refusal::ALL.len()], D::Error> {
@@ -82,6 +90,21 @@ pub struct Population {
     pub output_tokens: u64,
     /// Times that requests were thrown out of memory.
     pub preemptions: u64,
+    /// Attempts that clients sent within the segment, where they make several.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts: u64,
+    /// Of those, the ones made again after a failure.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u64,
+    /// Of those, the ones made beside another under way.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hedges: u64,
+    /// Attempts that clients held back themselves within the segment.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub throttled: u64,
+    /// Output tokens generated for attempts that nobody waited for any more, counted when that showed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wasted_tokens: u64,
     /// Finished requests of one output token, which have no TPOT.
     pub single_token: u64,
     /// Finished with an answer from elsewhere, by source in the order of [`AnswerSource::ALL`].
@@ -188,7 +211,8 @@ impl Population {
         }
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
         add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens released released_bad verified accepted verified_useful good started
-             prompt_tokens cached_tokens output_tokens preemptions single_token);
+             prompt_tokens cached_tokens output_tokens preemptions single_token attempts retries hedges throttled
+             wasted_tokens);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);
     }
 }
@@ -517,6 +541,15 @@ impl Collector {
         }
         if self.keep_rows {
             self.rows.push(row);
+        }
+    }
+
+    /// Counts something about requests of a class that happened at `at`.
+    pub fn count(&mut self, at: SimTime, class: ClassId, add: impl Fn(&mut Population)) {
+        let segment = self.segment(at);
+        add(&mut segment.all);
+        if let Some(class) = segment.classes.get_mut(class.index()) {
+            add(class);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::tree::{Node, Path, Table, Value};
 /// What a policy file may set; a table named here may be set with all it holds.
 const DECISIONS: &[&str] = &[
     "gateway",
+    "clients",
     "fleet.engine.preset",
     "fleet.engine.scheduler",
     "fleet.engine.kv.block_size",
@@ -77,7 +78,7 @@ fn refuse_others(table: &mut Table, path: &mut Path, findings: &mut Vec<Finding>
                 let message = format!("`{here}` is not for a policy file to decide");
                 let finding = Finding::error(Code::NotADecision, entry.key_at, here, message)
                     .label("describes the world")
-                    .note("a policy file may set gateway.*, fleet.engine.preset, fleet.engine.scheduler.* and")
+                    .note("a policy file may set gateway.*, clients.*, fleet.engine.preset, fleet.engine.scheduler.* and")
                     .note(
                         "fleet.engine.kv.{block_size, memory_utilization, watermark, allocation, \
                          spare_block, reserve_full_prompt, prefix_cache, visibility, eviction, \

@@ -48,9 +48,19 @@ pub(crate) enum Event {
         /// What reaches what.
         hop: Hop,
     },
-    /// A client's patience ends.
+    /// A client's patience ends, with a request or with an attempt.
     Timeout {
-        /// The request's slot.
+        /// The request's slot, or the attempt's.
+        slot: u32,
+    },
+    /// A client tries again.
+    Retry {
+        /// The slot of its call.
+        slot: u32,
+    },
+    /// A client makes an attempt beside one under way.
+    Hedge {
+        /// The slot of its call.
         slot: u32,
     },
     /// A request waited long enough for another that asks the same.
@@ -139,6 +149,7 @@ impl Event {
             Self::Timeout { .. } | Self::FollowerTimeout { .. } => 4,
             // What goes wrong at an instant goes wrong for whoever comes in it.
             Self::Fault { .. } => 4,
+            Self::Retry { .. } | Self::Hedge { .. } => 7,
         }
     }
 }

@@ -5,6 +5,8 @@
 pub mod run;
 /// What policies see.
 pub mod view;
+/// What clients decide about their own attempts.
+mod clients;
 /// Between a client and its replica: admission, waiting, routing.
 pub mod gateway;
 

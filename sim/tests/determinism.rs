@@ -17,6 +17,10 @@ use windtunnel_engine::config::{
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
 use windtunnel_scenarios::blis;
+use windtunnel_scenarios::schema::clients::{
+    ClientsSpec, CountedPer, Failure, HedgingSpec, Jitter, RetriesSpec, RetryBudgetSpec,
+    ThrottlingSpec,
+};
 use windtunnel_scenarios::schema::fleet::{Counted, PoolSpec, TelemetryRefresh};
 use windtunnel_scenarios::schema::gateway::QueueOrder;
 use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec, TieBreak};
@@ -211,6 +215,69 @@ fn routing() -> impl Strategy<Value = RoutingSpec> {
     ]
 }
 
+/// Clients that time out, try again, hold back and ask twice, or do nothing of it.
+fn clients() -> impl Strategy<Value = Option<ClientsSpec>> {
+    let jitter = prop_oneof![
+        Just(Jitter::None),
+        Just(Jitter::Full),
+        Just(Jitter::Equal),
+        Just(Jitter::Decorrelated)
+    ];
+    let on = prop::sample::subsequence(
+        vec![
+            Failure::TimedOut,
+            Failure::QueueFull,
+            Failure::Shed,
+            Failure::RateLimited,
+            Failure::NoReplica,
+            Failure::Throttled,
+        ],
+        3..6,
+    );
+    let retries = (0_u32..4, time(), jitter, on).prop_map(|(max, backoff, jitter, on)| {
+        let backoff = Span(SimDuration::from_nanos(backoff / 4));
+        RetriesSpec {
+            max,
+            backoff,
+            factor: 1.5,
+            jitter,
+            on,
+            ..RetriesSpec::default()
+        }
+    });
+    let per = any::<bool>().prop_map(|t| {
+        if t {
+            CountedPer::Tenant
+        } else {
+            CountedPer::All
+        }
+    });
+    let rules = (prop::option::of(time()), any::<bool>(), 0_u8..8, per);
+    let spec = (retries, rules).prop_map(|(retries, (timeout, cancel_dead_work, which, per))| {
+        let hedging = HedgingSpec {
+            after: Span(SimDuration::from_nanos(5 * U)),
+            max: 2,
+        };
+        ClientsSpec {
+            attempt_timeout: timeout.map(|ns| Span(SimDuration::from_nanos(ns + 1))),
+            cancel_dead_work,
+            retries,
+            retry_budget: (which & 1 > 0).then_some(RetryBudgetSpec {
+                share: 0.3,
+                burst: 1,
+                per,
+            }),
+            throttling: (which & 2 > 0).then_some(ThrottlingSpec {
+                k: 1.2,
+                window: Span(SimDuration::from_nanos(20 * U)),
+                per,
+            }),
+            hedging: (which & 4 > 0).then_some(hedging),
+        }
+    });
+    prop::option::of(spec)
+}
+
 fn world() -> impl Strategy<Value = Scenario> {
     let network = (delay(), delay(), delay());
     let telemetry = (delay(), delay(), any::<(bool, bool)>());
@@ -223,10 +290,13 @@ fn world() -> impl Strategy<Value = Scenario> {
     );
     let end = prop_oneof![2 => Just(None), 1 => (1_u64..80 * U).prop_map(Some)];
     let rest = (end, any::<bool>(), prop::option::of(time()), any::<bool>());
-    (llm(), frontend, 1_u32..4, network, telemetry, gateway, rest).prop_map(
-        |(mut engine, frontend, replicas, network, telemetry, gateway, rest)| {
+    let clients = (clients(), gateway);
+    (llm(), frontend, 1_u32..4, network, telemetry, clients, rest).prop_map(
+        |(mut engine, frontend, replicas, network, telemetry, clients, rest)| {
+            let (clients, gateway) = clients;
             let (end, check, deadline, station) = rest;
             let mut scenario = plain();
+            scenario.clients = clients;
             engine.frontend = FrontendSpec {
                 input: frontend.0,
                 per_token: frontend.1,

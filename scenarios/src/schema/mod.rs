@@ -23,6 +23,8 @@ pub mod policies;
 pub mod traffic;
 /// What is asked.
 pub mod questions;
+/// What clients do when an answer does not come.
+pub mod clients;
 /// Classes, objectives and thresholds.
 pub mod objectives;
 /// Whether answers are good, and who checks them.
@@ -30,6 +32,7 @@ pub mod verification;
 /// What goes wrong, and when.
 pub mod faults;
 
+pub use clients::ClientsSpec;
 pub use faults::FaultSpec;
 pub use fleet::FleetSpec;
 pub use gateway::GatewaySpec;
@@ -57,6 +60,9 @@ pub struct Scenario {
     pub gateway: GatewaySpec,
     /// Where requests come from.
     pub traffic: TrafficSpec,
+    /// What clients do when an answer does not come; absent: each request is its own only attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientsSpec>,
     /// Classes of service by name, each with objectives; `default` exists if none is given.
     pub classes: BTreeMap<String, ClassSpec>,
     /// Tenants by name; those that clients name exist without being listed here.
@@ -81,6 +87,7 @@ impl Default for Scenario {
             fleet: FleetSpec::default(),
             gateway: GatewaySpec::default(),
             traffic: TrafficSpec::default(),
+            clients: None,
             classes: BTreeMap::new(),
             tenants: BTreeMap::new(),
             verification: None,

@@ -18,6 +18,13 @@ pub enum AdmissionSpec {
         /// Requests in the system.
         limit: u32,
     },
+    /// As many in the whole system as the urgency of a request allows: under load, classes of low priority
+    /// are turned away first.
+    ShedByPriority {
+        /// Requests in the system beyond which a class is turned away, by the rank of its priority among
+        /// the classes, most urgent first; further ranks have the last limit.
+        limits: Vec<u32>,
+    },
     /// A token bucket of requests per tenant.
     TokenBucket {
         /// Requests per second that refill each tenant's bucket.

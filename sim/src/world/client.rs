@@ -112,17 +112,26 @@ impl<M: Machine> World<'_, M> {
             self.requests.get_mut(slot).timeout = Some(key);
         }
         self.next_arrival = self.workload.next_at();
+        if self.attempts.is_some() {
+            return self.begin_call(slot);
+        }
         self.hop(slot, self.fleet.network.client, Hop::ToGateway);
     }
 
     /// A client's patience ends.
     pub(super) fn give_up(&mut self, slot: u32) {
+        if self.requests.get(slot).purpose.is_some() {
+            return self.attempt_timed_out(slot);
+        }
         let flight = self.requests.get_mut(slot);
         flight.timeout = None;
-        if flight.last_token <= self.now {
+        if flight.last_token <= self.now || self.has_every_token(slot) {
             return; // it has every token, and only waits for the verdict
         }
         self.end(slot, End::Abandoned, Fact::Abandoned);
+        if self.attempts.is_some() {
+            return; // its attempts were given up
+        }
         self.hop(slot, self.fleet.network.client, Hop::CancelAtGateway);
     }
 
@@ -171,6 +180,9 @@ impl<M: Machine> World<'_, M> {
         self.recorder.collector.row(row, useful);
         self.count_in_system(-1);
         self.leaving.push(slot);
+        if self.attempts.is_some() {
+            self.end_attempts(slot, end == End::Unfinished);
+        }
         if end != End::Unfinished {
             self.workload.departed(id, self.now, end == End::Finished);
             self.next_arrival = self.workload.next_at();

@@ -71,6 +71,7 @@ impl Gateway {
         watch: Option<RequestId>,
     ) -> Self {
         let spec = &scenario.gateway;
+        let priorities: Vec<i32> = scenario.classes.values().map(|c| c.priority).collect();
         let paths = spec
             .paths
             .as_ref()
@@ -104,7 +105,7 @@ impl Gateway {
         Self {
             latency: spec.latency.0,
             latency_per_kilotoken: spec.latency_per_kilotoken.0,
-            admission: Admission::new(&spec.admission),
+            admission: Admission::new(&spec.admission, &priorities),
             lanes,
             paths,
             stages: spec
@@ -204,9 +205,11 @@ impl<M: Machine> World<'_, M> {
         if self.answers.is_some() && self.ask_similar(slot) {
             return;
         }
-        let tenant = self.requests.get(slot).arrival.tenant;
-        let in_system = self.gateway.in_system;
-        if let Err(reason) = self.gateway.admission.admit(tenant, in_system, self.now) {
+        let flight = self.requests.get(slot);
+        let (tenant, priority) = (flight.arrival.tenant, flight.priority);
+        let (in_system, now) = (self.gateway.in_system, self.now);
+        let admission = &mut self.gateway.admission;
+        if let Err(reason) = admission.admit(tenant, priority, in_system, now) {
             return self.refuse(slot, reason);
         }
         self.gateway.in_system += 1;

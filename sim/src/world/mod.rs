@@ -12,6 +12,8 @@ mod sampling;
 mod client;
 /// Work that is no request of a client's.
 mod works;
+/// Calls whose clients make attempts.
+mod attempts;
 /// The gateway's side.
 mod gateway;
 /// The gateway's pools, rooms and policies.
@@ -29,6 +31,7 @@ mod signals;
 /// The replicas' side.
 mod replica;
 
+use crate::clients::Clients;
 use crate::event::{Event, Hop, Source};
 use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
@@ -37,6 +40,7 @@ use crate::laws::{Violation, progress::Progress};
 use crate::run::{Progress as Report, RunError, RunOptions, Step};
 use crate::verification::Verifier;
 use answers::Desk;
+use attempts::Attempts;
 use client::ClassRules;
 use faults::Faults;
 use gateway::Gateway;
@@ -73,6 +77,8 @@ pub(crate) struct World<'a, M> {
     warm_up: Option<SimTime>,
     classes: Vec<ClassRules>,
     requests: Requests,
+    /// Set if clients make attempts.
+    attempts: Option<Box<Attempts>>,
     gateway: Gateway,
     /// Stored answers and who waits for whom, if anybody ever does.
     answers: Option<Box<Desk>>,
@@ -159,6 +165,7 @@ impl<'a, M: Machine> World<'a, M> {
             log_steps,
         );
         let verification = scenario.verification.as_ref();
+        let clients = scenario.clients.as_ref();
         let replicas = machines.len();
         let warm_up = match scenario.run.warm_up {
             WarmUp::Auto => None,
@@ -184,6 +191,7 @@ impl<'a, M: Machine> World<'a, M> {
                 .map(|(_, c)| ClassRules::new(c))
                 .collect(),
             requests: Requests::default(),
+            attempts: clients.map(|c| Box::new(Attempts::new(Clients::new(c, streams)))),
             gateway,
             answers: Desk::new(scenario, streams, warm_up.unwrap_or(SimTime::ZERO)).map(Box::new),
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
@@ -365,6 +373,8 @@ impl<'a, M: Machine> World<'a, M> {
                 }
                 Some((_, Event::Timeout { slot })) => self.give_up(slot),
                 Some((_, Event::FollowerTimeout { slot })) => self.follower_timeout(slot),
+                Some((_, Event::Retry { slot })) => self.retry(slot),
+                Some((_, Event::Hedge { slot })) => self.hedge(slot),
                 Some((_, Event::Scrape)) => self.scrape(),
                 Some((_, Event::Fault { index, turn })) => self.fault(index, turn),
                 None => {}

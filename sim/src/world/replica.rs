@@ -65,8 +65,14 @@ impl<M: Machine> World<'_, M> {
         self.sample_replica(r);
         let mut listener = self.recorder.observer(r);
         // False if it is done, and its answer under way; whoever sees that will ignore it.
-        self.fleet.machines[r].cancel(self.now, id, &mut listener);
+        let here = self.fleet.machines[r].cancel(self.now, id, &mut listener);
         self.fleet.touch(r);
+        let flight = self.requests.get_mut(slot);
+        if here && flight.purpose.is_some() {
+            // The replica will say what it had generated.
+            flight.leaving_replica = true;
+            flight.hops += 1;
+        }
     }
 
     /// The step, or run of steps, that ends now at the replica first on the agenda.
@@ -165,6 +171,18 @@ impl<M: Machine> World<'_, M> {
         };
         let now = self.now;
         let flight = self.requests.get_mut(slot);
+        if flight.leaving_replica
+            && let Outcome::Cancelled { .. } | Outcome::Finished = outcome
+        {
+            flight.leaving_replica = false;
+            flight.hops -= 1;
+            self.leaving.push(slot);
+            let tokens = match outcome {
+                Outcome::Cancelled { generated } => Some(generated),
+                _ => None,
+            };
+            return self.waste(slot, tokens);
+        }
         if flight.generated != NOT_YET {
             let twice = Violation::new(
                 Law::Causality,

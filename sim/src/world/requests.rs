@@ -51,6 +51,8 @@ pub(super) struct Flight {
     pub(super) ended: bool,
     /// A cancellation has reached its replica.
     pub(super) cancelled: bool,
+    /// Its replica was told to drop it, and has not said yet that it did. Only of attempts.
+    pub(super) leaving_replica: bool,
     /// Messages about it in the event queue.
     pub(super) hops: u16,
     pub(super) timeout: Option<EventKey>,
@@ -91,6 +93,7 @@ impl Flight {
             replica: None,
             ended: false,
             cancelled: false,
+            leaving_replica: false,
             hops: 0,
             timeout: None,
             dispatched: NOT_YET,

@@ -39,6 +39,9 @@ impl<M: Machine> World<'_, M> {
         let work = self.requests.get_mut(slot);
         work.ended = true;
         let call = work.call;
+        if let Some(timer) = work.timeout.take() {
+            self.queue.cancel(timer);
+        }
         self.works -= 1;
         self.leaving.push(slot);
         if let Some(call) = call {
@@ -57,11 +60,17 @@ impl<M: Machine> World<'_, M> {
 
     /// Whoever a work was done for has its whole answer.
     pub(super) fn work_answered(&mut self, slot: u32) {
-        self.close_work(slot);
+        match self.requests.get(slot).call {
+            Some(call) => self.attempt_answered(call, slot),
+            None => self.close_work(slot),
+        }
     }
 
     /// Whoever a work was done for learns that it was refused.
-    pub(super) fn work_refused(&mut self, slot: u32, _reason: Refusal) {
-        self.close_work(slot);
+    pub(super) fn work_refused(&mut self, slot: u32, reason: Refusal) {
+        match self.requests.get(slot).call {
+            Some(call) => self.attempt_refused(call, slot, reason),
+            None => self.close_work(slot),
+        }
     }
 }

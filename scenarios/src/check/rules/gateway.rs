@@ -16,6 +16,17 @@ pub(super) fn admission(rules: &mut Rules<'_>) {
         AdmissionSpec::ConcurrencyLimit { limit } => {
             rules.at_least_one(&path.key("limit"), (*limit).into());
         }
+        AdmissionSpec::ShedByPriority { limits } => {
+            let path = path.key("limits");
+            rules.require(&path, !limits.is_empty(), "hold a limit");
+            if limits.contains(&0) {
+                rules.require(&path, false, "hold limits of 1 or more");
+            }
+            if limits.windows(2).any(|w| w[0] < w[1]) {
+                let message = "a less urgent class would get in where a more urgent one does not";
+                rules.error(Code::Contradiction, &path, message);
+            }
+        }
         AdmissionSpec::TokenBucket { rate, burst } => {
             rules.positive(&path.key("rate"), rate.0);
             rules.at_least_one(&path.key("burst"), (*burst).into());

@@ -1,6 +1,8 @@
 //! Rules across fields of a scenario that is well-formed. Each rule is a small function; all of
 //! them run, so that every finding comes at once.
 
+/// Clients that try again.
+mod clients;
 /// Replicas.
 mod fleet;
 /// The gateway and its policies.
@@ -39,6 +41,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     stages::paths,
     answers::answers,
     answers::coalescing,
+    clients::clients,
     traffic::ends,
     traffic::rate,
     traffic::clients,
