@@ -111,7 +111,8 @@ const AFTER: [[Option<Stage>; Fact::KINDS.len()]; Stage::ALL.len()] = {
 #[cold]
 fn lost(stage: Stage, entry: &Entry) -> Option<Stage> {
     match (stage, entry.fact) {
-        (Stage::Nowhere | Stage::Answered, Fact::Answered(_)) | (Stage::Nowhere, _) => None,
+        // An answer that is on its way from elsewhere is not lost.
+        (Stage::Nowhere | Stage::Answered, _) => None,
         (_, Fact::Refused(Refusal::Unavailable)) => Some(Stage::Nowhere),
         (_, Fact::Answered(AnswerSource::Stale)) => Some(Stage::Answered),
         _ => None,
