@@ -226,7 +226,9 @@ impl<M: Machine> World<'_, M> {
         let (answer, tenant) = (flight.answer(), flight.arrival.tenant);
         let source = flight.source.unwrap_or(AnswerSource::Attempt);
         if !self.settle_attempt(call, work) {
-            self.waste(work, None);
+            if source == AnswerSource::Attempt {
+                self.waste(work, None);
+            }
             return self.close_work(work);
         }
         if let Some(attempts) = &mut self.attempts {
