@@ -2,10 +2,11 @@
 //! queue structure for large-scale discrete event simulation", ACM TOMACS 15, 2005). A binary heap of a
 //! million entries misses the cache at every level. Here an entry waits in a coarse bucket with its
 //! neighbours in time and is moved to finer ones as its time comes, always to the end of a buffer;
-//! only the last few before it are kept in order, in a heap that stays in the cache.
+//! only the next few are in order: a bucket is sorted when its time comes, and what is added later for a time
+//! before its end waits in a heap that is small and stays in the cache.
 //!
 //! The order is the entries' own, bit for bit that of a heap: buckets are cut by time alone, so entries of
-//! one time never part, and whatever leaves passes through the heap.
+//! one time never part, and what leaves is the less of the first of a sorted bucket and of the heap.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,7 +17,7 @@ pub trait Timed: Ord {
     fn time(&self) -> u64;
 }
 
-/// A bucket of no more than this goes to the heap as it is.
+/// A bucket of no more than this is sorted as it is.
 const FEW: usize = 32;
 /// The heap is cut into buckets when it holds more than this.
 const MANY: usize = 512;
@@ -26,9 +27,10 @@ const PER_BUCKET: usize = 8;
 const MOST_BITS: u32 = 10;
 /// Least, so that every rung is much finer than the one above it.
 const LEAST_BITS: u32 = 4;
-/// Buffers kept for later use: at most so many of at most so many entries.
+/// Buffers kept for later use: at most so many, with room for no more entries than there have been. Small
+/// ones are for fine buckets, large ones for coarse ones, which would have to grow to their size again.
 const SPARE: usize = 1 << MOST_BITS;
-const SPARE_ENTRIES: usize = 256;
+const SMALL: usize = 64;
 /// After every entry.
 const NO_END: u64 = u64::MAX;
 
@@ -38,7 +40,9 @@ const NO_END: u64 = u64::MAX;
 /// heap's price. Memory follows the most entries that were kept at once.
 #[derive(Clone, Debug)]
 pub struct Ladder<T> {
-    /// All before `near_end`.
+    /// The bucket whose turn it is, the last entry first.
+    sorted: Vec<T>,
+    /// All others before `near_end`.
     near: BinaryHeap<Reverse<T>>,
     near_end: u64,
     /// The heap may grow to this.
@@ -48,8 +52,54 @@ pub struct Ladder<T> {
     rungs: Vec<Rung<T>>,
     /// All after the first rung, in no order.
     far: Vec<T>,
-    spare: Vec<Vec<T>>,
+    spare: Spare<T>,
     len: usize,
+    /// The most entries there have been.
+    most: usize,
+}
+
+/// Empty buffers, small and large ones.
+#[derive(Clone, Debug)]
+struct Spare<T> {
+    small: Vec<Vec<T>>,
+    large: Vec<Vec<T>>,
+    /// Entries that the large ones have room for.
+    room: usize,
+}
+
+impl<T> Default for Spare<T> {
+    fn default() -> Self {
+        Self {
+            small: Vec::new(),
+            large: Vec::new(),
+            room: 0,
+        }
+    }
+}
+
+impl<T> Spare<T> {
+    /// A buffer, if there is one.
+    fn take(&mut self, large: bool) -> Option<Vec<T>> {
+        if !large {
+            return self.small.pop();
+        }
+        let buffer = self.large.pop()?;
+        self.room -= buffer.capacity();
+        Some(buffer)
+    }
+
+    /// Keeps an empty buffer for later, unless large ones then have room for more than `most` entries.
+    fn keep(&mut self, buffer: Vec<T>, most: usize) {
+        let room = buffer.capacity();
+        if room > SMALL {
+            if self.large.len() < SPARE && self.room + room <= most {
+                self.room += room;
+                self.large.push(buffer);
+            }
+        } else if self.small.len() < SPARE {
+            self.small.push(buffer);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -60,19 +110,23 @@ struct Rung<T> {
     end: u64,
     /// Buckets before this one are done.
     next: usize,
+    /// Buckets are mostly large.
+    large: bool,
     buckets: Vec<Vec<T>>,
 }
 
 impl<T: Timed> Default for Ladder<T> {
     fn default() -> Self {
         Self {
+            sorted: Vec::new(),
             near: BinaryHeap::new(),
             near_end: NO_END,
             near_limit: MANY,
             rungs: Vec::new(),
             far: Vec::new(),
-            spare: Vec::new(),
+            spare: Spare::default(),
             len: 0,
+            most: 0,
         }
     }
 }
@@ -100,6 +154,7 @@ impl<T: Timed> Ladder<T> {
     #[inline]
     pub fn push(&mut self, entry: T) {
         self.len += 1;
+        self.most = self.most.max(self.len);
         let time = at(&entry);
         if time < self.near_end {
             self.near.push(Reverse(entry));
@@ -119,29 +174,41 @@ impl<T: Timed> Ladder<T> {
     /// The first entry.
     #[inline]
     pub fn peek(&mut self) -> Option<&T> {
-        if self.near.is_empty() {
-            if self.len == 0 {
-                self.rest();
-                return None;
-            }
-            self.refill();
+        if !self.prepare() {
+            return None;
         }
-        self.near.peek().map(|first| &first.0)
+        match (self.sorted.last(), self.near.peek()) {
+            (Some(a), Some(Reverse(b))) => Some(a.min(b)),
+            (Some(first), None) | (None, Some(Reverse(first))) => Some(first),
+            (None, None) => None,
+        }
     }
 
     /// Takes the first entry.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        if self.near.is_empty() {
+        if !self.prepare() {
+            return None;
+        }
+        self.len -= 1;
+        match (self.sorted.last(), self.near.peek()) {
+            (Some(a), Some(Reverse(b))) if a < b => self.sorted.pop(),
+            (Some(_), None) => self.sorted.pop(),
+            _ => self.near.pop().map(|first| first.0),
+        }
+    }
+
+    /// Whether there is an entry; then the first is sorted or near.
+    #[inline]
+    fn prepare(&mut self) -> bool {
+        if self.sorted.is_empty() && self.near.is_empty() {
             if self.len == 0 {
                 self.rest();
-                return None;
+                return false;
             }
             self.refill();
         }
-        let first = self.near.pop()?.0;
-        self.len -= 1;
-        Some(first)
+        true
     }
 
     /// Takes down what is left of the ladder when nothing is left on it.
@@ -153,7 +220,7 @@ impl<T: Timed> Ladder<T> {
         }
     }
 
-    /// Moves the next entries to the empty heap.
+    /// Sorts the next bucket, heap and sorted bucket being empty.
     #[cold]
     fn refill(&mut self) {
         self.near_limit = MANY;
@@ -172,12 +239,13 @@ impl<T: Timed> Ladder<T> {
             let few = bucket.len() <= FEW || rung.shift == 0;
             if few || bucket.iter().all(|entry| at(entry) == at(&bucket[0])) {
                 self.near_end = end;
-                self.near.extend(bucket.drain(..).map(Reverse));
-                self.keep(bucket);
+                bucket.sort_unstable_by(|a, b| b.cmp(a));
+                let empty = std::mem::replace(&mut self.sorted, bucket);
+                self.spare.keep(empty, self.most);
                 return;
             }
             self.add_rung(&mut bucket, end);
-            self.keep(bucket);
+            self.spare.keep(bucket, self.most);
         }
         if self.far.len() <= FEW {
             self.near_end = NO_END;
@@ -191,10 +259,11 @@ impl<T: Timed> Ladder<T> {
         self.refill();
     }
 
-    /// Cuts the heap into buckets, unless all its entries have one time.
+    /// Cuts the heap and what is left of the sorted bucket into new ones, unless all entries have one time.
     #[cold]
     fn cut_near(&mut self) {
-        let times = || self.near.iter().map(|entry| at(&entry.0));
+        let near = self.near.iter().map(|entry| &entry.0);
+        let times = || near.clone().chain(&self.sorted).map(at);
         let (Some(first), Some(last)) = (times().min(), times().max()) else {
             return;
         };
@@ -210,6 +279,7 @@ impl<T: Timed> Ladder<T> {
         };
         let near = std::mem::take(&mut self.near).into_vec();
         let mut entries: Vec<T> = near.into_iter().map(|entry| entry.0).collect();
+        entries.append(&mut self.sorted);
         self.add_rung(&mut entries, end);
     }
 
@@ -222,11 +292,13 @@ impl<T: Timed> Ladder<T> {
         let shift = (u64::BITS - span.leading_zeros()).saturating_sub(bits);
         let mut buckets = Vec::new();
         buckets.resize_with((span >> shift) as usize + 1, Vec::new);
+        let large = entries.len() / buckets.len() > SMALL;
         let mut rung = Rung {
             start,
             shift,
             end,
             next: 0,
+            large,
             buckets,
         };
         for entry in entries.drain(..) {
@@ -235,21 +307,14 @@ impl<T: Timed> Ladder<T> {
         self.near_end = start;
         self.rungs.push(rung);
     }
-
-    /// Keeps an empty buffer for later.
-    fn keep(&mut self, buffer: Vec<T>) {
-        if buffer.capacity() <= SPARE_ENTRIES && self.spare.len() < SPARE {
-            self.spare.push(buffer);
-        }
-    }
 }
 
 impl<T> Rung<T> {
     #[inline]
-    fn put(&mut self, time: u64, entry: T, spare: &mut Vec<Vec<T>>) {
+    fn put(&mut self, time: u64, entry: T, spare: &mut Spare<T>) {
         let bucket = &mut self.buckets[((time - self.start) >> self.shift) as usize];
         if bucket.capacity() == 0
-            && let Some(buffer) = spare.pop()
+            && let Some(buffer) = spare.take(self.large)
         {
             *bucket = buffer;
         }
@@ -339,6 +404,9 @@ mod tests {
         }
         assert_eq!(last, (1 << 60, 0));
         assert!(deepest >= 3, "{deepest}");
-        assert!(ladder.spare.len() <= SPARE && ladder.rungs.is_empty());
+        let Spare { small, large, room } = &ladder.spare;
+        assert!(small.len() + large.len() <= 2 * SPARE && ladder.rungs.is_empty());
+        let kept: usize = large.iter().map(Vec::capacity).sum();
+        assert!(kept == *room && kept <= 100_001, "{kept}");
     }
 }
