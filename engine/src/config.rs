@@ -5,6 +5,14 @@
 mod cascade;
 /// Cost models.
 mod cost;
+/// Machines and models of one's own, and what steps draw.
+mod hardware;
+/// Memory for keys and values.
+mod memory;
+/// Engines that are known by name.
+mod preset;
+/// The engine that computes.
+mod reference;
 /// Files that calibrations are written to.
 pub mod calibration;
 
@@ -16,10 +24,16 @@ pub use cost::{
     ArchitectureSpec, BetaSpec, CoefficientsSpec, CostSpec, DecodePoint, LinearSpec, OperatorsSpec,
     PrefillPoint, Resident, TableSpec,
 };
+pub use hardware::{EnergySpec, GpuSpec, ModelSpec};
+pub use memory::{
+    Allocation, KvSpec, PreemptionKind, PrefixVisibility, RestartKind, ShardSpec, ShardSplit,
+};
+pub use preset::EnginePreset;
+pub use reference::{ClockSpec, DeviceSpec, ReferenceSpec, WeightsSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 pub use windtunnel_base::eviction::EvictionKind;
-use windtunnel_base::quantity::{Bandwidth, Bytes, Compute, HourlyPrice, Power, Span};
+use windtunnel_base::quantity::{HourlyPrice, Power, Span};
 
 /// One replica.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -143,112 +157,6 @@ pub struct ContinuousSpec {
     pub reference: Option<ReferenceSpec>,
 }
 
-/// The reference engine: which model it computes, where, and on which clock.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReferenceSpec {
-    /// The model it computes: `pocket_frontier`, `pocket_light`, `tiny` (for tests), or a folder
-    /// with `config.json` and safetensors; a relative path starts at the working folder. Lengths and
-    /// memory per token are those of this model; GPU and `model` of the engine give price, power
-    /// and the modelled time of steps.
-    pub model: String,
-    /// Where the weights of a model with a name come from.
-    pub weights: WeightsSpec,
-    /// Seed of random weights.
-    pub seed: u64,
-    /// Where it computes.
-    pub device: DeviceSpec,
-    /// What time a step takes.
-    pub clock: ClockSpec,
-    /// Sampling temperature; 0 takes the most likely token.
-    pub temperature: f64,
-    /// Sample from the most likely tokens that together have this probability.
-    pub top_p: f64,
-}
-
-impl Default for ReferenceSpec {
-    fn default() -> Self {
-        Self {
-            model: "pocket_frontier".into(),
-            weights: WeightsSpec::default(),
-            seed: 1,
-            device: DeviceSpec::default(),
-            clock: ClockSpec::default(),
-            temperature: 0.0,
-            top_p: 1.0,
-        }
-    }
-}
-
-/// Where the weights of a named model come from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WeightsSpec {
-    /// Trained ones, where the program has them; else random.
-    #[default]
-    Auto,
-    /// Drawn from `seed`.
-    Random,
-}
-
-/// Where the reference engine computes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DeviceSpec {
-    /// A GPU if there is one, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// A CUDA GPU.
-    Cuda,
-}
-
-/// What time a computed step takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ClockSpec {
-    /// What was measured around it.
-    #[default]
-    Measured,
-    /// What the cost model says: answers are real, and runs repeat byte for byte.
-    CostModel,
-}
-
-/// Engines that are known by name. What each stands for is a file of the scenario library.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum EnginePreset {
-    /// vLLM with its V1 scheduler, as of 0.19.
-    VllmV1,
-    /// vLLM with its first scheduler, as Vidur models it.
-    VllmV0,
-    /// Sarathi-Serve, as Vidur models it.
-    Sarathi,
-    /// The engine of BLIS (inference-sim).
-    Blis,
-}
-
-impl EnginePreset {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::VllmV1, Self::VllmV0, Self::Sarathi, Self::Blis];
-
-    /// Its name in scenario files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::VllmV1 => "vllm-v1",
-            Self::VllmV0 => "vllm-v0",
-            Self::Sarathi => "sarathi",
-            Self::Blis => "blis",
-        }
-    }
-
-    /// The preset of this name.
-    pub fn find(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.name() == name)
-    }
-}
-
 impl Default for ContinuousSpec {
     fn default() -> Self {
         Self {
@@ -354,224 +262,4 @@ impl Default for SchedulerSpec {
             async_scheduling: false,
         }
     }
-}
-
-/// Memory for keys and values.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct KvSpec {
-    /// Tokens per block.
-    pub block_size: u32,
-    /// Blocks in all; derived from GPU memory, weights and `memory_utilization` if absent.
-    pub blocks: Option<u64>,
-    /// How the memory for keys and values of a replica is spread over its shards, if they do not
-    /// all need the same per token; not with `blocks`, which says the result.
-    pub shards: Option<ShardSpec>,
-    /// Share of GPU memory the engine may use (vLLM `gpu_memory_utilization`), over 0 to 1.
-    pub memory_utilization: f64,
-    /// Memory per GPU set aside for activations and the runtime.
-    pub activation_reserve: Bytes,
-    /// Bytes per stored number: 2 for FP16, 1 for FP8.
-    pub bytes_per_element: f64,
-    /// Share of blocks, rounded down to whole ones, kept free when a request is admitted while
-    /// others run, 0 to 1.
-    pub watermark: f64,
-    /// When a request gets the blocks for its prompt.
-    pub allocation: Allocation,
-    /// A decoding request runs only where a block is free, even if its last one has room
-    /// (Vidur). No request may then fill all blocks.
-    pub spare_block: bool,
-    /// Admit a request only if its whole prompt fits into free blocks
-    /// (vLLM V1 `scheduler_reserve_full_isl`).
-    pub reserve_full_prompt: bool,
-    /// Keep and reuse computed prefixes.
-    pub prefix_cache: bool,
-    /// When computed blocks can be reused by others.
-    pub visibility: PrefixVisibility,
-    /// Which reusable content is forgotten first.
-    pub eviction: EvictionKind,
-    /// What happens to a request thrown out of memory.
-    pub preemption: PreemptionKind,
-    /// What a request thrown out of memory computes again.
-    pub restart: RestartKind,
-    /// Host memory for swapped requests.
-    pub swap_space: Bytes,
-    /// Speed between host and device.
-    pub swap_bandwidth: Bandwidth,
-}
-
-impl Default for KvSpec {
-    fn default() -> Self {
-        Self {
-            block_size: 16,
-            blocks: None,
-            shards: None,
-            memory_utilization: 0.9,
-            activation_reserve: Bytes(4 << 30),
-            bytes_per_element: 2.0,
-            watermark: 0.01,
-            allocation: Allocation::AsComputed,
-            spare_block: false,
-            reserve_full_prompt: false,
-            prefix_cache: true,
-            visibility: PrefixVisibility::OnSchedule,
-            eviction: EvictionKind::Lru,
-            preemption: PreemptionKind::Recompute,
-            restart: RestartKind::Everything,
-            swap_space: Bytes(4 << 30),
-            swap_bandwidth: Bandwidth(25e9),
-        }
-    }
-}
-
-/// Shards of a replica's KV cache: parts of a model (ranges of layers, groups of heads) that keep
-/// keys and values of the same tokens, but not equally many bytes of them.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ShardSpec {
-    /// Bytes per token of each shard, relative to one another, more than zero. Together they are
-    /// the model's bytes per token.
-    pub weights: Vec<f64>,
-    /// Who gets how much of the memory.
-    #[serde(default)]
-    pub split: ShardSplit,
-}
-
-/// How memory is divided among the shards of a KV cache.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ShardSplit {
-    /// Each gets the same, as GPUs of one size do. A token is cached when every shard has its
-    /// part, so the hungriest shard decides, and memory of the others is left over:
-    /// `mean weight / largest weight` of all tokens fit.
-    #[default]
-    Equal,
-    /// Each gets what its weight needs, so all are full at once.
-    Proportional,
-}
-
-/// When computed blocks can be reused by others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PrefixVisibility {
-    /// When the step that computes them is formed, for later requests of the same step too
-    /// (vLLM V1).
-    #[default]
-    OnSchedule,
-    /// When the step that computes them has ended.
-    OnComputed,
-    /// When the request has finished.
-    OnFinish,
-}
-
-/// When a request gets the blocks for its prompt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Allocation {
-    /// As its chunks are computed.
-    #[default]
-    AsComputed,
-    /// All of them when it is admitted.
-    WholePrompt,
-}
-
-/// What a request thrown out of memory computes again, if its blocks are not swapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RestartKind {
-    /// Its prompt and the tokens that came out so far, in one prefill; then it goes on (vLLM).
-    #[default]
-    Everything,
-    /// What it had computed. For a decoding request that is the same; one whose prompt was not
-    /// complete takes what it had for its prompt, and decodes the rest of it token by
-    /// token (Vidur).
-    Computed,
-    /// Its prompt alone. The tokens that came out so far are lost and generated again (BLIS),
-    /// unless it ran alone: then it would never get further.
-    Scratch,
-}
-
-/// What happens to a request thrown out of memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PreemptionKind {
-    /// Its blocks are released; prompt and generated tokens are computed again.
-    #[default]
-    Recompute,
-    /// Its blocks are copied to host memory and back; recompute when host memory is full.
-    Swap,
-}
-
-/// What a step draws.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum EnergySpec {
-    /// `idle + (peak - idle) * utilization` watts per GPU while a step runs, `idle` otherwise.
-    Power {
-        /// Per GPU, always.
-        idle: Power,
-        /// Per GPU, at full utilization.
-        peak: Power,
-    },
-    /// Joules per output token `at_infinity + per_batch / B` (fits of measured servers), plus idle
-    /// power while no step runs.
-    PerToken {
-        /// A fit of the catalogue that gives what is absent here.
-        preset: Option<String>,
-        /// Joules per token at an endless batch.
-        at_infinity: Option<f64>,
-        /// Joules per step, shared by the batch.
-        per_batch: Option<f64>,
-        /// Per GPU, while idle.
-        idle: Option<Power>,
-    },
-}
-
-/// A GPU that the catalogue does not know, or knows otherwise.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GpuSpec {
-    /// Dense 16-bit operations per second.
-    pub compute: Compute,
-    /// Dense 8-bit operations per second; weights of one byte are computed in 16 bits if absent.
-    pub compute_fp8: Option<Compute>,
-    /// Memory, as the driver reports it.
-    pub memory: Bytes,
-    /// Memory bandwidth.
-    pub bandwidth: Bandwidth,
-    /// Bandwidth to the other GPUs of the replica, in one direction.
-    pub interconnect: Bandwidth,
-    /// Per collective call.
-    pub interconnect_latency: Span,
-    /// Power while idle.
-    pub idle_power: Power,
-    /// Power at full utilization.
-    pub peak_power: Power,
-    /// Price of an hour.
-    pub price: HourlyPrice,
-}
-
-/// A dense decoder-only transformer with gated MLP that the catalogue does not know. The names in
-/// brackets are those of a published `config.json`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ModelSpec {
-    /// Layers (`num_hidden_layers`).
-    pub layers: u32,
-    /// Width of the residual stream (`hidden_size`).
-    pub hidden: u32,
-    /// Width of the gated MLP (`intermediate_size`).
-    pub ffn: u32,
-    /// Query heads (`num_attention_heads`).
-    pub heads: u32,
-    /// Key-value heads, a divisor of `heads` (`num_key_value_heads`).
-    pub kv_heads: u32,
-    /// Numbers per head (`head_dim`).
-    pub head_dim: u32,
-    /// Rows of embedding and head, taken as two matrices (`vocab_size`).
-    pub vocab: u32,
-    /// Bytes per weight of the layers, 1 or 2; embedding and head have two.
-    pub bytes_per_weight: u32,
-    /// Longest prompt plus output (`max_position_embeddings`).
-    pub max_len: u32,
 }
