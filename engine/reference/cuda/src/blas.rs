@@ -238,16 +238,12 @@ impl Blas {
             .ok_or_else(|| CudaError::failed("cuBLASLt", "a plan was lost"))
     }
 
+    /// Computes a product of the matrices at three addresses: weights, `x` and output.
+    ///
     /// # Safety
     /// The matrices lie in allocations, and the context is current.
-    pub(crate) unsafe fn run(
-        &mut self,
-        gemm: &Gemm,
-        weights: u64,
-        x: u64,
-        out: u64,
-    ) -> Result<(), CudaError> {
-        let alignments = [alignment(weights), alignment(x), alignment(out)];
+    pub(crate) unsafe fn run(&mut self, gemm: &Gemm, at: [u64; 3]) -> Result<(), CudaError> {
+        let alignments = at.map(alignment);
         let (handle, stream, workspace) = (self.handle, self.stream, self.workspace);
         let plan = self.plan(gemm, alignments)?;
         // SAFETY: passed on; the plan is of these sizes and alignments.
@@ -259,21 +255,15 @@ impl Blas {
                 plan,
                 &plan.algorithm,
                 gemm.add,
-                [weights, x, out],
+                at,
             )
         }
     }
 
     /// # Safety
     /// As for `run`.
-    pub(crate) unsafe fn tune(
-        &mut self,
-        gemm: &Gemm,
-        weights: u64,
-        x: u64,
-        out: u64,
-    ) -> Result<(), CudaError> {
-        let alignments = [alignment(weights), alignment(x), alignment(out)];
+    pub(crate) unsafe fn tune(&mut self, gemm: &Gemm, at: [u64; 3]) -> Result<(), CudaError> {
+        let alignments = at.map(alignment);
         let (handle, stream, workspace) = (self.handle, self.stream, self.workspace);
         let plan = self.plan(gemm, alignments)?;
         if plan.tuned {
@@ -292,15 +282,7 @@ impl Blas {
                 let time = unsafe {
                     let _ = driver::memset_d8_async(flush, 0, FLUSH, stream);
                     timed(stream, || {
-                        product(
-                            handle,
-                            stream,
-                            workspace,
-                            plan,
-                            &algorithm,
-                            gemm.add,
-                            [weights, x, out],
-                        )
+                        product(handle, stream, workspace, plan, &algorithm, gemm.add, at)
                     })
                 };
                 // An algorithm that does not run is no candidate.

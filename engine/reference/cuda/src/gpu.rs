@@ -311,13 +311,13 @@ impl Machine for Gpu {
     unsafe fn gemm(&self, gemm: &Gemm, weights: u64, x: u64, out: u64) -> Result<(), CudaError> {
         self.bind()?;
         // SAFETY: passed on.
-        unsafe { lock(&self.blas).run(gemm, weights, x, out) }
+        unsafe { lock(&self.blas).run(gemm, [weights, x, out]) }
     }
 
     unsafe fn tune(&self, gemm: &Gemm, weights: u64, x: u64, out: u64) -> Result<(), CudaError> {
         self.bind()?;
         // SAFETY: passed on.
-        unsafe { lock(&self.blas).tune(gemm, weights, x, out) }
+        unsafe { lock(&self.blas).tune(gemm, [weights, x, out]) }
     }
 
     fn begin_graph(&self) -> Result<(), CudaError> {

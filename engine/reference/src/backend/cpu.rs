@@ -1,4 +1,8 @@
-//! The CPU: matrix products through candle, attention over pages by hand.
+//! The CPU: matrix products through candle, the rest in loops of our own over plain rows.
+//!
+//! Candle's loops over elements wake a pool whose threads wait by spinning. Beside a thread that computes
+//! small steps they take more than they give, and make its times unsteady; here they are never started.
+//! Products are shared among threads only if they are large.
 //!
 //! All arithmetic is in 32-bit floats. A token that leaves early (`Span::layers`) goes on in the
 //! layers left out with its state frozen: only its keys and values are computed there, so that later
@@ -8,11 +12,25 @@ use super::{Backend, Sampled, Span, Work};
 use crate::config::ModelConfig;
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
-use crate::kv::pages::{Pages, Side};
+use crate::kv::pages::Pages;
 use crate::sampling::sample;
 use crate::weights::Weights;
-use candle_core::{D, Device, Tensor};
-use rayon::prelude::*;
+use candle_core::{Device, Tensor};
+use rows::{OneThread, add, gated, product, rms_norm};
+
+/// Attention over pages.
+mod attention;
+/// What a step does, counted.
+mod count;
+/// Loops over rows of numbers.
+mod rows;
+
+/// Multiplications from which on a product, or attention of a layer, is shared among threads: about a
+/// millisecond of one core. Waking threads that slept takes 20 to 100 us, and how long varies; below
+/// this that is more than they save.
+const THREADED: usize = 1 << 26;
+/// Weights from which on a product is shared, however few rows there are: reading them takes that long.
+const THREADED_WEIGHTS: usize = 1 << 21;
 
 /// The CPU with one model.
 #[derive(Debug)]
@@ -20,7 +38,7 @@ pub struct Cpu {
     config: ModelConfig,
     embedding: Tensor,
     layers: Vec<Layer>,
-    norm: Tensor,
+    norm: Vec<f32>,
     head: Tensor,
     pages: Pages,
     /// Cosine and sine by position and half dimension.
@@ -31,11 +49,11 @@ pub struct Cpu {
 
 #[derive(Debug)]
 struct Layer {
-    input_norm: Tensor,
+    input_norm: Vec<f32>,
     qkv: Tensor,
     kv: Tensor,
     o: Tensor,
-    post_norm: Tensor,
+    post_norm: Vec<f32>,
     gate_up: Tensor,
     down: Tensor,
 }
@@ -70,21 +88,24 @@ impl Cpu {
                 get("self_attn.v_proj")?,
             );
             layers.push(Layer {
-                input_norm: get("input_layernorm")?.clone(),
-                qkv: Tensor::cat(&[q, k, v], 0)?,
-                kv: Tensor::cat(&[k, v], 0)?,
-                o: get("self_attn.o_proj")?.clone(),
-                post_norm: get("post_attention_layernorm")?.clone(),
-                gate_up: Tensor::cat(&[get("mlp.gate_proj")?, get("mlp.up_proj")?], 0)?,
-                down: get("mlp.down_proj")?.clone(),
+                input_norm: flat(get("input_layernorm")?)?,
+                qkv: turned(&Tensor::cat(&[q, k, v], 0)?)?,
+                kv: turned(&Tensor::cat(&[k, v], 0)?)?,
+                o: turned(get("self_attn.o_proj")?)?,
+                post_norm: flat(get("post_attention_layernorm")?)?,
+                gate_up: turned(&Tensor::cat(
+                    &[get("mlp.gate_proj")?, get("mlp.up_proj")?],
+                    0,
+                )?)?,
+                down: turned(get("mlp.down_proj")?)?,
             });
         }
         Ok(Self {
             config: config.clone(),
             embedding: weights.get("model.embed_tokens.weight")?.clone(),
             layers,
-            norm: weights.get("model.norm.weight")?.clone(),
-            head: weights.get("lm_head.weight")?.clone(),
+            norm: flat(weights.get("model.norm.weight")?)?,
+            head: turned(weights.get("lm_head.weight")?)?,
             pages: Pages::new(config, memory.pages, memory.page_tokens, memory.filling),
             rope: rope(config),
             logits: Vec::new(),
@@ -92,275 +113,62 @@ impl Cpu {
         })
     }
 
-    fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor, ReferenceError> {
-        Ok(candle_nn::ops::rms_norm(
-            x,
-            weight,
-            self.config.rms_norm_eps as f32,
-        )?)
-    }
-
-    /// Rotates the heads of one row by its position: the first half of a head with the second.
-    fn rotate(&self, heads: &mut [f32], position: usize) {
-        let half = self.config.head_dim / 2;
-        let turns = &self.rope[position * half..(position + 1) * half];
-        for head in heads.chunks_exact_mut(2 * half) {
-            let (first, second) = head.split_at_mut(half);
-            for ((a, b), &(cos, sin)) in first.iter_mut().zip(second).zip(turns) {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-            }
-        }
-    }
-
-    /// Writes the keys and values of new tokens to their pages. `kv` has a row per token.
-    fn append(
-        &mut self,
-        layer: usize,
-        rows: &[Row],
-        kv: &mut [f32],
-        width: usize,
-        spans: &[Span<'_>],
-    ) {
-        let (heads, dim, size) = (
-            self.config.num_key_value_heads,
-            self.config.head_dim,
-            self.pages.page_tokens(),
-        );
-        for (row, numbers) in rows.iter().zip(kv.chunks_exact_mut(width)) {
-            let numbers = &mut numbers[width - 2 * heads * dim..];
-            let (keys, values) = numbers.split_at_mut(heads * dim);
-            self.rotate(keys, row.position);
-            let page = spans[row.span].pages[row.position / size];
-            let token = row.position % size;
-            for head in 0..heads {
-                let part = head * dim..(head + 1) * dim;
-                self.pages
-                    .write(page, layer, Side::Key, head, token, &keys[part.clone()]);
-                self.pages
-                    .write(page, layer, Side::Value, head, token, &values[part]);
-            }
-        }
-    }
-
-    /// Attention of the active rows: `[rows, heads * dim]`. `queries` are rotated already.
-    fn attend(
-        &self,
-        layer: usize,
-        groups: &[Group],
-        queries: &[f32],
-        width: usize,
-        spans: &[Span<'_>],
-    ) -> Vec<f32> {
-        let (heads, kv_heads, dim) = (
-            self.config.num_attention_heads,
-            self.config.num_key_value_heads,
-            self.config.head_dim,
-        );
-        let shared = heads / kv_heads;
-        let rows: usize = groups.iter().map(|g| g.count).sum();
-        let jobs: Vec<(usize, usize)> = (0..groups.len())
-            .flat_map(|g| (0..kv_heads).map(move |h| (g, h)))
-            .collect();
-        let parts: Vec<Vec<f32>> = jobs
-            .par_iter()
-            .map(|&(g, kv_head)| {
-                let group = &groups[g];
-                let mut out = vec![0_f32; group.count * shared * dim];
-                self.attend_head(
-                    layer,
-                    group,
-                    kv_head,
-                    queries,
-                    width,
-                    &spans[group.span],
-                    &mut out,
-                );
-                out
-            })
-            .collect();
-        let mut all = vec![0_f32; rows * heads * dim];
-        for ((g, kv_head), part) in jobs.into_iter().zip(parts) {
-            for (i, numbers) in part.chunks_exact(shared * dim).enumerate() {
-                let at = (groups[g].first + i) * heads * dim + kv_head * shared * dim;
-                all[at..at + shared * dim].copy_from_slice(numbers);
-            }
-        }
-        all
-    }
-
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one inner loop, called from one place"
-    )]
-    fn attend_head(
-        &self,
-        layer: usize,
-        group: &Group,
-        kv_head: usize,
-        queries: &[f32],
-        width: usize,
-        span: &Span<'_>,
-        out: &mut [f32],
-    ) {
-        let (dim, size) = (self.config.head_dim, self.pages.page_tokens());
-        let shared = self.config.num_attention_heads / self.config.num_key_value_heads;
-        let context = group.start + group.count;
-        let (mut keys, mut values) = (vec![0_f32; context * dim], vec![0_f32; context * dim]);
-        for (i, &page) in span.pages.iter().take(context.div_ceil(size)).enumerate() {
-            let tokens = (context - i * size).min(size);
-            let place = i * size * dim..(i * size + tokens) * dim;
-            self.pages.read(
-                page,
-                layer,
-                Side::Key,
-                kv_head,
-                tokens,
-                &mut keys[place.clone()],
-            );
-            self.pages.read(
-                page,
-                layer,
-                Side::Value,
-                kv_head,
-                tokens,
-                &mut values[place],
-            );
-        }
-        let scale = 1.0 / (dim as f32).sqrt();
-        let mut scores = vec![0_f32; context];
-        for i in 0..group.count {
-            let seen = group.start + i + 1;
-            for j in 0..shared {
-                let at = (group.first + i) * width + (kv_head * shared + j) * dim;
-                let query = &queries[at..at + dim];
-                let mut top = f32::NEG_INFINITY;
-                for (score, key) in scores[..seen].iter_mut().zip(keys.chunks_exact(dim)) {
-                    *score = dot(query, key) * scale;
-                    top = top.max(*score);
-                }
-                let mut total = 0_f32;
-                for score in &mut scores[..seen] {
-                    *score = (*score - top).exp();
-                    total += *score;
-                }
-                let place = &mut out[(i * shared + j) * dim..(i * shared + j + 1) * dim];
-                for (score, value) in scores[..seen].iter().zip(values.chunks_exact(dim)) {
-                    let weight = score / total;
-                    for (o, v) in place.iter_mut().zip(value) {
-                        *o += weight * v;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Counts a product of `rows` rows by a matrix.
-    fn count_product(&mut self, rows: usize, inputs: usize, outputs: usize) {
-        self.work.launches += 1;
-        self.work.flops += 2 * (rows * inputs * outputs) as u64;
-        self.work.weight_bytes += (inputs * outputs * size_of::<f32>()) as u64;
-    }
-
-    /// Counts a look-up of embeddings.
-    const fn count_rows(&mut self, rows: usize) {
-        self.work.launches += 1;
-        self.work.weight_bytes += (rows * self.config.hidden_size * size_of::<f32>()) as u64;
-    }
-
-    /// Counts what a layer does to rows of which the first `active` go on.
-    fn count_layer(&mut self, rows: usize, active: usize, groups: &[Group], spans: &[Span<'_>]) {
-        let c = &self.config;
-        let (heads, dim, hidden, inner) = (
-            c.num_attention_heads,
-            c.head_dim,
-            c.hidden_size,
-            c.intermediate_size,
-        );
-        let kv = 2 * c.num_key_value_heads * dim;
-        self.work.launches += 1; // norm
-        if active > 0 {
-            self.count_product(active, hidden, heads * dim + kv);
-            self.work.launches += 1; // rotation and append
-        }
-        if active < rows {
-            self.count_product(rows - active, hidden, kv);
-            self.work.launches += 1;
-        }
-        let (filling, size) = (self.pages.filling(), self.pages.page_tokens());
-        self.work.kv_written_bytes += (rows * kv * filling.bytes()) as u64;
-        if active == 0 {
-            return;
-        }
-        self.work.launches += 1; // attention
-        for group in groups {
-            let last = group.start + group.count;
-            let seen: usize = (group.start + 1..=last).sum();
-            self.work.flops += 4 * (seen * heads * dim) as u64;
-            for (i, &page) in spans[group.span].pages.iter().enumerate() {
-                let tokens = last.saturating_sub(i * size).min(size);
-                self.work.kv_read_bytes += self.pages.read_bytes(page, tokens);
-            }
-        }
-        self.count_product(active, heads * dim, hidden);
-        self.work.launches += 2; // sum and norm
-        self.count_product(active, hidden, 2 * inner);
-        self.work.launches += 1; // gate
-        self.count_product(active, inner, hidden);
-        self.work.launches += 1; // sum
-    }
-
     /// One layer over the states of all rows; those from `groups` are changed.
     fn layer(
         &mut self,
         i: usize,
-        x: Tensor,
+        x: &mut [f32],
         rows: &[Row],
         groups: &[Group],
         spans: &[Span<'_>],
-    ) -> Result<Tensor, ReferenceError> {
-        let (heads, kv_heads, dim) = (
+    ) -> Result<(), ReferenceError> {
+        let (heads, kv_heads, dim, hidden, eps) = (
             self.config.num_attention_heads,
             self.config.num_key_value_heads,
             self.config.head_dim,
+            self.config.hidden_size,
+            self.config.rms_norm_eps as f32,
         );
-        let layer = &self.layers[i];
-        let normed = self.rms_norm(&x, &layer.input_norm)?;
-        let active: usize = groups.iter().map(|g| g.count).sum();
-        if active == 0 {
-            let mut kv = flat(&normed.matmul(&layer.kv.t()?)?)?;
-            self.append(i, rows, &mut kv, 2 * kv_heads * dim, spans);
-            return Ok(x);
-        }
         // Rows are ordered so that those which go on come first.
-        let width = (heads + 2 * kv_heads) * dim;
-        let mut qkv = flat(&normed.narrow(0, 0, active)?.matmul(&layer.qkv.t()?)?)?;
-        self.append(i, &rows[..active], &mut qkv, width, spans);
-        if active < rows.len() {
-            let frozen = normed.narrow(0, active, rows.len() - active)?;
-            let mut kv = flat(&frozen.matmul(&self.layers[i].kv.t()?)?)?;
-            self.append(i, &rows[active..], &mut kv, 2 * kv_heads * dim, spans);
-        }
-        for (row, numbers) in rows[..active].iter().zip(qkv.chunks_exact_mut(width)) {
-            self.rotate(&mut numbers[..heads * dim], row.position);
-        }
-        let attended = self.attend(i, groups, &qkv, width, spans);
+        let active: usize = groups.iter().map(|g| g.count).sum();
         let layer = &self.layers[i];
-        let attended = Tensor::from_vec(attended, (active, heads * dim), &Device::Cpu)?;
-        let y = (x.narrow(0, 0, active)? + attended.matmul(&layer.o.t()?)?)?;
-        let gate_up = self
-            .rms_norm(&y, &layer.post_norm)?
-            .matmul(&layer.gate_up.t()?)?;
-        let width = self.config.intermediate_size;
-        let gated = (candle_nn::ops::silu(&gate_up.narrow(1, 0, width)?)?
-            * gate_up.narrow(1, width, width)?)?;
-        let y = (y + gated.matmul(&layer.down.t()?)?)?;
-        if active == rows.len() {
-            return Ok(y);
+        let mut normed = rms_norm(x, &layer.input_norm, eps);
+        let frozen = normed.split_off(active * hidden);
+        if active > 0 {
+            let width = (heads + 2 * kv_heads) * dim;
+            let mut qkv = product(normed, &layer.qkv)?;
+            self.append(i, &rows[..active], &mut qkv, width, spans);
+            // What is frozen is written before anybody attends, too.
+            self.append_frozen(i, &rows[active..], frozen, spans)?;
+            for (row, numbers) in rows[..active].iter().zip(qkv.chunks_exact_mut(width)) {
+                self.rotate(&mut numbers[..heads * dim], row.position);
+            }
+            let attended = self.attend(i, groups, &qkv, width, spans)?;
+            let (layer, x) = (&self.layers[i], &mut x[..active * hidden]);
+            add(x, &product(attended, &layer.o)?);
+            let gate_up = product(rms_norm(x, &layer.post_norm, eps), &layer.gate_up)?;
+            let inner = gated(&gate_up, self.config.intermediate_size);
+            add(x, &product(inner, &layer.down)?);
+            return Ok(());
         }
-        Ok(Tensor::cat(
-            &[y, x.narrow(0, active, rows.len() - active)?],
-            0,
-        )?)
+        self.append_frozen(i, rows, frozen, spans)
+    }
+
+    /// Keys and values of tokens that left before this layer.
+    fn append_frozen(
+        &mut self,
+        layer: usize,
+        rows: &[Row],
+        normed: Vec<f32>,
+        spans: &[Span<'_>],
+    ) -> Result<(), ReferenceError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let width = 2 * self.config.num_key_value_heads * self.config.head_dim;
+        let mut kv = product(normed, &self.layers[layer].kv)?;
+        self.append(layer, rows, &mut kv, width, spans);
+        Ok(())
     }
 }
 
@@ -383,29 +191,18 @@ struct Group {
     start: usize,
 }
 
+/// A matrix of `[outputs, inputs]` as `[inputs, outputs]`: so it need not be put in order for each
+/// product, which takes several times as long as a product with few rows.
+fn turned(matrix: &Tensor) -> Result<Tensor, ReferenceError> {
+    Ok(matrix.t()?.contiguous()?)
+}
+
+/// The numbers of a tensor, row by row.
 fn flat(x: &Tensor) -> Result<Vec<f32>, ReferenceError> {
     Ok(x.flatten_all()?.to_vec1::<f32>()?)
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    // Eight sums side by side, which the compiler turns into one vector.
-    let mut sums = [0_f32; 8];
-    let (ca, cb) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = ca
-        .remainder()
-        .iter()
-        .zip(cb.remainder())
-        .map(|(x, y)| x * y)
-        .sum();
-    for (x, y) in ca.zip(cb) {
-        for ((s, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *s += x * y;
-        }
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
-pub(super) fn rope(config: &ModelConfig) -> Vec<(f32, f32)> {
+pub(in crate::backend) fn rope(config: &ModelConfig) -> Vec<(f32, f32)> {
     let half = config.head_dim / 2;
     (0..config.max_position_embeddings)
         .flat_map(|p| {
@@ -458,6 +255,7 @@ impl Backend for Cpu {
         spans: &[Span<'_>],
         sampled: &mut Vec<Sampled>,
     ) -> Result<(), ReferenceError> {
+        let _alone = OneThread::begin();
         let all = self.config.num_hidden_layers;
         // Those that leave last come first, so that the rows that go on always lie in front.
         let mut order: Vec<usize> = (0..spans.len())
@@ -486,7 +284,7 @@ impl Backend for Cpu {
             return Ok(());
         }
         let ids = Tensor::from_vec(tokens, rows.len(), &Device::Cpu)?;
-        let mut x = self.embedding.index_select(&ids, 0)?;
+        let mut x = flat(&self.embedding.index_select(&ids, 0)?)?;
         let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
         self.count_rows(rows.len());
         for i in 0..all {
@@ -494,7 +292,7 @@ impl Backend for Cpu {
                 .iter()
                 .take_while(|g| spans[g.span].layers.unwrap_or(all) > i)
                 .count();
-            x = self.layer(i, x, &rows, &groups[..active], spans)?;
+            self.layer(i, &mut x, &rows, &groups[..active], spans)?;
             let going: usize = groups[..active].iter().map(|g| g.count).sum();
             self.count_layer(rows.len(), going, &groups[..active], spans);
         }
@@ -507,15 +305,14 @@ impl Backend for Cpu {
         if asked.is_empty() {
             return Ok(());
         }
-        let last: Vec<u32> = asked
-            .iter()
-            .map(|g| (g.first + g.count - 1) as u32)
-            .collect();
-        let last = Tensor::from_vec(last, asked.len(), &Device::Cpu)?;
-        let states = self.rms_norm(&x.index_select(&last, 0)?, &self.norm)?;
-        let logits = states.matmul(&self.head.t()?)?;
-        debug_assert_eq!(logits.dim(D::Minus1)?, self.config.vocab_size);
-        self.logits = flat(&logits)?;
+        let mut states = Vec::with_capacity(asked.len() * hidden);
+        for group in &asked {
+            let last = group.first + group.count - 1;
+            states.extend_from_slice(&x[last * hidden..(last + 1) * hidden]);
+        }
+        let eps = self.config.rms_norm_eps as f32;
+        self.logits = product(rms_norm(&states, &self.norm, eps), &self.head)?;
+        debug_assert_eq!(self.logits.len(), asked.len() * vocab);
         self.work.launches += 3; // gather, norm and sampling
         self.count_product(asked.len(), hidden, vocab);
         for (group, logits) in asked

@@ -59,6 +59,18 @@ pub struct Sampled {
     pub log_probability: f32,
 }
 
+/// A span after which the most likely token is taken.
+#[cfg(test)]
+pub(crate) const fn greedy<'a>(tokens: &'a [u32], start: usize, pages: &'a [u32]) -> Span<'a> {
+    Span {
+        tokens,
+        start,
+        pages,
+        sample: Some(Sampling::GREEDY),
+        layers: None,
+    }
+}
+
 /// What a device has done since it was made. Counted, not measured: the same steps give the same
 /// figures on every machine, so that what a layer saves can be tested exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -108,6 +120,11 @@ impl AddAssign for Work {
 pub trait Backend {
     /// What it is, for people.
     fn device(&self) -> String;
+
+    /// Its make and its driver, if it is not the host's CPU.
+    fn hardware(&self) -> Option<(String, String)> {
+        None
+    }
 
     /// The model's sizes.
     fn config(&self) -> &ModelConfig;

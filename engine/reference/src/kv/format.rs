@@ -64,21 +64,44 @@ impl KvFormat {
     pub fn load(self, bytes: &[u8], scale: f32, table: &[f32; 256], numbers: &mut [f32]) {
         debug_assert_eq!(bytes.len(), numbers.len() * self.bytes());
         let stored = bytes.chunks_exact(self.bytes());
-        for (x, b) in numbers.iter_mut().zip(stored) {
-            *x = match self {
-                Self::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-                Self::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-                Self::Fp8 => table[usize::from(b[0])] * scale,
-                Self::Int8 => f32::from(b[0] as i8) * scale,
-            };
+        let each = numbers.iter_mut().zip(stored);
+        // A loop per format, so that each becomes one of vectors.
+        match self {
+            Self::F32 => each.for_each(|(x, b)| *x = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Self::F16 => each.for_each(|(x, b)| *x = widened(u16::from_le_bytes([b[0], b[1]]))),
+            Self::Fp8 => each.for_each(|(x, b)| *x = table[usize::from(b[0])] * scale),
+            Self::Int8 => each.for_each(|(x, b)| *x = f32::from(b[0] as i8) * scale),
         }
     }
+}
+
+/// The number that the bits of a 16-bit float mean.
+fn widened(half: u16) -> f32 {
+    /// What exponents of 32 bits are larger by: 2^112.
+    const LARGER: f32 = f32::from_bits((112 + 127) << 23);
+    let bits = u32::from(half & 0x7fff) << 13;
+    // Products are exact, those below the normal numbers too; all ones is no number but infinite or none.
+    let size = if half & 0x7c00 == 0x7c00 {
+        bits | 0x7f80_0000
+    } else {
+        (f32::from_bits(bits) * LARGER).to_bits()
+    };
+    f32::from_bits(size | u32::from(half & 0x8000) << 16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use windtunnel_base::rng::Rng;
+
+    #[test]
+    fn all_halves_are_widened_as_the_standard_says() {
+        for bits in 0..=u16::MAX {
+            let (want, got) = (f16::from_bits(bits).to_f32(), widened(bits));
+            let same = want.to_bits() == got.to_bits() || (want.is_nan() && got.is_nan());
+            assert!(same, "{bits:#x}: {got} for {want}");
+        }
+    }
 
     /// V-Q1: signal over quantisation noise of a normal source, in dB, in groups of 128.
     fn sqnr(format: KvFormat, fixed_scale: Option<f32>) -> f64 {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::backend::Sampling;
+use crate::backend::{Sampling, greedy};
 use crate::train::model::Decoder;
 use candle_core::DType;
 use candle_nn::VarBuilder;
@@ -66,20 +66,13 @@ fn chunks_and_batches_give_the_logits_of_whole_sequences() {
         independent(&weights, &config, &b),
     );
     let (pages_a, pages_b) = (pages(&mut cpu, 61), pages(&mut cpu, 40));
-    let span = |tokens, start, pages| Span {
-        tokens,
-        start,
-        pages,
-        sample: Some(Sampling::GREEDY),
-        layers: None,
-    };
     let mut sampled = Vec::new();
     // The prompts in unequal chunks, together; then the rest token by token, together.
     let cuts = [(0, 17, 0, 5), (17, 50, 5, 29)];
     for (a0, a1, b0, b1) in cuts {
         let spans = [
-            span(&a[a0..a1], a0, &pages_a),
-            span(&b[b0..b1], b0, &pages_b),
+            greedy(&a[a0..a1], a0, &pages_a),
+            greedy(&b[b0..b1], b0, &pages_b),
         ];
         cpu.step(&spans, &mut sampled).unwrap();
         let logits = cpu.logits().unwrap();
@@ -88,8 +81,8 @@ fn chunks_and_batches_give_the_logits_of_whole_sequences() {
     }
     for i in 0..11 {
         let spans = [
-            span(&b[29 + i..=29 + i], 29 + i, &pages_b),
-            span(&a[50 + i..=50 + i], 50 + i, &pages_a),
+            greedy(&b[29 + i..=29 + i], 29 + i, &pages_b),
+            greedy(&a[50 + i..=50 + i], 50 + i, &pages_a),
         ];
         cpu.step(&spans, &mut sampled).unwrap();
         let logits = cpu.logits().unwrap();

@@ -1,7 +1,7 @@
 //! What steps amount to: operations and bytes, by the sizes of what was launched.
 
 use super::plan::Active;
-use super::run::Matrix;
+use super::products::Matrix;
 use super::{CudaBackend, PAGE};
 use crate::backend::Span;
 

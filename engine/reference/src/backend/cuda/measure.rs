@@ -2,7 +2,7 @@
 //! device in the same run: bytes over the bandwidth of a kernel that only reads, operations over the
 //! rate of a large matrix product.
 
-use super::run::Matrix;
+use super::products::Matrix;
 use super::{CudaBackend, PAGE};
 use crate::backend::{Backend, Sampled, Sampling, Span};
 use crate::config::ModelConfig;

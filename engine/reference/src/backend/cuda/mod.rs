@@ -10,9 +10,11 @@ mod count;
 mod frames;
 mod kernels;
 mod layout;
+mod limits;
 /// Measuring the device and the model on it.
 pub mod measure;
 mod plan;
+mod products;
 mod run;
 mod signals;
 mod weights;
@@ -28,6 +30,7 @@ use crate::kv::format::KvFormat;
 use frames::{Frames, Move, Page};
 use kernels::Kernels;
 use layout::{DESCRIPTION, PAGE, Sizes};
+use limits::{check_fit, check_memory, turns};
 use plan::{Plan, used_pages};
 use std::collections::BTreeMap;
 use weights::{DeviceWeights, Loader};
@@ -91,7 +94,7 @@ pub struct CudaBackend {
     /// Where each page is, as the device sees it; the last is the scratch page.
     descriptions: Buffer,
     /// Products that own kernels do, by rows (1, 2, up to 4, 8, 16) and matrix.
-    skinny: [[bool; run::MATRICES]; 5],
+    skinny: [[bool; products::MATRICES]; 5],
     plan: Plan,
     /// Which row of the logits belongs to each span that asked.
     answered: Vec<usize>,
@@ -164,7 +167,7 @@ impl CudaBackend {
             arena,
             scales,
             descriptions,
-            skinny: [true, true, true, true, false].map(|on| [on; run::MATRICES]),
+            skinny: [true, true, true, true, false].map(|on| [on; products::MATRICES]),
             plan: Plan::default(),
             answered: Vec::new(),
             launches: Launches::default(),
@@ -334,67 +337,6 @@ impl CudaBackend {
     }
 }
 
-fn check_memory(memory: &KvMemory) -> Result<(), ReferenceError> {
-    if memory.page_tokens != PAGE {
-        return Err(ReferenceError::Config {
-            field: "page_tokens".into(),
-            reason: format!(
-                "the GPU kernels take pages of {PAGE} tokens, not {}",
-                memory.page_tokens
-            ),
-            remedy: format!("take {PAGE}"),
-        });
-    }
-    if memory.filling != KvFormat::F16 {
-        return Err(ReferenceError::Config {
-            field: "filling".into(),
-            reason: "the GPU fills pages with 16-bit floats".into(),
-            remedy: "take f16".into(),
-        });
-    }
-    Ok(())
-}
-
-/// Compares what a model needs with what is free, before any of it is taken.
-fn check_fit(
-    device: &Device,
-    sizes: &Sizes,
-    config: &ModelConfig,
-    memory: &KvMemory,
-    options: &CudaOptions,
-    room: &Room,
-) -> Result<(), ReferenceError> {
-    let weights = weights::bytes(sizes, config.tie_word_embeddings, options.numbers);
-    let pages = (memory.pages + 1) * (sizes.frame_bytes() + 2 * sizes.scale_bytes() + DESCRIPTION);
-    let work = workspace::bytes(sizes, options.numbers, room, run::split_blocks(device));
-    let turns = 4 * config.max_position_embeddings * config.head_dim;
-    let needed = (weights + pages + work + turns) as u64;
-    let (available, _) = device.memory()?;
-    if needed > available {
-        return Err(ReferenceError::Memory {
-            what: format!(
-                "the model ({weights} bytes of weights, {pages} of keys and values, {work} of workspace)"
-            ),
-            needed,
-            available,
-            remedy: "take fewer pages, a smaller model, or a GPU with more memory".into(),
-        });
-    }
-    Ok(())
-}
-
-/// Cosine and sine by position and half dimension.
-fn turns(device: &Device, config: &ModelConfig) -> Result<Buffer, CudaError> {
-    let table = super::cpu::rope(config);
-    let bytes: Vec<u8> = table
-        .iter()
-        .flat_map(|(cos, sin)| [cos.to_le_bytes(), sin.to_le_bytes()].concat())
-        .collect();
-    let buffer = device.allocate(bytes.len())?;
-    device.upload(buffer.at(0), &bytes)?;
-    Ok(buffer)
-}
-
 impl Backend for CudaBackend {
     fn device(&self) -> String {
         let info = self.device.info();
@@ -402,6 +344,16 @@ impl Backend for CudaBackend {
             "{}, compute capability {}.{}, driver for CUDA {}.{}",
             info.name, info.capability.0, info.capability.1, info.driver.0, info.driver.1
         )
+    }
+
+    fn hardware(&self) -> Option<(String, String)> {
+        let info = self.device.info();
+        let cuda = format!("CUDA {}.{}", info.driver.0, info.driver.1);
+        let driver = match crate::machine::gpu_driver() {
+            Some(version) => format!("{version}, {cuda}"),
+            None => cuda,
+        };
+        Some((info.name.clone(), driver))
     }
 
     fn config(&self) -> &ModelConfig {

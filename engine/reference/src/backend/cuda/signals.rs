@@ -1,7 +1,7 @@
 //! What cascade layers ask of the device beside steps, and the choice of the fastest product.
 
 use super::CudaBackend;
-use super::run::Matrix;
+use super::products::Matrix;
 use crate::error::ReferenceError;
 use windtunnel_cuda::{Arg, CudaError, Gemm, Grid, Place};
 

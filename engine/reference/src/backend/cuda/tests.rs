@@ -255,19 +255,18 @@ fn long_contexts_are_split_and_put_together() {
         let mut gpu = CudaBackend::on(device.clone(), &config, source, &MEMORY, options).unwrap();
         let mut cpu = Cpu::new(&config, &weights, &MEMORY).unwrap();
         let (a, b) = (take(&mut cpu, 401), take(&mut gpu, 401));
-        let span = |tokens, start, pages| Span {
-            tokens,
-            start,
-            pages,
-            sample: Some(Sampling::GREEDY),
-            layers: None,
-        };
         let mut sampled = Vec::new();
         for (start, end) in [(0, 400), (400, 401)] {
-            cpu.step(&[span(&tokens[start..end], start, &a)], &mut sampled)
-                .unwrap();
-            gpu.step(&[span(&tokens[start..end], start, &b)], &mut sampled)
-                .unwrap();
+            cpu.step(
+                &[crate::backend::greedy(&tokens[start..end], start, &a)],
+                &mut sampled,
+            )
+            .unwrap();
+            gpu.step(
+                &[crate::backend::greedy(&tokens[start..end], start, &b)],
+                &mut sampled,
+            )
+            .unwrap();
             assert!(off(&gpu.logits().unwrap(), &cpu.logits().unwrap()) < 2e-3);
         }
         // One layer: combining the splits is a kernel more than the nine of a short context.

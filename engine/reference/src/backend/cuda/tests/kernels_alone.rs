@@ -364,7 +364,7 @@ fn gate_and_up_are_joined_in_the_own_product() {
         device.upload(gpu.work.normed.at(0), &states).unwrap();
         for rows in [1, 5, 13] {
             let mut run = |own: bool| {
-                gpu.skinny = [[own; run::MATRICES]; 5];
+                gpu.skinny = [[own; products::MATRICES]; 5];
                 gpu.gate(1, rows).unwrap();
                 let mut bytes = vec![0; 2 * rows * 328];
                 device.download(gpu.work.gated.at(0), &mut bytes).unwrap();
