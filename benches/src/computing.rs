@@ -2,11 +2,13 @@
 //! and an executor each.
 
 use std::sync::Arc;
+use std::time::Duration;
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_engine::config::{ClockSpec, ContinuousSpec, EngineSpec};
 use windtunnel_engine::execute::{ExecutionError, StepExecutor};
+use windtunnel_reference::calibrate::Measured;
 use windtunnel_reference::error::ReferenceError;
-use windtunnel_reference::runtime::build::{Model, executor, fit};
+use windtunnel_reference::runtime::build::{Model, executor, fit, measure_steps};
 use windtunnel_reference::runtime::clock::Epoch;
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_sim::run::RunError;
@@ -83,11 +85,29 @@ impl Computing {
         seed: u64,
         epoch: Option<&Epoch>,
     ) -> Result<Box<dyn StepExecutor>, ExecutionError> {
-        let reference = spec.reference.clone().unwrap_or_default();
-        let model = self.models.iter().find(|m| m.is(&reference));
-        let model = model.ok_or_else(|| ExecutionError("its model was not read".into()))?;
+        let model = self.model(spec)?;
         let made = executor(spec, model, blocks, seed, epoch);
         let made = made.map_err(|error| ExecutionError(error.to_string()))?;
         Ok(Box::new(made))
+    }
+
+    /// Measures for about `budget` how long the steps of an engine take.
+    ///
+    /// # Errors
+    /// If the device is not there, fails, or has not the memory.
+    pub fn measure(
+        &self,
+        spec: &ContinuousSpec,
+        budget: Duration,
+        seed: u64,
+    ) -> Result<Measured, ExecutionError> {
+        let measured = measure_steps(spec, self.model(spec)?, budget, seed);
+        measured.map_err(|error| ExecutionError(error.to_string()))
+    }
+
+    fn model(&self, spec: &ContinuousSpec) -> Result<&Model, ExecutionError> {
+        let reference = spec.reference.clone().unwrap_or_default();
+        let model = self.models.iter().find(|m| m.is(&reference));
+        model.ok_or_else(|| ExecutionError("its model was not read".into()))
     }
 }

@@ -1,6 +1,12 @@
 //! The command line as typed. Applying it is each verb's business.
 
+/// Verbs of the engine that computes.
+mod engine;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use engine::{
+    AskArgs, CalibrateArgs, CascadeArgs, Device, EngineBenchArgs, EngineCommand, TrainArgs, Trained,
+};
 use std::path::PathBuf;
 
 /// Tests LLM-serving policies against realistic load before they ship.
@@ -256,100 +262,6 @@ pub(crate) struct BenchArgs {
     /// Run one shape in this process and print what it cost
     #[arg(long, hide = true)]
     pub(crate) here: bool,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum EngineCommand {
-    /// Say which devices and models there are, and which would be used
-    Info {
-        /// table or json
-        #[arg(long, value_enum, default_value_t = Format::Table)]
-        format: Format,
-    },
-    /// Measure steps against what the device can do
-    Bench(EngineBenchArgs),
-    /// Train the pocket models from a seed; taken up again where it was interrupted
-    Train(TrainArgs),
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct EngineBenchArgs {
-    /// pocket_frontier, pocket_light, or a folder with config.json and safetensors
-    #[arg(long, value_name = "NAME|DIR", default_value = "pocket_frontier")]
-    pub(crate) model: String,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub(crate) device: Device,
-    #[command(flatten)]
-    pub(crate) talk: TalkArgs,
-    /// table or json
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Device {
-    /// A GPU if there is one that can be used, else the CPU
-    Auto,
-    /// The CPU
-    Cpu,
-    /// An NVIDIA GPU
-    Cuda,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Trained {
-    /// The model that answers
-    Frontier,
-    /// The model that is distilled from it; the folder's frontier, or the one that is built in
-    Light,
-    /// Both, one after the other
-    All,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct TrainArgs {
-    /// Which model
-    #[arg(long, value_enum, default_value_t = Trained::All)]
-    pub(crate) model: Trained,
-    /// Folder for `frontier/` and `light/`, and for checkpoints meanwhile
-    #[arg(long, value_name = "DIR", default_value = "models")]
-    pub(crate) out: PathBuf,
-    /// Seed of weights and tasks
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// So many steps instead of a model's own number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) steps: Option<u32>,
-    #[command(flatten)]
-    pub(crate) talk: TalkArgs,
-}
-
-#[derive(Clone, Debug, Args)]
-pub(crate) struct CalibrateArgs {
-    /// pocket_frontier, pocket_light, or a folder with config.json and safetensors
-    #[arg(long, value_name = "NAME|DIR", default_value = "pocket_frontier")]
-    pub(crate) model: String,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    pub(crate) device: Device,
-    /// File to write, for `engine.cost = { kind = "table", file = … }`
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
-    /// Time for measuring, such as `60s`; at least three rounds are made
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    pub(crate) budget: String,
-    /// Most decoding sequences of a step; the engine's `max_num_seqs`
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub(crate) max_num_seqs: usize,
-    /// Most new prompt tokens of a step; the engine's `max_num_batched_tokens`
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub(crate) max_num_batched_tokens: usize,
-    /// Seed of the held-out steps
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) seed: u64,
-    #[command(flatten)]
-    pub(crate) talk: TalkArgs,
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // clap prints help and usage errors itself, the latter with exit code 2.
     let cli = Cli::parse();
+    windtunnel_reference::devices::on_warning(|text| common::say(text));
     match dispatch(cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => report(&error).into(),

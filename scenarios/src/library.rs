@@ -50,6 +50,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "stale-telemetry" "telemetry" "routing";
     "weighted-gie" "prefixes" "routing";
     "reference-smoke" "reference engine" "tasks";
+    "reference-live" "reference engine" "tasks";
     "mm1" "theory" "stations";
     "mmc" "theory" "stations";
     "mg1" "theory" "stations";

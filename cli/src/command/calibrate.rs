@@ -13,7 +13,7 @@ use windtunnel_base::quantity::Span;
 use windtunnel_engine::config::calibration::{Calibration, Errors};
 use windtunnel_reference::calibrate::calibrate as measure;
 use windtunnel_reference::calibrate::plan::Plan;
-use windtunnel_reference::devices::open;
+use windtunnel_reference::devices::open_any;
 use windtunnel_reference::models::load;
 use windtunnel_reference::train::files::write;
 
@@ -41,7 +41,7 @@ pub(crate) fn calibrate(args: &CalibrateArgs) -> anyhow::Result<Exit> {
     };
     plan.check(&model.config).map_err(stop)?;
     let kind = device_kind(args.device);
-    let opened = open(kind, &model.config, &model.weights, plan.pages(16));
+    let opened = open_any(kind, &model.config, &model.weights, plan.pages(16));
     let mut backend = opened.map_err(|e| missing(kind, e))?;
     let load_time = begin.elapsed();
     let silent = args.talk.quiet || args.talk.no_progress;

@@ -1,6 +1,6 @@
 //! `engine`: the engine that computes. Devices and models, steps against the hardware, training.
 
-use crate::args::{Device, EngineBenchArgs, EngineCommand, Format, TrainArgs, Trained};
+use crate::args::{AskArgs, Device, EngineBenchArgs, EngineCommand, Format, TrainArgs, Trained};
 use crate::common::{print, say};
 use crate::exit::{Exit, Stop};
 use crate::progress::Progress;
@@ -10,16 +10,19 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
+use windtunnel_reference::answer::answer;
+use windtunnel_reference::backend::Sampling;
 use windtunnel_reference::backend::cpu::KvMemory;
 use windtunnel_reference::backend::cuda::measure::{BenchPlan, bench as measure_gpu};
 use windtunnel_reference::backend::cuda::{CudaBackend, CudaOptions, Source};
 use windtunnel_reference::config::ModelConfig;
-use windtunnel_reference::devices::{DeviceKind, Found, find, open};
+use windtunnel_reference::devices::{DeviceKind, Found, find, first_that_fits, open, open_any};
 use windtunnel_reference::error::ReferenceError;
 use windtunnel_reference::floor::{Ceiling, Line, bench as measure, cpu_ceiling};
 use windtunnel_reference::kv::format::KvFormat;
 use windtunnel_reference::machine::{machine, today};
 use windtunnel_reference::models::{Model, Pocket, load};
+use windtunnel_reference::tokenizer::Tokenizer;
 use windtunnel_reference::train::pocket::{Card, NIGHT_TASKS, Plan, Report, settings, train};
 
 /// Threads of candle's own pool: they wait by spinning, which costs training more than they give it.
@@ -29,6 +32,8 @@ pub(crate) fn engine(command: &EngineCommand) -> anyhow::Result<Exit> {
     match command {
         EngineCommand::Info { format } => info(*format),
         EngineCommand::Bench(args) => bench(args),
+        EngineCommand::Ask(args) => ask(args),
+        EngineCommand::Cascade(args) => super::cascade::cascade(args),
         EngineCommand::Train(args) => training(args),
     }
 }
@@ -44,12 +49,12 @@ pub(crate) fn stop(error: ReferenceError) -> anyhow::Error {
     }
 }
 
-/// The device that is meant; `auto` is the first that can be used.
-pub(crate) fn device_kind(device: Device) -> DeviceKind {
+/// The device that is meant; none if any will do.
+pub(crate) const fn device_kind(device: Device) -> Option<DeviceKind> {
     match device {
-        Device::Cpu => DeviceKind::Cpu,
-        Device::Cuda => DeviceKind::Cuda,
-        Device::Auto => used(&find()),
+        Device::Cpu => Some(DeviceKind::Cpu),
+        Device::Cuda => Some(DeviceKind::Cuda),
+        Device::Auto => None,
     }
 }
 
@@ -59,14 +64,16 @@ fn used(devices: &[Found]) -> DeviceKind {
 }
 
 /// A model that cannot be put on a device. That there is no GPU is the request's fault.
-pub(crate) fn missing(kind: DeviceKind, error: ReferenceError) -> anyhow::Error {
+pub(crate) fn missing(kind: Option<DeviceKind>, error: ReferenceError) -> anyhow::Error {
     match (kind, &error) {
-        (DeviceKind::Cuda, ReferenceError::Device { .. }) => Stop::usage(format!("error: {error}")),
+        (Some(DeviceKind::Cuda), ReferenceError::Device { .. }) => {
+            Stop::usage(format!("error: {error}"))
+        }
         _ => stop(error),
     }
 }
 
-fn table_or_json(format: Format) -> anyhow::Result<()> {
+pub(crate) fn table_or_json(format: Format) -> anyhow::Result<()> {
     if matches!(format, Format::Csv | Format::Markdown) {
         return Err(Stop::usage("error: `engine` prints `table` or `json`"));
     }
@@ -164,11 +171,47 @@ fn by_class(card: &Card) -> String {
     shares.join(", ")
 }
 
+fn ask(args: &AskArgs) -> anyhow::Result<Exit> {
+    if !(args.temperature >= 0.0 && args.temperature.is_finite()) {
+        return Err(Stop::usage(
+            "error: `--temperature` must be zero or a positive number",
+        ));
+    }
+    let model = load(&args.model).map_err(stop)?;
+    let tokenizer = Tokenizer::of(&args.model, model.config.vocab_size).map_err(stop)?;
+    let prompt = tokenizer.encode(&args.prompt).map_err(stop)?;
+    let longest = args.max_tokens as usize;
+    let kind = device_kind(args.device);
+    let pages = (prompt.len() + longest).div_ceil(16);
+    let opened = open_any(kind, &model.config, &model.weights, pages);
+    let mut backend = opened.map_err(|e| missing(kind, e))?;
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_p: 1.0,
+        seed: args.seed,
+    };
+    let ends = |token| tokenizer.ends(token);
+    let said = answer(backend.as_mut(), &prompt, longest, sampling, &ends).map_err(stop)?;
+    let text = tokenizer.decode(&said).map_err(stop)?;
+    print(&format!("{text}\n"))?;
+    Ok(Exit::Done)
+}
+
 fn bench(args: &EngineBenchArgs) -> anyhow::Result<Exit> {
     table_or_json(args.format)?;
     let model = load(&args.model).map_err(stop)?;
-    if device_kind(args.device) == DeviceKind::Cuda {
-        return bench_gpu(&model);
+    let plan = gpu_plan(&model);
+    let kind = device_kind(args.device);
+    let gpu = match kind {
+        Some(DeviceKind::Cpu) => Ok(None),
+        Some(DeviceKind::Cuda) => gpu(&model, &plan).map(Some),
+        None => first_that_fits(|| gpu(&model, &plan).map(Some), || Ok(None)),
+    };
+    if let Some(mut backend) = gpu.map_err(|e| missing(kind, e))? {
+        // As JSON: its figures go by product and by format of pages, too.
+        let measured = measure_gpu(&mut backend, &plan, &today()).map_err(stop)?;
+        print(&(serde_json::to_string_pretty(&measured)? + "\n"))?;
+        return Ok(Exit::Done);
     }
     let silent = args.talk.quiet || args.talk.no_progress;
     let progress = Progress::new("measuring", 100, silent);
@@ -207,28 +250,26 @@ fn bench(args: &EngineBenchArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What a GPU does, as JSON: its figures go by product and by format of pages, too.
-fn bench_gpu(model: &Model) -> anyhow::Result<Exit> {
-    // Models for short texts have no room for the contexts of large ones.
+/// The steps that a GPU is measured by. Models for short texts have no room for the contexts of large
+/// ones.
+fn gpu_plan(model: &Model) -> BenchPlan {
     let longest = model.config.max_position_embeddings;
     let usual = BenchPlan::default();
-    let plan = BenchPlan {
+    BenchPlan {
         context: usual.context.min(longest / 2),
         prefills: usual.prefills.iter().map(|&n| n.min(longest / 2)).collect(),
         ..usual
-    };
+    }
+}
+
+fn gpu(model: &Model, plan: &BenchPlan) -> Result<CudaBackend, ReferenceError> {
     let memory = KvMemory {
         pages: 64 * 2 * plan.context.div_ceil(16),
         page_tokens: 16,
         filling: KvFormat::F16,
     };
     let source = Source::Host(&model.weights);
-    let options = CudaOptions::default();
-    let backend = CudaBackend::new(0, &model.config, source, &memory, options);
-    let mut backend = backend.map_err(|e| missing(DeviceKind::Cuda, e))?;
-    let measured = measure_gpu(&mut backend, &plan, &today()).map_err(stop)?;
-    print(&(serde_json::to_string_pretty(&measured)? + "\n"))?;
-    Ok(Exit::Done)
+    CudaBackend::new(0, &model.config, source, &memory, CudaOptions::default())
 }
 
 fn bench_table(model: &str, ceiling: Ceiling, lines: &[Line]) -> String {

@@ -33,11 +33,11 @@ pub(crate) fn fidelity(dir: &Path, args: &ValidateArgs) -> anyhow::Result<Exit> 
 /// Runs a scenario in real time and compares it with its simulation.
 pub(crate) fn live(args: &ValidateArgs) -> anyhow::Result<Exit> {
     let scenario = match args.cases.as_slice() {
-        [] => "reference-smoke",
+        [] => "reference-live",
         [one] => one,
         _ => {
             return Err(Stop::usage(
-                "error: `--fidelity live` takes one scenario, such as `windtunnel validate --fidelity live reference-smoke`",
+                "error: `--fidelity live` takes one scenario, such as `windtunnel validate --fidelity live reference-live`",
             ));
         }
     };
@@ -49,7 +49,7 @@ pub(crate) fn live(args: &ValidateArgs) -> anyhow::Result<Exit> {
     };
     let ready = ready(scenario, &load, &[], args.talk)?;
     let quiet = args.talk.quiet || args.talk.no_progress;
-    let expected = ready.traffic.facts().requests.map_or(0, |n| 2 * n);
+    let expected = ready.traffic.facts().requests.map_or(0, |n| 3 * n);
     let progress = Progress::new("live", expected, quiet);
     let world = Arc::new(ready.loaded.scenario.clone());
     let seed = world.run.seed;

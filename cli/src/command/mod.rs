@@ -24,3 +24,5 @@ pub(crate) mod bench;
 pub(crate) mod engine;
 /// Step times as a cost table.
 pub(crate) mod calibrate;
+/// The cascade's layers on real models.
+pub(crate) mod cascade;

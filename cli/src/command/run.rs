@@ -42,7 +42,11 @@ fn run_on(args: &RunArgs, clock: RunClock) -> anyhow::Result<Exit> {
         .as_deref()
         .map(|path| StepFile::plan(path, &seeds));
     let steps = steps.transpose()?;
-    let dir = folder::path(&args.out, &ready.loaded);
+    let mut dir = folder::path(&args.out, &ready.loaded);
+    if clock == RunClock::Wall {
+        // Beside the folder of `run`, of the same scenario: neither is to overwrite the other.
+        dir.as_mut_os_string().push("-live");
+    }
     if args.dry_run {
         print(&preview(&ready, &seeds, &dir))?;
         return Ok(Exit::Done);

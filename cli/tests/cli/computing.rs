@@ -25,8 +25,11 @@ fn a_live_run_takes_its_time_and_writes_the_folder_of_a_run() {
     let done = place.run(&format!("live {TINY} --format json")).code(0);
     let took = begin.elapsed().as_secs_f64();
     assert_eq!(metric(&done.json(), "finished"), Some(12.0));
-    let folder = place.folder("out", "reference-smoke");
     let files = place.files();
+    let folder = files.iter().find_map(|f| f.strip_suffix("/summary.json"));
+    let folder = folder.expect("a folder");
+    let beside = folder.starts_with("out/reference-smoke-") && folder.ends_with("-live");
+    assert!(beside, "not where `run` writes: {folder}");
     for file in ["summary.json", "runs/seed-1/requests.parquet"] {
         assert!(files.contains(&format!("{folder}/{file}")), "{files:?}");
     }
@@ -44,4 +47,43 @@ fn a_model_that_is_not_there_is_named_and_nothing_is_run() {
     assert!(done.err.contains("no-such-folder"), "{done}");
     assert!(done.err.contains("nothing was run"), "{done}");
     assert!(place.files().is_empty(), "{:?}", place.files());
+}
+
+#[test]
+fn the_cascade_measures_its_layers_and_writes_what_the_simulator_runs() {
+    let place = Place::new();
+    let command = "engine cascade --device cpu --sessions 2 --turns 3 --out measured.toml --format json --no-progress";
+    let study = place.run(command).code(0).json();
+    let cells = study["cells"].as_array().expect("cells");
+    assert_eq!(cells.len(), 9, "none, six alone, all but one, all");
+    for cell in cells {
+        assert!(cell["wall_seconds"].as_f64() > Some(0.0), "{cell}");
+        assert!(cell["work"]["launches"].as_u64() > Some(0), "{cell}");
+        let quality = &cell["quality"];
+        assert!(quality["tokens"].as_u64() > Some(0), "{cell}");
+    }
+    assert!(study["interaction"]["wall"].as_f64() > Some(0.0));
+    assert_eq!(study["map"].as_array().map(Vec::len), Some(0));
+    let run =
+        place.run("run measured.toml --set traffic.duration=10min --format json --no-progress");
+    let summary = run.code(0).json();
+    assert!(metric(&summary, "finished") > Some(0.0));
+    let wrong = place.run("engine cascade --no-change 2").code(2);
+    assert!(wrong.err.contains("between 0 and 1"), "{wrong}");
+}
+
+#[test]
+fn a_model_is_asked_and_what_does_not_fit_is_refused() {
+    let place = Place::new();
+    let ask = "engine ask hello --device cpu --model pocket_light";
+    let said = place.run(&format!("{ask} --max-tokens 6")).code(0);
+    assert_eq!(
+        said.out,
+        place.run(&format!("{ask} --max-tokens 6")).code(0).out
+    );
+    let long = place.run(&format!("{ask} --max-tokens 5000")).code(2);
+    assert!(long.err.contains("do not fit"), "{long}");
+    place.write("model/tokenizer.json", "{");
+    let wrong = place.run("engine ask hello --model model").code(2);
+    assert!(wrong.err.contains("config.json"), "{wrong}");
 }

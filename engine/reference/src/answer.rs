@@ -88,6 +88,65 @@ pub fn answers(
     Ok(answers)
 }
 
+/// What a model says after a prompt: tokens drawn by `sampling`, to the first for which `ends` holds or to
+/// `longest`.
+///
+/// # Errors
+/// If the prompt has no tokens, prompt and answer do not fit the model or the pages, or the device fails.
+pub fn answer(
+    backend: &mut dyn Backend,
+    prompt: &[u32],
+    longest: usize,
+    sampling: Sampling,
+    ends: &dyn Fn(u32) -> bool,
+) -> Result<Vec<u32>, ReferenceError> {
+    let room = backend.config().max_position_embeddings;
+    if prompt.is_empty() || prompt.len() + longest > room {
+        return Err(ReferenceError::Config {
+            field: "max_position_embeddings".into(),
+            reason: format!(
+                "a prompt of {} tokens and an answer of {longest} do not fit from 1 to {room}",
+                prompt.len()
+            ),
+            remedy: "shorten the prompt or the answer".into(),
+        });
+    }
+    let pages = (prompt.len() + longest).div_ceil(backend.page_tokens());
+    let Some(pages) = take(backend, pages) else {
+        return Err(ReferenceError::Memory {
+            what: "the pages of one answer".into(),
+            needed: pages as u64,
+            available: 0,
+            remedy: "give the backend more pages".into(),
+        });
+    };
+    let mut tokens = prompt.to_vec();
+    let (mut stored, mut sampled) = (0, Vec::new());
+    let mut done = Ok(());
+    while tokens.len() < prompt.len() + longest {
+        let span = Span {
+            tokens: &tokens[stored..],
+            start: stored,
+            pages: &pages,
+            sample: Some(sampling),
+            layers: None,
+        };
+        done = backend.step(&[span], &mut sampled);
+        let Some(next) = sampled.first().filter(|_| done.is_ok()) else {
+            break;
+        };
+        stored = tokens.len();
+        tokens.push(next.token);
+        if ends(next.token) {
+            break;
+        }
+    }
+    for page in pages {
+        backend.give_back_page(page);
+    }
+    done.map(|()| tokens.split_off(prompt.len()))
+}
+
 /// So many pages, or none at all.
 fn take(backend: &mut dyn Backend, count: usize) -> Option<Vec<u32>> {
     let mut pages = Vec::with_capacity(count);
@@ -102,4 +161,41 @@ fn take(backend: &mut dyn Backend, count: usize) -> Option<Vec<u32>> {
         }
     }
     Some(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::{Cpu, KvMemory};
+    use crate::config::ModelConfig;
+    use crate::kv::format::KvFormat;
+    use crate::weights::Weights;
+
+    #[test]
+    fn one_answer_is_that_of_many_and_its_pages_go_back() {
+        let config = ModelConfig::pocket_light();
+        let weights = Weights::random(&config, 3).unwrap();
+        let memory = KvMemory {
+            pages: 64,
+            page_tokens: 16,
+            filling: KvFormat::F16,
+        };
+        let mut cpu = Cpu::new(&config, &weights, &memory).unwrap();
+        let mut rng = windtunnel_base::rng::Rng::from_seed(1);
+        let task = windtunnel_tasks::CLASSES[0].generate(&mut rng);
+        let many = answers(&mut cpu, std::slice::from_ref(&task), 9, 4).unwrap();
+        let prompt: Vec<u32> = std::iter::once(BOS).chain(encode(&task.prompt)).collect();
+        let is_end = |token| token == EOS;
+        let one = answer(&mut cpu, &prompt, 9, Sampling::GREEDY, &is_end).unwrap();
+        assert_eq!(decode(&one), many[0]);
+        assert!(one.len() <= 9);
+        assert_eq!(cpu.kv_bytes(), 0);
+        let first = one[0];
+        let short = answer(&mut cpu, &prompt, 9, Sampling::GREEDY, &|t| t == first).unwrap();
+        assert_eq!(short, [first]);
+        for (prompt, longest) in [(&[][..], 4), (&prompt, 600)] {
+            let error = answer(&mut cpu, prompt, longest, Sampling::GREEDY, &is_end).unwrap_err();
+            assert!(error.to_string().contains("do not fit"), "{error}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::kv::format::KvFormat;
 use crate::machine::machine;
 use crate::weights::Weights;
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 
 /// A kind of device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -124,6 +125,69 @@ pub fn open(
     }
 }
 
+/// As [`open`]; without a kind, on the first device where the model fits.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_any(
+    kind: Option<DeviceKind>,
+    config: &ModelConfig,
+    weights: &Weights,
+    pages: usize,
+) -> Result<Box<dyn Backend + Send>, ReferenceError> {
+    let on = |kind| open(kind, config, weights, pages);
+    match kind {
+        Some(kind) => on(kind),
+        None => first_that_fits(|| on(DeviceKind::Cuda), || on(DeviceKind::Cpu)),
+    }
+}
+
+/// Told of what somebody should know though nothing failed; see [`on_warning`].
+static WARN: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Has warnings told to `tell`: that the CPU computes what does not fit the GPU. The first call counts;
+/// without one nobody is told.
+pub fn on_warning(tell: fn(&str)) {
+    let _ = WARN.set(tell);
+}
+
+/// What device `auto` means: what `gpu` makes if a GPU can be used and it has the memory and knows
+/// the model's sizes, else what `cpu` makes, with a warning if there was a GPU.
+///
+/// # Errors
+/// Of `cpu`; of `gpu` if the GPU fails for another reason.
+pub fn first_that_fits<T>(
+    gpu: impl FnOnce() -> Result<T, ReferenceError>,
+    cpu: impl FnOnce() -> Result<T, ReferenceError>,
+) -> Result<T, ReferenceError> {
+    let usable = |found: &Found| found.usable && found.kind == DeviceKind::Cuda;
+    if !find().iter().any(usable) {
+        return cpu();
+    }
+    fall_back(gpu, cpu, &|text| {
+        if let Some(tell) = WARN.get() {
+            tell(text);
+        }
+    })
+}
+
+fn fall_back<T>(
+    gpu: impl FnOnce() -> Result<T, ReferenceError>,
+    cpu: impl FnOnce() -> Result<T, ReferenceError>,
+    warn: &dyn Fn(&str),
+) -> Result<T, ReferenceError> {
+    match gpu() {
+        // The GPU's kernels do not know all sizes, and its memory is less; the host's loops do.
+        Err(error @ (ReferenceError::Config { .. } | ReferenceError::Memory { .. })) => {
+            warn(&format!(
+                "warning: the CPU computes instead of the GPU: {error}"
+            ));
+            cpu()
+        }
+        made => made,
+    }
+}
+
 /// Checks that so many bytes are free on the host, as far as the system says.
 ///
 /// # Errors
@@ -137,5 +201,35 @@ pub fn fits(what: &str, needed: u64) -> Result<(), ReferenceError> {
             remedy: "take a smaller model or fewer pages, or a machine with more memory".into(),
         }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[test]
+    fn what_does_not_fit_the_gpu_goes_to_the_cpu_with_a_word_and_failures_do_not() {
+        let told = RefCell::new(Vec::new());
+        let warn = |text: &str| told.borrow_mut().push(text.to_owned());
+        let full = || ReferenceError::Memory {
+            what: "the model".into(),
+            needed: 9,
+            available: 8,
+            remedy: "take less".into(),
+        };
+        let made = fall_back(|| Err(full()), || Ok("cpu"), &warn);
+        assert_eq!(made.unwrap(), "cpu");
+        assert!(told.borrow()[0].contains("the model needs 9 bytes and 8 are free"));
+        assert_eq!(fall_back(|| Ok("gpu"), || Ok("cpu"), &warn).unwrap(), "gpu");
+        let broken = || ReferenceError::Device {
+            device: "gpu".into(),
+            reason: "it is gone".into(),
+        };
+        assert!(fall_back(|| Err(broken()), || Ok("cpu"), &warn).is_err());
+        // If neither has room, the CPU's answer counts.
+        assert!(fall_back(|| Err(full()), || Err::<&str, _>(full()), &warn).is_err());
+        assert_eq!(told.borrow().len(), 2);
     }
 }

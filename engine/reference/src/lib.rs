@@ -9,6 +9,8 @@ pub mod error;
 pub mod weights;
 /// Models by name or folder.
 pub mod models;
+/// From text to tokens and back.
+pub mod tokenizer;
 /// Keys and values as bytes.
 pub mod kv;
 /// From logits to a token.

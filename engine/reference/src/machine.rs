@@ -63,6 +63,21 @@ pub fn machine() -> Machine {
     }
 }
 
+/// Version of the NVIDIA driver, as its kernel module says it; none where there is none.
+pub fn gpu_driver() -> Option<String> {
+    module_version(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?)
+}
+
+/// The first word of the first line that is figures between points.
+fn module_version(text: &str) -> Option<String> {
+    let is_version = |word: &&str| {
+        let mut parts = word.split('.');
+        word.contains('.') && parts.all(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut words = text.lines().next()?.split_whitespace();
+    words.find(is_version).map(str::to_owned)
+}
+
 /// CPU seconds of this process so far, all threads; zero where the system does not say.
 pub fn cpu_seconds() -> f64 {
     #[cfg(unix)]
@@ -104,6 +119,15 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_driver_is_the_first_version_of_its_module() {
+        let text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n\
+                    GCC version:  gcc version 12.3.0\n";
+        assert_eq!(module_version(text).as_deref(), Some("580.65.06"));
+        assert_eq!(module_version("no version here\n1.2"), None);
+        assert_eq!(module_version(""), None);
+    }
 
     #[test]
     fn days_have_their_dates() {

@@ -21,7 +21,8 @@ use plan::{Kind, Plan, Step};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 use windtunnel_base::rng::Streams;
-use windtunnel_engine::config::calibration::{Calibration, FORMAT, Provenance};
+use windtunnel_engine::config::TableSpec;
+use windtunnel_engine::config::calibration::{Calibration, FORMAT, HeldOut, Provenance};
 
 /// Rounds that are made whatever they take: a median of fewer is none.
 const FEWEST_ROUNDS: usize = 3;
@@ -37,23 +38,33 @@ struct Timed {
     ms: Vec<f64>,
 }
 
-/// Measures `backend` by `plan`, about `plan.budget` long (at least three rounds), and gives what a
-/// scenario's `engine.cost = { kind = "table", file = ... }` reads; `Calibration::table` is the same
-/// as a cost model in memory. `listener` is told the share done and can stop it; then nothing is
-/// given. `load` is how long the model took to load.
+/// Step times, and how well a table of them says the times of steps it was not made from.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Measured {
+    /// As a cost model.
+    pub table: TableSpec,
+    /// Times each step was measured; the table has medians.
+    pub rounds: usize,
+    /// Median over all steps of the distance of a single measurement from the step's median, as a
+    /// share of it.
+    pub noise: f64,
+    /// Errors on steps that the table was not made from.
+    pub held_out: HeldOut,
+}
+
+/// Measures `backend` by `plan`, about `plan.budget` long (at least three rounds). `listener` is told
+/// the share done and can stop it; then nothing is given.
 ///
 /// The backend needs free pages for the plan (`Plan::pages`); they are given back at the end. Run it
 /// on an otherwise quiet machine, and in a release build.
 ///
 /// # Errors
 /// If the plan does not fit the model or the free pages, or the device fails.
-pub fn calibrate(
+pub fn measure(
     backend: &mut dyn Backend,
-    model: &Model,
     plan: &Plan,
-    load: Duration,
     listener: &mut dyn FnMut(f64) -> ControlFlow<()>,
-) -> Result<Option<Calibration>, ReferenceError> {
+) -> Result<Option<Measured>, ReferenceError> {
     plan.check(backend.config())?;
     let mut timed: Vec<Timed> = plan
         .steps()
@@ -64,7 +75,6 @@ pub fn calibrate(
             ms: Vec::new(),
         })
         .collect();
-    let provenance = provenance(backend, model);
     let mut arena = Arena::fill(backend, plan)?;
     let measured = rounds(&mut arena, plan, &mut timed, listener);
     arena.give_back();
@@ -72,14 +82,40 @@ pub fn calibrate(
         return Ok(None);
     };
     let table = fit::table(&timed);
+    Ok(Some(Measured {
+        rounds,
+        noise: fit::noise(&timed),
+        held_out: fit::held_out(&table, &timed)?,
+        table,
+    }))
+}
+
+/// [`measure`], as the file that a scenario's `engine.cost = { kind = "table", file = ... }` reads;
+/// `Calibration::table` is the same as a cost model in memory. `load` is how long the model took to
+/// load.
+///
+/// # Errors
+/// As [`measure`].
+pub fn calibrate(
+    backend: &mut dyn Backend,
+    model: &Model,
+    plan: &Plan,
+    load: Duration,
+    listener: &mut dyn FnMut(f64) -> ControlFlow<()>,
+) -> Result<Option<Calibration>, ReferenceError> {
+    let provenance = provenance(backend, model);
+    let Some(measured) = measure(backend, plan, listener)? else {
+        return Ok(None);
+    };
+    let table = measured.table;
     Ok(Some(Calibration {
         format: FORMAT,
         provenance,
         load_ms: rounded(load.as_secs_f64() * 1e3),
-        rounds,
-        noise: fit::noise(&timed),
+        rounds: measured.rounds,
+        noise: measured.noise,
         ranges: plan.ranges(),
-        held_out: fit::held_out(&table, &timed)?,
+        held_out: measured.held_out,
         extra_prompt_ms: table.extra_prompt_ms,
         mixed_saving_ms: table.mixed_saving_ms,
         decode: table.decode,
@@ -132,13 +168,15 @@ fn rounded(ms: f64) -> f64 {
 
 fn provenance(backend: &dyn Backend, model: &Model) -> Provenance {
     let machine = crate::machine::machine();
+    let gpu = backend.hardware();
+    let (hardware, driver) = gpu.unwrap_or((machine.cpu, machine.system));
     Provenance {
         model: model.name.clone(),
         parameters: model.config.parameters(),
         weights: model.digest.clone(),
         device: backend.device(),
-        hardware: machine.cpu,
-        driver: machine.system,
+        hardware,
+        driver,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         date: crate::machine::today(),
         load: machine.load,

@@ -27,6 +27,8 @@ mod turns;
 pub mod run;
 /// Figures per cell, and how the layers act together.
 pub mod report;
+/// What the layers are worth, over more than one kind of sessions.
+pub mod study;
 
 use crate::backend::Work;
 use crate::error::ReferenceError;

@@ -177,10 +177,14 @@ pub struct Grid {
     pub cells: Vec<Cell>,
 }
 
-/// None, each alone, and all together.
+/// None, each alone, all but L5, and all together.
 pub fn usual_cells() -> Vec<Switches> {
     let mut cells = vec![Switches::NONE];
     cells.extend((0..6).map(Switches::only));
+    cells.push(Switches {
+        l5: false,
+        ..Switches::ALL
+    });
     cells.push(Switches::ALL);
     cells
 }

@@ -5,14 +5,18 @@ use super::{Drawing, ReferenceExecutor};
 use crate::backend::Backend;
 use crate::backend::cpu::{Cpu, KvMemory};
 use crate::backend::cuda::{CudaBackend, CudaOptions, Source};
+use crate::calibrate::plan::Plan;
+use crate::calibrate::{Measured, measure};
 use crate::config::ModelConfig;
-use crate::devices::{DeviceKind, Found, find};
+use crate::devices::first_that_fits;
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
 use crate::models::{self, Pocket};
 use crate::weights::Weights;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use windtunnel_engine::config::{
     ClockSpec, ContinuousSpec, DeviceSpec, ModelSpec, ReferenceSpec, WeightsSpec,
 };
@@ -179,6 +183,45 @@ pub fn executor(
     Ok(ReferenceExecutor::new(backend, drawing, clock))
 }
 
+/// Measures for about `budget` how long the steps take that an engine's scheduler may ask of `model`, on
+/// the device where the engine computes.
+///
+/// # Errors
+/// If the device is not there, fails, or has not the memory.
+pub fn measure_steps(
+    spec: &ContinuousSpec,
+    model: &Model,
+    budget: Duration,
+    seed: u64,
+) -> Result<Measured, ReferenceError> {
+    let reference = spec.reference.clone().unwrap_or_default();
+    let usual = Plan::new(
+        &model.config,
+        spec.scheduler.max_num_seqs as usize,
+        spec.scheduler.token_budget as usize,
+    );
+    let longest = spec.max_model_len.map_or(usize::MAX, |len| len as usize);
+    let plan = Plan {
+        max_context: usual.max_context.min(longest),
+        budget,
+        seed,
+        ..usual
+    };
+    plan.check(&model.config)?;
+    let page_tokens = spec.kv.block_size as usize;
+    let memory = KvMemory {
+        pages: plan.pages(page_tokens),
+        page_tokens,
+        filling: KvFormat::F16,
+    };
+    let mut backend = backend(reference.device, model, &memory)?;
+    let measured = measure(backend.as_mut(), &plan, &mut |_| ControlFlow::Continue(()))?;
+    measured.ok_or_else(|| ReferenceError::Device {
+        device: backend.device(),
+        reason: "nothing was measured".into(),
+    })
+}
+
 fn backend(
     device: DeviceSpec,
     model: &Model,
@@ -196,16 +239,6 @@ fn backend(
     match device {
         DeviceSpec::Cpu => cpu(),
         DeviceSpec::Cuda => cuda(),
-        DeviceSpec::Auto => {
-            let usable = |found: &Found| found.usable && found.kind == DeviceKind::Cuda;
-            if !find().iter().any(usable) {
-                return cpu();
-            }
-            match cuda() {
-                // The GPU's kernels do not know such sizes; the CPU's loops do.
-                Err(ReferenceError::Config { .. }) => cpu(),
-                made => made,
-            }
-        }
+        DeviceSpec::Auto => first_that_fits(cuda, cpu),
     }
 }

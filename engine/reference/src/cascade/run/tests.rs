@@ -385,7 +385,7 @@ fn a_grid_has_all_layers_alone_and_together_and_repeats() {
     all.route.threshold = 0.9;
     let first = grid(&mut bench.models(), &sessions, &all, &usual_cells()).unwrap();
     let second = grid(&mut bench.models(), &sessions, &all, &usual_cells()).unwrap();
-    assert_eq!(first.cells.len(), 8);
+    assert_eq!(first.cells.len(), 9);
     for (a, b) in first.cells.iter().zip(&second.cells) {
         let a = Cell {
             wall_seconds: b.wall_seconds,
@@ -399,8 +399,8 @@ fn a_grid_has_all_layers_alone_and_together_and_repeats() {
     assert!(factor > 0.1 && factor < 10.0, "{factor}");
     let json = serde_json::to_string(&first).unwrap();
     let back: super::super::report::Grid = serde_json::from_str(&json).unwrap();
-    assert_eq!(back.cells.len(), 8);
-    assert_eq!(first.table().lines().count(), 10);
+    assert_eq!(back.cells.len(), 9);
+    assert_eq!(first.table().lines().count(), 11);
     assert!(first.table().contains("l0+l1+l2+l3+l4+l5"));
 }
 
