@@ -15,6 +15,8 @@ pub mod result;
 pub mod gateway;
 /// Routing decisions, kept for `explain`; totals of the gateway.
 pub mod decision;
+/// What the gateways' store did over a run.
+pub mod state_store;
 /// What rows look like in files; writing files whole or not at all.
 pub mod format;
 /// Rows and samples in the formats of other tools.

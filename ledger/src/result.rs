@@ -7,6 +7,7 @@ pub use crate::distribution::Distribution;
 use crate::entry::{AnswerSource, Entry};
 use crate::gateway::{PathTotals, PipelineTotals};
 use crate::rows::{End, Row};
+use crate::state_store::{IndexTotals, StoreTotals};
 use serde::{Deserialize, Deserializer, Serialize};
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::refusal::Refusal;
@@ -387,6 +388,12 @@ pub struct RunResult {
     /// What the choice of pools did, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<PathTotals>,
+    /// What the gateways' store did, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_store: Option<StoreTotals>,
+    /// What the routing policy's index did, if it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexTotals>,
     /// Every routing decision, if asked for; else that of the watched request, if any.
     pub decisions: Vec<Decision>,
     /// Every entry of the watched request, if any.

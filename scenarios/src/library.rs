@@ -48,6 +48,8 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "memory-pressure" "memory" "preemption";
     "mixed-classes" "classes" "scheduling" "tenants";
     "stale-telemetry" "telemetry" "routing";
+    "store-failover" "failures" "routing" "conversations";
+    "prefix-hot-spot" "failures" "prefixes" "routing";
     "weighted-gie" "prefixes" "routing";
     "reference-smoke" "reference engine" "tasks";
     "reference-live" "reference engine" "tasks";

@@ -3,6 +3,7 @@
 //! Ends of steps and arrivals have places of their own (one per replica, one per run), so the
 //! queue holds only messages under way, timers and scrapes.
 
+use crate::gateway::state_store::StoreAnswer;
 use windtunnel_base::refusal::Refusal;
 
 /// What goes first among the end of a step, a message and an arrival at the same nanosecond.
@@ -105,6 +106,8 @@ pub(crate) enum Hop {
     AskAgain,
     /// The gateway's own stages are done with it.
     Ready,
+    /// The gateway has the state store's answer, or has none.
+    StoreSeen(StoreAnswer),
     /// It reaches its replica.
     ToReplica,
     /// The gateway sees the first output token.
@@ -142,7 +145,12 @@ impl Event {
                 // Work already routed reaches its replica before the next is routed.
                 Hop::ToReplica => 6,
                 // New work last.
-                Hop::ToGateway | Hop::Looked | Hop::TurnedAway(_) | Hop::AskAgain | Hop::Ready => 7,
+                Hop::ToGateway
+                | Hop::Looked
+                | Hop::TurnedAway(_)
+                | Hop::AskAgain
+                | Hop::StoreSeen(_)
+                | Hop::Ready => 7,
             },
             // A scrape reads the state after all answers of its instant.
             Self::Scrape => 3,

@@ -7,6 +7,7 @@ use windtunnel_base::rng::Rng;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::engine::EngineStats;
 use windtunnel_engine::request::RequestView;
+use windtunnel_ledger::state_store::IndexTotals;
 
 /// A reading, and when it was taken: telemetry is scraped, so it can be stale.
 #[derive(Clone, Copy, Debug, Default)]
@@ -218,4 +219,55 @@ pub trait RoutingPolicy: Send {
     fn wants_feedback(&self) -> bool {
         false
     }
+
+    /// Told before each decision by gateways that share a state store: which of them decides, and
+    /// whether the store answered. Without a store, one gateway decides, and knows.
+    fn asks(&mut self, _asking: Asking) {}
+
+    /// How the last decision used an index of who has what, if the policy keeps one.
+    fn last_use(&self) -> IndexUse {
+        IndexUse::default()
+    }
+
+    /// What its index did so far; `None` if it counts nothing.
+    fn index(&self) -> Option<IndexTotals> {
+        None
+    }
+
+    /// The state store has lost its contents, and with them what this policy keeps there.
+    fn forget_all(&mut self) {}
+}
+
+/// Who decides, and with what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asking {
+    /// Rank of the gateway, below 64 (of more, some share what they know).
+    pub gateway: u32,
+    /// The state store answered; otherwise only what this gateway has seen before is known.
+    pub answered: bool,
+}
+
+impl Asking {
+    /// The gateway's bit in a set of gateways.
+    pub const fn bit(self) -> u64 {
+        1 << (self.gateway % 64)
+    }
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self {
+            gateway: 0,
+            answered: true,
+        }
+    }
+}
+
+/// How a decision used an index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IndexUse {
+    /// It went to a replica that has computed a prompt of the same key, which should still be cached.
+    pub expects_cached: bool,
+    /// It wrote an entry.
+    pub wrote: bool,
 }

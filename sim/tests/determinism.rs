@@ -21,9 +21,13 @@ use windtunnel_scenarios::schema::clients::{
     ClientsSpec, CountedPer, Failure, HedgingSpec, Jitter, RetriesSpec, RetryBudgetSpec,
     ThrottlingSpec,
 };
+use windtunnel_scenarios::schema::faults::FaultSpec;
 use windtunnel_scenarios::schema::fleet::{Counted, PoolSpec, TelemetryRefresh};
 use windtunnel_scenarios::schema::gateway::QueueOrder;
-use windtunnel_scenarios::schema::policies::{AdmissionSpec, LoadSignal, RoutingSpec, TieBreak};
+use windtunnel_scenarios::schema::policies::{
+    AdmissionSpec, AffinityKey, LoadSignal, RoutingSpec, TieBreak, TtlFrom,
+};
+use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
 use windtunnel_sim::{RunOptions, Step, run};
@@ -207,6 +211,15 @@ fn routing() -> impl Strategy<Value = RoutingSpec> {
         Just(RoutingSpec::RoundRobin),
         Just(RoutingSpec::Random),
         (load, ties).prop_map(|(load, ties)| RoutingSpec::LeastLoaded { load, ties }),
+        (0_u64..200 * U, any::<bool>()).prop_map(|(ttl, bounded)| RoutingSpec::Affinity {
+            key: AffinityKey::Conversation,
+            columns: 1,
+            ttl: Span(SimDuration::from_nanos(ttl + 1)),
+            ttl_from: TtlFrom::LastUse,
+            max_entries: 3,
+            epsilon: bounded.then_some(0.5),
+            load: LoadSignal::InFlight,
+        }),
         Just(RoutingSpec::SglangGateway),
         Just(RoutingSpec::Gie),
         Just(RoutingSpec::LlmD),
@@ -278,7 +291,59 @@ fn clients() -> impl Strategy<Value = Option<ClientsSpec>> {
     prop::option::of(spec)
 }
 
+/// A store that is slow, shared, and sometimes gone.
+fn state_store() -> impl Strategy<Value = (StateStoreSpec, Option<FaultSpec>)> {
+    let rules = (1_u32..4, any::<(bool, bool, bool)>());
+    let outage = (time(), time());
+    let spans = (delay(), delay(), delay(), delay());
+    (rules, outage, spans).prop_map(
+        |(
+            (gateways, (refuse, persistent, fails)),
+            (at, lasts),
+            (service, trip, batch, refresh),
+        )| {
+            let span = |ns| Span(SimDuration::from_nanos(ns));
+            let store = StateStoreSpec {
+                service,
+                round_trip: trip,
+                gateways,
+                write_batch: batch,
+                refresh,
+                timeout: span(5 * U),
+                retry_after: batch,
+                on_blackout: if refuse {
+                    BlackoutRule::Refuse
+                } else {
+                    BlackoutRule::LastKnownGood
+                },
+                persistent,
+                failover: None,
+            };
+            let blackout = FaultSpec::StoreBlackout {
+                at: span(at),
+                lasts: span(lasts),
+            };
+            (store, fails.then_some(blackout))
+        },
+    )
+}
+
 fn world() -> impl Strategy<Value = Scenario> {
+    let store = prop::option::weighted(0.3, state_store());
+    (world_without_store(), store).prop_map(|(mut scenario, store)| {
+        let Some((mut store, blackout)) = store else {
+            return scenario;
+        };
+        if scenario.fleet.telemetry.counted == Counted::UntilLastStep {
+            store.gateways = 1;
+        }
+        scenario.gateway.state_store = Some(store);
+        scenario.faults.extend(blackout);
+        scenario
+    })
+}
+
+fn world_without_store() -> impl Strategy<Value = Scenario> {
     let network = (delay(), delay(), delay());
     let telemetry = (delay(), delay(), any::<(bool, bool)>());
     let frontend = (delay(), delay(), delay());

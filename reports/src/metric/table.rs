@@ -83,6 +83,13 @@ metrics! {
     leakage_rate, "share", Lower, "requests whose class has a kernel, the whole run", "sent to the frontier ÷ all", None;
     frontier_escalation_rate, "share", Lower, "all requests whose pool was chosen, the whole run", "sent to the frontier although a kernel is for them ÷ all", None;
     load_imbalance, "ratio", Lower, "the whole run, two or more replicas", "tokens (prompt and output) of the busiest replica ÷ mean over replicas", None;
+    store_read_rate, "1/s", Neutral, "the whole run, scenarios with a state store", "reads sent to the store ÷ length of the run", None;
+    store_write_rate, "1/s", Lower, "the whole run, scenarios with a state store", "writes sent to the store ÷ length of the run", None;
+    store_read_p99, "ms", Lower, "reads that were answered", "99 % quantile of: the gateway knows − it asked", None;
+    store_blind_share, "share", Lower, "the whole run, scenarios with a state store", "decisions without what the store would have said ÷ decisions", None;
+    affinity_share, "share", Higher, "the whole run, routing by affinity", "decisions that followed the map ÷ decisions", None;
+    affinity_entries_peak, "entries", Lower, "the whole run, routing by affinity", "most entries of the map at once", None;
+    false_affinity, "share", Lower, "the whole run, routing by affinity", "requests whose replica had forgotten all of a prompt it had computed ÷ decisions that followed the map", None;
     batch_mean, "requests", Neutral, "steps that end in the window", "requests decoding ÷ steps", None;
     in_system_mean, "requests", Neutral, "samples in the window", "mean of requests anywhere between client and client", None;
     kv_usage_mean, "share", Neutral, "samples in the window", "mean of: KV blocks held by running requests ÷ KV blocks, all replicas together", None;

@@ -4,6 +4,7 @@ use super::answers::{AnswersSpec, CoalescingSpec};
 use super::paths::PathsSpec;
 use super::pipeline::PipelineSpec;
 use super::policies::{AdmissionSpec, RoutingSpec};
+use super::state_store::StateStoreSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::{HourlyPrice, Span};
@@ -34,6 +35,9 @@ pub struct GatewaySpec {
     pub answers: Option<AnswersSpec>,
     /// Waiting for the answer to another request that asks the same; absent: nobody does.
     pub coalescing: Option<CoalescingSpec>,
+    /// What gateways share, which every decision asks; absent: one gateway, which knows by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_store: Option<StateStoreSpec>,
 }
 
 /// Waiting at the gateway.

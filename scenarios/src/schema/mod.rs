@@ -17,6 +17,8 @@ pub mod pipeline;
 pub mod paths;
 /// Stored answers, and waiting for the answer to another.
 pub mod answers;
+/// What several gateways share.
+pub mod state_store;
 /// One enum per policy family: its variants are the policies there are.
 pub mod policies;
 /// Where requests come from.

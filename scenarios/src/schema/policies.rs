@@ -90,6 +90,33 @@ pub enum RoutingSpec {
         #[serde(default = "one_and_a_quarter")]
         load_factor: f64,
     },
+    /// Each key stays on the replica that its first request was sent to, the least loaded; tenants
+    /// never share one. With a `gateway.state_store` the map lives there.
+    Affinity {
+        /// What requests that belong together have in common.
+        #[serde(default)]
+        key: AffinityKey,
+        /// With `key = "columns"`: columns of 64 tokens, at most so many whole ones.
+        #[serde(default = "four")]
+        columns: u32,
+        /// Entries older than this are forgotten.
+        #[serde(default = "one_hour")]
+        ttl: Span,
+        /// From when their age counts.
+        #[serde(default)]
+        ttl_from: TtlFrom,
+        /// Entries that the map holds; the oldest leave first.
+        #[serde(default = "million")]
+        max_entries: u64,
+        /// A replica with more than `1 + epsilon` times its fair share in flight is passed over, for
+        /// the least loaded; `"none"` means no bound.
+        #[serde(default = "quarter", with = "number_or_none")]
+        #[schemars(schema_with = "number_or_none::schema")]
+        epsilon: Option<f64>,
+        /// What decides for new keys, and when a replica is passed over.
+        #[serde(default)]
+        load: LoadSignal,
+    },
     /// Where the longest prefix is, by a radix index of what was routed, unless loads are too
     /// uneven (SGLang `cache_aware`).
     CacheAware {
@@ -231,6 +258,30 @@ pub enum HashKey {
     Tenant,
     /// The first extent of the prompt that others may share; the conversation if there is none.
     Prefix,
+}
+
+/// What requests that belong on the same replica have in common, besides their tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AffinityKey {
+    /// The first columns of their prompts.
+    #[default]
+    Columns,
+    /// The conversation.
+    Conversation,
+    /// The whole prompt.
+    Prompt,
+}
+
+/// From when the age of an entry counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TtlFrom {
+    /// Its last use.
+    #[default]
+    LastUse,
+    /// Its first.
+    FirstUse,
 }
 
 /// Leaves replicas out.
@@ -403,6 +454,15 @@ fn four_hours() -> Span {
 }
 fn two_minutes() -> Span {
     Span(windtunnel_base::time::SimDuration::from_secs(120))
+}
+fn one_hour() -> Span {
+    Span(windtunnel_base::time::SimDuration::from_secs(3600))
+}
+fn million() -> u64 {
+    1_000_000
+}
+fn four() -> u32 {
+    4
 }
 fn two() -> u32 {
     2

@@ -13,6 +13,8 @@ pub mod admission;
 pub mod fair;
 /// The waiting room in front of full replicas.
 pub mod queue;
+/// The store that gateways share.
+pub mod state_store;
 /// Which replica has how much of a prompt, as far as the gateway knows.
 pub mod prefix_index;
 /// Answers that are kept and given again.

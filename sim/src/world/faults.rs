@@ -275,7 +275,9 @@ impl<M: Machine> World<'_, M> {
 
     /// The state store answers nobody for a while.
     fn black_out(&mut self, lasts: SimDuration) {
-        let _ = lasts;
+        if let Some(shared) = &mut self.gateway.shared {
+            shared.store.fail(self.now, lasts);
+        }
     }
 
     /// Requests that others wait for fail at their replicas.

@@ -4,6 +4,7 @@ use super::lanes::Lanes;
 use super::requests::{NOT_YET, Place};
 use super::signals::{self, Cache, Changes, LiveCaches, Nothing};
 use super::stages::Stages;
+use super::store::Shared;
 use super::{World, requests::Requests};
 use crate::event::Hop;
 use crate::fleet::machine::Machine;
@@ -31,6 +32,14 @@ pub(super) struct Gateway {
     pub(super) lanes: Lanes,
     /// Most requests in flight at one replica.
     pub(super) max_in_flight: u32,
+    /// The policies keep an index that counts what it does.
+    pub(super) has_index: bool,
+    /// Requests sent where their prompt should be cached, and was not.
+    pub(super) false_affinity: u64,
+    /// The store that gateways share.
+    pub(super) shared: Option<Box<Shared>>,
+    /// There are several gateways, who know of each other by the store alone.
+    pub(super) several: bool,
     pub(super) signals: Signals,
     pub(super) wants_feedback: bool,
     rng: Rng,
@@ -81,13 +90,18 @@ impl Gateway {
             block_tokens: machines.first().map_or(16, Machine::block_tokens),
             seed: streams.seed(),
         };
+        let shared = Shared::new(scenario, machines.len());
         let pools = paths.as_ref().map_or(&[][..], |paths| paths.pools());
         let weight = |name: &String| scenario.tenants.get(name).map_or(1.0, |t| t.weight);
         let weights: Vec<f64> = names.tenants.iter().map(weight).collect();
         let lanes = Lanes::new(spec, &facts, pools, &weights);
-        let (signals, wants_feedback) = {
+        let (signals, wants_feedback, has_index) = {
             let policy = &lanes.get(0).policy;
-            (policy.signals(), policy.wants_feedback())
+            (
+                policy.signals(),
+                policy.wants_feedback(),
+                policy.index().is_some(),
+            )
         };
         let spec_of_telemetry = &scenario.fleet.telemetry;
         // A system that is modelled as shipped brings its own pace, unless the scenario sets one.
@@ -114,6 +128,10 @@ impl Gateway {
                 .map(|s| Box::new(Stages::new(s, streams))),
             max_in_flight: spec.queue.max_in_flight.unwrap_or(u32::MAX),
             wants_feedback,
+            has_index,
+            false_affinity: 0,
+            several: shared.as_ref().is_some_and(|s| s.store.gateways() > 1),
+            shared,
             signals,
             rng: streams.stream("routing", 0),
             views: (0..machines.len()).map(view).collect(),
@@ -213,6 +231,14 @@ impl<M: Machine> World<'_, M> {
             return self.refuse(slot, reason);
         }
         self.gateway.in_system += 1;
+        if self.gateway.shared.is_some() {
+            return self.ask_store(slot);
+        }
+        self.admitted(slot);
+    }
+
+    /// The gateway has all it needs to know about an admitted request.
+    pub(super) fn admitted(&mut self, slot: u32) {
         if self.gateway.paths.is_some() {
             return self.choose_path(slot, false);
         }
@@ -276,6 +302,10 @@ impl<M: Machine> World<'_, M> {
         self.read_signals(lane);
         let gateway = &mut self.gateway;
         gateway.leave_out_full(lane);
+        if gateway.shared.is_some() {
+            let flight = self.requests.get(slot);
+            gateway.know(flight.id, lane, flight.answered);
+        }
         let (offered, news) = if gateway.offers_all() {
             (&gateway.views, gateway.changes.news())
         } else {
@@ -316,6 +346,8 @@ impl<M: Machine> World<'_, M> {
                 let breach = lawful.is_err();
                 self.recorder.judge(lawful);
                 gateway.told();
+                let expects_cached = gateway.decided(lane, self.now);
+                self.requests.get_mut(slot).expects_cached = expects_cached;
                 if !breach {
                     self.dispatch(slot, replica);
                 }
@@ -343,6 +375,7 @@ impl<M: Machine> World<'_, M> {
         gateway.totals.dispatched += 1;
         let tenant = flight.arrival.tenant;
         gateway.lanes.of_mut(replica).room.served(tenant, prompt, 0);
+        gateway.count_shared(flight.id, replica, true, self.now);
         flight.place = Place::Out;
         flight.replica = Some(replica);
         flight.dispatched = self.now;
@@ -378,6 +411,7 @@ impl<M: Machine> World<'_, M> {
         gateway.changes.note(replica);
         gateway.answering[replica.index()] -= u32::from(flight.generated != NOT_YET);
         gateway.in_system -= 1;
+        gateway.count_shared(flight.id, replica, false, self.now);
         gateway.feedback(&self.requests, slot, feedback, self.now);
         self.gone(slot);
     }
@@ -476,7 +510,7 @@ impl<M: Machine> World<'_, M> {
                 self.gateway.totals.dropped += 1;
                 self.gone(slot);
             }
-            Place::Held => {
+            Place::Asking | Place::Held => {
                 self.gateway.in_system -= 1;
                 self.gateway.totals.dropped += 1;
                 self.gone(slot);

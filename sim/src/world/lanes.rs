@@ -5,6 +5,7 @@ use crate::gateway::queue::WaitingRoom;
 use crate::gateway::routing::{self, FleetFacts};
 use crate::view::{ReplicaView, RoutingPolicy};
 use windtunnel_base::ids::ReplicaId;
+use windtunnel_ledger::state_store::IndexTotals;
 use windtunnel_scenarios::schema::gateway::GatewaySpec;
 
 /// One lane.
@@ -152,6 +153,19 @@ impl Lanes {
     /// Tells the policies to forget what a replica had cached.
     pub(super) fn forget(&mut self, replica: ReplicaId) {
         self.of_mut(replica).policy.forget(replica);
+    }
+
+    /// Tells the policies that the state store has lost its contents.
+    pub(super) fn forget_all(&mut self) {
+        for lane in &mut self.all {
+            lane.policy.forget_all();
+        }
+    }
+
+    /// What the policies' indexes did, together, if they count.
+    pub(super) fn index(&self) -> Option<IndexTotals> {
+        let all = self.all.iter().filter_map(|lane| lane.policy.index());
+        all.reduce(IndexTotals::plus)
     }
 
     /// Writes down the replicas of a lane that take requests.

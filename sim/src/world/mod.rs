@@ -28,6 +28,8 @@ mod faults;
 mod answers;
 /// What the gateway knows when it decides.
 mod signals;
+/// The store that gateways share.
+mod store;
 /// The replicas' side.
 mod replica;
 
@@ -426,6 +428,7 @@ impl<'a, M: Machine> World<'a, M> {
             Hop::TurnedAway(reason) => self.turned_away(slot, reason),
             Hop::AskAgain => self.ask_again(slot),
             Hop::Ready => self.ready(slot),
+            Hop::StoreSeen(answer) => self.store_seen(slot, answer),
             Hop::ToReplica => self.submit(slot),
             Hop::TokenSeen => self.token_seen(slot),
             Hop::AnswerSeen => self.answer_seen(slot),
@@ -478,6 +481,7 @@ impl<'a, M: Machine> World<'a, M> {
         let evictions = self.answers.as_ref().map(|desk| desk.evictions());
         self.gateway.totals.answers.evictions = evictions.unwrap_or_default();
         let (segments, segment_ns, rows) = record.collector.finish();
+        let (state_store, index) = self.gateway.shared_totals(end);
         Ok(RunResult {
             seed,
             digest: record.digest,
@@ -496,6 +500,8 @@ impl<'a, M: Machine> World<'a, M> {
             pipeline: self.gateway.stages.map(|s| s.pipeline.totals().clone()),
             paths: self.gateway.paths.as_ref().map(|p| p.totals()),
             gateway: self.gateway.totals,
+            state_store,
+            index,
             decisions: self.gateway.decisions,
             watched: record.watched,
             in_system_ns: self.in_system_ns,

@@ -197,6 +197,8 @@ impl<M: Machine> World<'_, M> {
                 if flight.started > now {
                     flight.started = now;
                     flight.cached_tokens = cached_tokens;
+                    self.gateway.false_affinity +=
+                        u64::from(flight.expects_cached && cached_tokens == 0);
                 }
                 self.recorder.cached(now, cached_tokens);
                 self.fact(slot, Fact::Started { cached_tokens });

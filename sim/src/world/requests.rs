@@ -26,6 +26,8 @@ pub(super) enum Place {
     Held,
     /// Waiting for the answer to another that asks the same.
     Following,
+    /// Waiting for what the state store says.
+    Asking,
     /// Waiting for a replica with room.
     Waiting,
     /// Sent to a replica and not yet answered.
@@ -53,6 +55,10 @@ pub(super) struct Flight {
     pub(super) cancelled: bool,
     /// Its replica was told to drop it, and has not said yet that it did. Only of attempts.
     pub(super) leaving_replica: bool,
+    /// The state store, if there is one, answered when it was asked about it.
+    pub(super) answered: bool,
+    /// It was sent where its prompt should still be cached.
+    pub(super) expects_cached: bool,
     /// Messages about it in the event queue.
     pub(super) hops: u16,
     pub(super) timeout: Option<EventKey>,
@@ -94,6 +100,8 @@ impl Flight {
             ended: false,
             cancelled: false,
             leaving_replica: false,
+            answered: true,
+            expects_cached: false,
             hops: 0,
             timeout: None,
             dispatched: NOT_YET,

@@ -296,7 +296,7 @@ fn take_reports<M: Machine>(
 impl Gateway {
     /// Whether the policy sees all replicas as they are.
     pub(super) fn offers_all(&self) -> bool {
-        self.lanes.is_one_and_open() && self.counted == Counted::UntilAnswered
+        self.lanes.is_one_and_open() && self.counted == Counted::UntilAnswered && !self.several
     }
 
     /// Writes down the replicas of a lane that take requests, unless those are all there are.

@@ -29,6 +29,11 @@ pub(super) fn faults(rules: &mut Rules<'_>) {
                 let finding = rules.error(Code::Incomplete, &path, message);
                 finding.label = "add a [verification] table".to_owned();
             }
+            FaultSpec::StoreBlackout { .. } if rules.scenario.gateway.state_store.is_none() => {
+                let message = "the gateway has no state store that could fail";
+                let finding = rules.error(Code::Incomplete, &path, message);
+                finding.label = "add a [gateway.state_store] table".to_owned();
+            }
             _ => {}
         }
     }

@@ -60,6 +60,20 @@ pub(super) fn routing(rules: &mut Rules<'_>) {
             rules.at_least_one(&key("prefix_tokens"), (*prefix_tokens).into());
             rules.require(&key("load_factor"), *load_factor >= 1.0, "be 1 or more");
         }
+        RoutingSpec::Affinity {
+            columns,
+            ttl,
+            max_entries,
+            epsilon,
+            ..
+        } => {
+            rules.at_least_one(&key("columns"), (*columns).into());
+            rules.positive(&key("ttl"), ttl.0.as_secs_f64());
+            rules.at_least_one(&key("max_entries"), *max_entries);
+            if let Some(epsilon) = epsilon {
+                rules.positive(&key("epsilon"), *epsilon);
+            }
+        }
         RoutingSpec::CacheAware {
             cache_threshold,
             balance_rel_threshold,

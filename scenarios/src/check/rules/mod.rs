@@ -13,6 +13,8 @@ mod stages;
 mod faults;
 /// Stored answers and coalescing.
 mod answers;
+/// The store that gateways share.
+mod state_store;
 /// Classes, tenants, verification, thresholds.
 mod objectives;
 /// Distributions and arrival processes.
@@ -42,6 +44,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     answers::answers,
     answers::coalescing,
     clients::clients,
+    state_store::state_store,
     traffic::ends,
     traffic::rate,
     traffic::clients,

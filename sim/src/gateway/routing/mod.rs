@@ -22,6 +22,8 @@ mod session;
 mod ring;
 /// A hash of the conversation, tenant or prefix, with bounded loads.
 mod consistent_hashing;
+/// A map from keys of prompts to replicas.
+mod affinity;
 /// A hash of the prompt's first tokens.
 mod prefix_hash;
 /// Where the longest prefix was routed, unless loads are uneven.
@@ -82,6 +84,7 @@ pub fn build(spec: &RoutingSpec, fleet: &FleetFacts) -> Box<dyn RoutingPolicy> {
             *load_factor,
             fleet,
         )),
+        RoutingSpec::Affinity { .. } => Box::new(affinity::Affinity::new(spec)),
         RoutingSpec::CacheAware { .. } => Box::new(cache_aware::CacheAware::new(spec)),
         RoutingSpec::KvRouter { .. } => Box::new(kv_router::KvRouter::new(spec, fleet)),
         RoutingSpec::Weighted {

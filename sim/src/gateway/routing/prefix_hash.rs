@@ -36,7 +36,7 @@ impl PrefixHash {
 }
 
 /// Equal for two prompts if and only if (up to chance) their first `tokens` tokens are equal.
-fn hash_of_first(request: &RequestView<'_>, tokens: u32) -> u64 {
+pub(super) fn hash_of_first(request: &RequestView<'_>, tokens: u32) -> u64 {
     let mut left = tokens.min(request.prompt_tokens);
     let mut hash = 0;
     for extent in request.prefix {

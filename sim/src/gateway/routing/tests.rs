@@ -129,6 +129,26 @@ fn one_scene_every_policy() {
             "7 lives on 3",
         ),
         (
+            parse(r#"{"kind":"affinity"}"#),
+            1,
+            "3 has the first 256 tokens, but 5 in flight of a bound of 4: least in flight",
+        ),
+        (
+            parse(r#"{"kind":"affinity","epsilon":"none"}"#),
+            3,
+            "the first 256 tokens are those of the first",
+        ),
+        (
+            parse(r#"{"kind":"affinity","epsilon":"none","columns":10}"#),
+            1,
+            "640 tokens of the second are no key of the first",
+        ),
+        (
+            parse(r#"{"kind":"affinity","epsilon":"none","key":"conversation","columns":10}"#),
+            3,
+            "7 lives on 3",
+        ),
+        (
             parse(r#"{"kind":"cache_aware"}"#),
             3,
             "600 of 900 were routed to 3",

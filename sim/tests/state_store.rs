@@ -1,0 +1,246 @@
+//! The state store in the world: what waiting for it costs, what its loss does, what several gateways
+//! know of each other.
+
+mod common;
+
+use common::{U, plain, request, span, units};
+use windtunnel_base::quantity::Span;
+use windtunnel_base::time::SimDuration;
+use windtunnel_ledger::result::{Population, RunResult};
+use windtunnel_ledger::rows::End;
+use windtunnel_scenarios::load::{LoadEnv, Source, load};
+use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::faults::FaultSpec;
+use windtunnel_scenarios::schema::policies::RoutingSpec;
+use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
+use windtunnel_scenarios::{Override, workload};
+use windtunnel_sim::{RunOptions, run};
+
+fn scenario(name: &str, overrides: &[&str]) -> Scenario {
+    let overrides: Vec<_> = overrides.iter().map(|o| Override::new(*o)).collect();
+    match load(
+        &Source::Library(name.to_owned()),
+        &overrides,
+        &LoadEnv::default(),
+    ) {
+        Ok(loaded) => loaded.scenario,
+        Err(report) => panic!("{name}: {report:?}"),
+    }
+}
+
+fn play(scenario: &Scenario) -> RunResult {
+    let traffic = workload::prepare(scenario, None, None, false).expect("synthetic traffic");
+    let options = RunOptions {
+        names: Some(traffic.names()),
+        ..RunOptions::default()
+    };
+    run(scenario, &mut *traffic.workload(1), 1, options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn whole(result: &RunResult) -> Population {
+    let mut all = Population::default();
+    for segment in &result.segments {
+        all.merge(&segment.all);
+    }
+    all
+}
+
+/// One request at a time for as many replicas as there are, twenty units apart.
+fn apart(scenario: &Scenario, requests: u64) -> RunResult {
+    let list = (0..requests).map(|i| request(i * 20, 4, 1));
+    let mut script = common::Script::new(list);
+    run(scenario, &mut script, 1, RunOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn a_decision_waits_for_the_store_and_nothing_else_does() {
+    let bare = plain();
+    let mut asked = plain();
+    asked.gateway.state_store = Some(StateStoreSpec {
+        service: span(1),
+        round_trip: span(2),
+        timeout: span(9),
+        ..StateStoreSpec::default()
+    });
+    let (bare, asked) = (apart(&bare, 5), apart(&asked, 5));
+    for (bare, asked) in bare.rows.iter().zip(&asked.rows) {
+        let dispatched = |row: &windtunnel_ledger::rows::Row| row.dispatched_ns.unwrap();
+        assert_eq!(dispatched(asked) - dispatched(bare), units(3).as_nanos());
+        // Writes hold nobody up.
+        assert_eq!(
+            asked.ended_ns - dispatched(asked),
+            bare.ended_ns - dispatched(bare)
+        );
+    }
+    let store = asked.state_store.unwrap();
+    assert_eq!((store.reads, store.writes, store.blind), (5, 10, 0));
+    assert_eq!(store.read.max(), Some(3 * U));
+    assert!(bare.state_store.is_none());
+}
+
+#[test]
+fn a_store_that_takes_no_time_changes_nothing() {
+    for routing in ["least_loaded", "affinity", "session", "sglang-gateway"] {
+        let bare = scenario(
+            "chat-burst",
+            &[
+                "traffic.num_prompts=400",
+                &format!("gateway.routing={{ kind = \"{routing}\" }}"),
+            ],
+        );
+        let mut asked = bare.clone();
+        asked.gateway.state_store = Some(StateStoreSpec {
+            service: Span::default(),
+            round_trip: Span::default(),
+            ..StateStoreSpec::default()
+        });
+        assert_eq!(play(&bare).digest, play(&asked).digest, "{routing}");
+        // Several gateways that are told of everything at once know what one knows.
+        if let Some(store) = &mut asked.gateway.state_store {
+            store.gateways = 7;
+        }
+        assert_eq!(
+            play(&bare).digest,
+            play(&asked).digest,
+            "{routing}, seven gateways"
+        );
+    }
+}
+
+#[test]
+fn a_blackout_is_waited_for_then_ignored_or_passed_on() {
+    let rule = |on_blackout| {
+        let mut scenario = plain();
+        scenario.gateway.routing = RoutingSpec::RoundRobin;
+        scenario.gateway.state_store = Some(StateStoreSpec {
+            service: Span::default(),
+            round_trip: Span::default(),
+            timeout: span(1),
+            retry_after: span(30),
+            on_blackout,
+            persistent: true,
+            ..StateStoreSpec::default()
+        });
+        // The requests at 20, 40, 60 and 80.
+        scenario.faults = vec![FaultSpec::StoreBlackout {
+            at: span(19),
+            lasts: span(62),
+        }];
+        apart(&scenario, 6)
+    };
+    let goes_on = rule(BlackoutRule::LastKnownGood);
+    let waits: Vec<u64> = goes_on
+        .rows
+        .iter()
+        .map(|r| (r.dispatched_ns.unwrap() - r.sent_ns) / U)
+        .collect();
+    assert_eq!(waits, [0, 1, 0, 1, 0, 0], "it asks again after 30 units");
+    let store = goes_on.state_store.unwrap();
+    assert_eq!((store.failed_reads, store.unasked, store.blind), (2, 2, 4));
+    let refuses = rule(BlackoutRule::Refuse);
+    let ends: Vec<bool> = refuses
+        .rows
+        .iter()
+        .map(|r| r.end == End::Finished)
+        .collect();
+    assert_eq!(ends, [true, false, false, false, false, true]);
+}
+
+/// Share of prompt tokens found in cache, of requests sent in these seconds.
+fn hit_rate(result: &RunResult, from: u64, to: u64) -> f64 {
+    let sent = result
+        .rows
+        .iter()
+        .filter(|row| (from * 1_000_000_000..to * 1_000_000_000).contains(&row.sent_ns));
+    let (found, all) = sent.fold((0, 0), |(found, all), row| {
+        (
+            found + u64::from(row.cached_tokens),
+            all + u64::from(row.prompt_tokens),
+        )
+    });
+    found as f64 / all as f64
+}
+
+#[test]
+fn a_failover_costs_hits_and_no_answers() {
+    // S10: 1, 5 and 30 s. A gateway knows one in four of the conversations it is asked about, and more
+    // of those with many turns; nobody is turned away, and hits are back once the store is.
+    for seconds in [1, 5, 30] {
+        let mut failing = scenario("store-failover", &[]);
+        failing.faults = vec![FaultSpec::StoreBlackout {
+            at: Span(SimDuration::from_secs(120)),
+            lasts: Span(SimDuration::from_secs(seconds)),
+        }];
+        let result = play(&failing);
+        let all = whole(&result);
+        assert_eq!(all.finished, all.sent, "{seconds} s");
+        let (before, during) = (
+            hit_rate(&result, 60, 120),
+            hit_rate(&result, 120, 120 + seconds),
+        );
+        let after = hit_rate(&result, 180, 240);
+        assert!(
+            during > before / 2.0,
+            "{seconds} s: {before:.3}, then {during:.3}"
+        );
+        assert!(
+            (after - before).abs() < 0.05,
+            "{seconds} s: {before:.3}, {after:.3} after"
+        );
+        let store = result.state_store.expect("a store");
+        // Four gateways, each of which waits 50 ms and tries again after 100 ms.
+        let silent = store.failed_reads as f64 / (4.0 * seconds as f64 / 0.150);
+        assert!(silent < 2.0, "{} reads in vain", store.failed_reads);
+        let index = result.index.expect("a map");
+        assert!(index.unknown <= store.blind);
+    }
+    let refuses = "gateway.state_store.on_blackout=refuse";
+    let refused = whole(&play(&scenario("store-failover", &[refuses])));
+    let success = refused.finished as f64 / refused.sent as f64;
+    assert!(success < 0.99, "5 of 240 s: {success}");
+}
+
+#[test]
+fn a_store_that_forgot_is_told_anew_within_its_period() {
+    // F29: failed from 120 to 125 s, told anew at 150 s; until then gateways go by what they knew.
+    let result = play(&scenario(
+        "store-failover",
+        &["gateway.state_store.persistent=false"],
+    ));
+    let store = result.state_store.as_ref().expect("a store");
+    assert_eq!(store.wiped, 1);
+    assert!(
+        hit_rate(&result, 126, 150) < 0.6,
+        "nothing is known of any conversation"
+    );
+    assert!(hit_rate(&result, 170, 240) > 0.8, "all is known again");
+    let all = whole(&result);
+    assert_eq!(all.finished, all.sent);
+}
+
+/// Tokens of the busiest replica over their mean.
+fn imbalance(result: &RunResult) -> f64 {
+    let tokens = result
+        .replicas
+        .iter()
+        .map(|r| r.prompt_tokens + r.output_tokens);
+    let most = tokens.clone().max().expect("replicas") as f64;
+    most * result.replicas.len() as f64 / tokens.sum::<u64>() as f64
+}
+
+#[test]
+fn a_bound_on_load_spreads_a_hot_prefix() {
+    // S13 and V-P7.
+    let bounded = play(&scenario("prefix-hot-spot", &[]));
+    assert!(imbalance(&bounded) <= 1.25);
+    let unbounded = play(&scenario(
+        "prefix-hot-spot",
+        &["gateway.routing.epsilon=none"],
+    ));
+    assert!((imbalance(&unbounded) - 8.0).abs() < 1e-9);
+    let hit = |result: &RunResult| hit_rate(result, 0, 90);
+    assert!(
+        hit(&bounded) > hit(&unbounded) - 0.005,
+        "eight copies cost seven prompts"
+    );
+}
