@@ -23,6 +23,14 @@ const PACK: &[(&str, &[&str])] = &[
         "prompt-injection",
         &["gateway.pipeline.ingress_filter.true_positive_rate=0.0"],
     ),
+    (
+        "store-failover",
+        &[
+            "gateway.state_store.on_blackout=\"refuse\"",
+            "gateway.state_store.persistent=false",
+        ],
+    ),
+    ("prefix-hot-spot", &["gateway.routing.epsilon=\"none\""]),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
 ];
 

@@ -244,3 +244,148 @@ fn a_bound_on_load_spreads_a_hot_prefix() {
         "eight copies cost seven prompts"
     );
 }
+
+/// A store under so many requests per second, at 100 replicas that are never full.
+fn loaded(rate: u32, prompts: u32, write_batch: &str) -> RunResult {
+    let store =
+        format!("gateway.state_store={{ refresh = \"0s\", write_batch = \"{write_batch}\" }}");
+    let rate = format!("traffic.request_rate={rate} req/s");
+    let prompts = format!("traffic.num_prompts={prompts}");
+    play(&scenario(
+        "mm1",
+        &[
+            "fleet.replicas=100",
+            "fleet.engine.servers=1000",
+            "gateway.routing={ kind = \"random\" }",
+            "traffic.service={ kind = \"exponential\", mean = \"5ms\" }",
+            "thresholds=[]",
+            &store,
+            &rate,
+            &prompts,
+        ],
+    ))
+}
+
+#[test]
+fn its_queue_is_that_of_a_single_server_with_equal_services() {
+    // V-R1: M/D/1, Wq = rho S / (2 (1 - rho)), of reads, which come when requests do; 3 %. The mean of
+    // 200,000 waits deviates by under 1 %. What follows on an answer is spaced by services and meets
+    // less of its kind: with two writes each, waits are a little shorter, never longer.
+    for (rate, batch, operations) in [
+        (11_000, "1h", 1.0),
+        (31_000, "1h", 1.0),
+        (10_333, "0s", 3.0),
+    ] {
+        let result = loaded(rate, 200_000, batch);
+        let store = result.state_store.expect("a store");
+        let rho = f64::from(rate) * operations * 10e-6;
+        let expected = rho * 10e-6 / (2.0 * (1.0 - rho));
+        let wait = store.waited_ns as f64 / store.served as f64 / 1e9;
+        let least = if operations > 1.0 { 0.85 } else { 0.97 };
+        let ratio = wait / expected;
+        assert!(
+            (least..1.03).contains(&ratio),
+            "{rate}, {batch}: {wait:e} for {expected:e}"
+        );
+        // F21: the round trip of 0.3 ms makes nearly all of it.
+        let p99 = store.read.quantile(0.99).expect("reads");
+        assert!(p99 < 1e6, "{p99} ns");
+    }
+}
+
+#[test]
+fn counting_every_request_takes_twenty_times_the_writes_that_were_claimed() {
+    // F27 and F28: 100 replicas at 100 requests per second read 10,000 times, and write 20,000 times one
+    // by one, 1,000 times in batches of 100 ms. The run's first and last tenth of a second make 2 %.
+    for (batch, writes) in [("0s", 20_000.0), ("100ms", 1_000.0)] {
+        let result = loaded(10_000, 100_000, batch);
+        let store = result.state_store.expect("a store");
+        let seconds = result.end_ns as f64 / 1e9;
+        let (reads, written) = (store.reads as f64 / seconds, store.writes as f64 / seconds);
+        assert!((reads / 1e4 - 1.0).abs() < 0.02, "{reads} reads per second");
+        assert!(
+            (written / writes - 1.0).abs() < 0.02,
+            "{written} writes per second, {batch}"
+        );
+    }
+}
+
+#[test]
+fn throughput_grows_with_the_fleet_up_to_the_store_and_no_further() {
+    // F25: a store of 1 ms answers 1,000 questions per second, for replicas of 100 requests each.
+    for (replicas, expected) in [
+        (3, 270.0),
+        (6, 540.0),
+        (11, 990.0),
+        (16, 1000.0),
+        (32, 1000.0),
+    ] {
+        let result = play(&scenario(
+            "mm1",
+            &[
+                &format!("fleet.replicas={replicas}"),
+                "gateway.routing={ kind = \"random\" }",
+                "gateway.state_store={ service = \"1ms\", refresh = \"0s\", write_batch = \"1000h\", timeout = \"1000h\" }",
+                "traffic.service={ kind = \"exponential\", mean = \"10ms\" }",
+                &format!("traffic.request_rate={} req/s", replicas * 90),
+                "traffic.num_prompts=20000",
+                "thresholds=[]",
+            ],
+        ));
+        let throughput = 20_000.0 / (result.end_ns as f64 / 1e9);
+        // 20,000 arrivals deviate by 0.7 %.
+        assert!(
+            (throughput / expected - 1.0).abs() < 0.03,
+            "{replicas}: {throughput}"
+        );
+    }
+}
+
+#[test]
+fn the_map_holds_what_came_within_its_time() {
+    // F35: keys that come once each, 20 per second, kept for 30 s: 600 entries, a Poisson number; the
+    // greatest of some hundred independent ones is three to four deviations above.
+    let result = play(&scenario(
+        "mm1",
+        &[
+            "fleet.replicas=4",
+            "fleet.engine.servers=100",
+            "gateway.routing={ kind = \"affinity\", key = \"conversation\", ttl = \"30s\" }",
+            "traffic.request_rate=20 req/s",
+            "traffic.num_prompts=20000",
+            "traffic.service={ kind = \"exponential\", mean = \"50ms\" }",
+            "thresholds=[]",
+        ],
+    ));
+    let index = result.index.expect("a map");
+    let peak = index.peak_entries as f64;
+    assert!(
+        (600.0..600.0 + 5.0 * 600_f64.sqrt()).contains(&peak),
+        "{peak}"
+    );
+    assert_eq!(index.placed, 20_000);
+}
+
+#[test]
+fn affinity_is_false_when_the_map_remembers_longer_than_the_cache() {
+    // F36: a map that forgets before the caches do is never wrong; one that outlives them is.
+    let with = |ttl: &str, blocks: u32| {
+        let result = play(&scenario(
+            "store-failover",
+            &[
+                "traffic.duration=100s",
+                "traffic.session.max_context=8000",
+                "traffic.session.think_time={ kind = \"lognormal\", mean = \"20s\", sigma = 0.8 }",
+                &format!("gateway.routing.ttl={ttl}"),
+                &format!("fleet.engine.kv.blocks={blocks}"),
+                "traffic.prefix.tokens={ kind = \"fixed\", tokens = 0 }",
+            ],
+        ));
+        result.index.expect("a map")
+    };
+    let aligned = with("5min", 60_000);
+    assert!(aligned.followed > 300, "{aligned:?}");
+    assert_eq!(aligned.false_affinity, 0);
+    let outlived = with("5min", 1_000);
+    assert!(outlived.false_affinity > 0, "{outlived:?}");
+}

@@ -20,6 +20,8 @@ mod hashing;
 mod caches;
 /// Routing by prefix, and prefix caches: V-P1 to V-P8.
 mod prefixes;
+/// What gateways share: V-R1.
+mod sharing;
 /// Token-level methods and formats: V-T, V-Q and E-06.
 mod tokens;
 /// The gateway's stages: V-R2, C-03.
@@ -388,6 +390,7 @@ pub fn cases() -> Vec<Case> {
         prefixes::CASES,
         balancing::CASES,
         hashing::CASES,
+        sharing::CASES,
         tokens::CASES,
         stages::CASES,
     ]
