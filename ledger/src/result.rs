@@ -558,6 +558,13 @@ impl Collector {
         if let Some(class) = segment.classes.get_mut(class.index()) {
             add(class);
         }
+        let phases = self.phases.iter_mut();
+        for phase in phases.filter(|phase| phase.holds(at.as_nanos())) {
+            add(&mut phase.all);
+            if let Some(class) = phase.classes.get_mut(class.index()) {
+                add(class);
+            }
+        }
     }
 
     /// Adds `count` gaps between tokens.

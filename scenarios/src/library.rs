@@ -67,6 +67,8 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "serr-best-case" "cascade" "agents";
     "kernel-eviction" "boundary" "kernels";
     "verifier-outage" "boundary" "verification";
+    "brown-out" "boundary" "overload" "retries";
+    "metastable" "overload" "retries" "stations";
     "prompt-injection" "gateway" "attacks";
     "noisy-neighbour" "gateway" "tenants" "bursts";
     "azure-conv" "trace";

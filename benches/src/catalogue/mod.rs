@@ -14,6 +14,8 @@ mod queueing;
 mod batching;
 /// Load balancing: V-L1 and V-L2.
 mod balancing;
+/// Retries and metastability: V-M1 to V-M4.
+mod metastability;
 /// Hashing, and balls in bins: V-L3 to V-L6.
 mod hashing;
 /// Caches: V-H1 to V-H3.
@@ -392,6 +394,7 @@ pub fn cases() -> Vec<Case> {
         hashing::CASES,
         sharing::CASES,
         tokens::CASES,
+        metastability::CASES,
         stages::CASES,
     ]
     .concat()

@@ -105,6 +105,46 @@ counts! {
     preemptions = |p| p.preemptions;
 }
 
+/// A count of attempts, where clients make any.
+fn of_attempts(s: &Scope<'_>, n: u64) -> Reading {
+    match s.population.attempts + s.population.throttled {
+        0 => Reading::Absent,
+        _ => count(n),
+    }
+}
+
+/// Attempts per request.
+pub fn amplification(s: &Scope<'_>) -> Reading {
+    match of_attempts(s, 0) {
+        Reading::Absent => Reading::Absent,
+        _ => ratio(s.population.attempts, s.population.sent),
+    }
+}
+
+/// Attempts made again after a failure.
+pub fn retries(s: &Scope<'_>) -> Reading {
+    of_attempts(s, s.population.retries)
+}
+
+/// Attempts made beside another.
+pub fn hedges(s: &Scope<'_>) -> Reading {
+    of_attempts(s, s.population.hedges)
+}
+
+/// Attempts that clients held back.
+pub fn throttled(s: &Scope<'_>) -> Reading {
+    of_attempts(s, s.population.throttled)
+}
+
+/// What was generated for nobody, of all output tokens.
+pub fn wasted_share(s: &Scope<'_>) -> Reading {
+    let p = s.population;
+    match of_attempts(s, 0) {
+        Reading::Absent => Reading::Absent,
+        _ => ratio(p.wasted_tokens, p.wasted_tokens + p.delivered_tokens),
+    }
+}
+
 /// Within all objectives, of all sent.
 pub fn goodput(s: &Scope<'_>) -> Reading {
     if !s.objectives {
