@@ -31,6 +31,7 @@ const PACK: &[(&str, &[&str])] = &[
         ],
     ),
     ("prefix-hot-spot", &["gateway.routing.epsilon=\"none\""]),
+    (
         "brown-out",
         &["clients.retry_budget.share=3.0;gateway.admission={kind=\"open\"}"],
     ),
