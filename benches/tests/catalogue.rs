@@ -50,6 +50,7 @@ fn the_catalogue_is_complete_and_its_names_are_unique() {
     for (family, last) in [("V-B", 10), ("V-C", 6), ("V-H", 3), ("V-P", 8), ("V-L", 6)] {
         expected.extend((1..=last).map(|n| format!("{family}{n}")));
     }
+    expected.push("V-R1".into());
     let tokens = ["V-T1", "V-T2", "V-T3", "V-T6", "V-Q1", "V-Q3", "E-06"];
     expected.extend(tokens.map(String::from));
     expected.extend((1..=4).map(|n| format!("V-M{n}")));
