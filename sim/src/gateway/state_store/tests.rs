@@ -194,7 +194,7 @@ proptest! {
     ) {
         let three = StateStoreSpec { gateways: 3, write_batch: span(batch * 200), ..spec() };
         let mut store = StateStore::new(&three, 4);
-        let mut truth = vec![[0_u32; 4]; 3];
+        let mut truth = [[0_u32; 4]; 3];
         let (mut now, mut free, mut waited) = (0, 0, 0);
         for (gap, gateway, replica, more) in steps {
             now += gap;
