@@ -36,6 +36,17 @@ const PACK: &[(&str, &[&str])] = &[
         &["clients.retry_budget.share=3.0;gateway.admission={kind=\"open\"}"],
     ),
     ("metastable", &["clients.retry_budget.share=1.0"]),
+    ("stampede", &["gateway.coalescing.enabled=false"]),
+    (
+        "leader-failure",
+        &["gateway.coalescing.on_failure=\"fan_out\""],
+    ),
+    ("ttl-avalanche", &["gateway.answers.ttl_jitter=0.0"]),
+    (
+        "revalidation",
+        &["gateway.answers.stale_while_revalidate=\"0s\""],
+    ),
+    ("origin-outage", &["gateway.answers.stale_if_error=\"0s\""]),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
 ];
 

@@ -71,6 +71,11 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "metastable" "overload" "retries" "stations";
     "prompt-injection" "gateway" "attacks";
     "noisy-neighbour" "gateway" "tenants" "bursts";
+    "stampede" "boundary" "coalescing" "bursts";
+    "leader-failure" "boundary" "coalescing";
+    "ttl-avalanche" "boundary" "stored answers";
+    "revalidation" "stored answers";
+    "origin-outage" "boundary" "stored answers";
     "azure-conv" "trace";
     "azure-code" "trace" "bursts";
     "mooncake-conversation" "trace" "prefixes";

@@ -69,7 +69,8 @@ impl Desk {
         let gateway = &scenario.gateway;
         let answers = gateway.answers.as_ref().filter(|spec| spec.enabled);
         let coalescing = gateway.coalescing.as_ref().filter(|spec| spec.enabled);
-        if answers.is_none() && coalescing.is_none() {
+        // What is switched off is counted all the same, so that a control can be compared.
+        if gateway.answers.is_none() && gateway.coalescing.is_none() {
             return None;
         }
         let model = scenario.fleet.engine.llm().map(|spec| spec.model.as_str());
@@ -123,11 +124,11 @@ impl Desk {
         fetch.map_or(NO_FETCH, |fetch| std::mem::replace(fetch, NO_FETCH))
     }
 
-    /// Keeps an answer that was made in so much time; first it tells of the stored one that it was
+    /// Keeps an answer, made since then in so much time; first it tells of the stored one that it was
     /// compared with.
     fn keep(
         &mut self,
-        (key, tells_of, made_in): (Key, Option<Nearest>, SimDuration),
+        (key, tells_of, made): (Key, Option<Nearest>, (SimTime, SimDuration)),
         answer: Answer,
         now: SimTime,
     ) {
@@ -153,7 +154,7 @@ impl Desk {
             self.keys.meaning(tenant, question),
             self.keys.all(tenant, question),
         );
-        store.write(keys, answer, made_in, now);
+        store.write(keys, answer, made, now);
     }
 
     /// Stored answers that left for want of room.
@@ -408,7 +409,7 @@ impl<M: Machine> World<'_, M> {
         let fetch = desk.end_fetch(slot);
         let seen = fetch.seen.min(self.now);
         desk.keep(
-            (key, fetch.tells_of, seen.since(fetch.since)),
+            (key, fetch.tells_of, (fetch.since, seen.since(fetch.since))),
             Answer {
                 tenant: flight.arrival.tenant,
                 question,

@@ -30,6 +30,8 @@ pub struct Entry {
     pub answer: Answer,
     /// Since when its time counts.
     pub since: SimTime,
+    /// When it was written.
+    pub written: SimTime,
     /// How long it is fresh.
     pub lifetime: SimDuration,
     /// How long it took to make.
@@ -204,22 +206,26 @@ impl Store {
         (age < longer(entry.lifetime, self.if_error)).then_some(slot)
     }
 
-    /// Stores an answer, in place of the one that was there; says where.
+    /// Stores an answer that was begun then and took so long, in place of the one that was there; says
+    /// where. One whose making began before
+    /// the one that is there was written is not newer than that, and is left out: so a stampede does
+    /// not write once for each of its fetches.
     pub fn write(
         &mut self,
         (key, meaning, all): (Key, Key, u64),
         answer: Answer,
-        made_in: SimDuration,
+        (begun, made_in): (SimTime, SimDuration),
         now: SimTime,
     ) -> u32 {
-        let lifetime = self.draw_lifetime();
         if let Some(slot) = self.slot(key)
-            && let Some(entry) = self.get_mut(slot)
+            && let Some(entry) = self.get(slot)
         {
-            (entry.answer, entry.since) = (answer, now);
-            (entry.lifetime, entry.made_in) = (lifetime, made_in);
+            if begun >= entry.written {
+                self.rewrite(slot, answer, made_in, now);
+            }
             return slot;
         }
+        let lifetime = self.draw_lifetime();
         (0..SWEPT_PER_WRITE).for_each(|_| self.sweep(now));
         while self.places.len() >= self.capacity {
             let Some(slot) = self.policy.evict() else {
@@ -235,6 +241,7 @@ impl Store {
             all,
             answer,
             since: now,
+            written: now,
             lifetime,
             made_in,
             evidence: Evidence::default(),
@@ -254,6 +261,14 @@ impl Store {
             self.link(slot, meaning, all);
         }
         slot
+    }
+
+    fn rewrite(&mut self, slot: u32, answer: Answer, made_in: SimDuration, now: SimTime) {
+        let lifetime = self.draw_lifetime();
+        if let Some(entry) = self.get_mut(slot) {
+            (entry.answer, entry.since, entry.written) = (answer, now, now);
+            (entry.lifetime, entry.made_in) = (lifetime, made_in);
+        }
     }
 
     /// Forgets everything.

@@ -45,7 +45,7 @@ fn keys(words: u64) -> (Key, Key, u64) {
 }
 
 fn write(store: &mut Store, words: u64, now: u64) -> u32 {
-    store.write(keys(words), answer(words), secs(1), at(now))
+    store.write(keys(words), answer(words), (at(now), secs(1)), at(now))
 }
 
 fn state(store: &mut Store, words: u64, now: u64) -> Option<State> {
@@ -125,6 +125,20 @@ fn early_refresh_has_the_chance_that_xfetch_gives_it() {
     let share = early.count() as f64 / f64::from(n);
     let p = (-0.5_f64).exp();
     assert!((share - p).abs() < 4.0 * (p * (1.0 - p) / f64::from(n)).sqrt());
+}
+
+#[test]
+fn an_answer_begun_before_the_stored_one_was_written_is_not_newer() {
+    let mut store = Store::new(&spec(), Rng::from_seed(1));
+    write(&mut store, 1, 0);
+    let mut late = answer(1);
+    late.good = false;
+    write(&mut store, 1, 3);
+    for (begun, now, good) in [(2, 4, true), (3, 5, false)] {
+        let slot = store.write(keys(1), late, (at(begun), secs(2)), at(now));
+        assert_eq!(store.get(slot).unwrap().answer.good, good);
+    }
+    assert_eq!(state(&mut store, 1, 14), Some(State::Fresh), "written at 5");
 }
 
 #[test]
