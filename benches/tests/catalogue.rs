@@ -54,7 +54,7 @@ fn the_catalogue_is_complete_and_its_names_are_unique() {
     let tokens = ["V-T1", "V-T2", "V-T3", "V-T6", "V-Q1", "V-Q3", "E-06"];
     expected.extend(tokens.map(String::from));
     expected.extend((1..=4).map(|n| format!("V-M{n}")));
-    expected.push("V-R2".into());
+    expected.extend(["V-R2", "C-03"].map(String::from));
     assert_eq!(ids, expected);
     for case in catalogue::cases() {
         assert!(!case.points.is_empty(), "{} has no point", case.id);

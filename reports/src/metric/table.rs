@@ -51,9 +51,9 @@ metrics! {
     abandoned, "requests", Lower, "all sent", "count of requests whose client gave up", None;
     unfinished, "requests", Neutral, "all sent", "count of requests under way when the run was cut off", None;
     amplification, "ratio", Lower, "all sent; only where clients make attempts", "attempts that clients sent ÷ sent", None;
-    retries, "attempts", Lower, "attempts sent within the window; only where clients make attempts", "count of those made again after a failure", None;
-    hedges, "attempts", Neutral, "attempts sent within the window; only where clients make attempts", "count of those made beside another under way", None;
-    throttled, "attempts", Lower, "attempts due within the window; only where clients make attempts", "count of those that clients held back themselves", None;
+    retries, "times", Lower, "attempts sent within the window; only where clients make attempts", "count of those made again after a failure", None;
+    hedges, "times", Neutral, "attempts sent within the window; only where clients make attempts", "count of those made beside another under way", None;
+    throttled, "times", Lower, "attempts due within the window; only where clients make attempts", "count of those that clients held back themselves", None;
     wasted_share, "share", Lower, "output tokens of the window; only where clients make attempts", "tokens for attempts that nobody waited for any more ÷ (those + tokens of answers that came)", None;
     preemptions, "times", Lower, "all sent", "count of requests thrown out of memory, each time", None;
     prefix_hit_rate, "share", Higher, "started requests", "prompt tokens found in cache ÷ prompt tokens", None;
