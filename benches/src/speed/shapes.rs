@@ -5,6 +5,7 @@ pub(super) const ONE_REPLICA: &str = include_str!("../../benches/scenarios/one-r
 pub(super) const SHARED_PREFIXES: &str =
     include_str!("../../benches/scenarios/shared-prefixes.toml");
 pub(super) const LONG_PREFIXES: &str = include_str!("../../benches/scenarios/long-prefixes.toml");
+pub(super) const GATEWAY: &str = include_str!("../../benches/scenarios/gateway.toml");
 pub(super) const OPEN_SESSIONS: &str = include_str!("../../benches/scenarios/open-sessions.toml");
 
 /// A standard shape of work.
@@ -53,8 +54,29 @@ const fn shape(name: &'static str, requests: [u64; 2], work: Work, title: &'stat
     }
 }
 
+/// Everything that a gateway can do, switched on. Nothing is refused, and nothing is found.
+const ALL_STAGES: &[&str] = &[
+    r#"gateway.pipeline.budget="50ms""#,
+    r#"gateway.pipeline.parse={ time = "200us", sigma = 0.2, share = "1ms", price = "$0.0000001" }"#,
+    r#"gateway.pipeline.ingress_filter={ false_positive_rate = 0.0, sigma = 0.2, share = "6ms" }"#,
+    r#"gateway.pipeline.authenticate={ time = "300us", sigma = 0.2, share = "1ms" }"#,
+    r#"gateway.pipeline.tokenize={ per_token = "800ns", share = "8ms" }"#,
+    r#"gateway.pipeline.rate_limit={ time = "100us", requests = { rate = "1000 req/s", burst = 1000 }, tokens = { per_second = 1e7, burst = 10_000_000 }, spend = { rate = "$100000/h", burst = "$1000", input_per_million = "$0.1", output_per_million = "$0.4" } }"#,
+    r#"gateway.pipeline.exact_lookup={ time = "100us", sigma = 0.2 }"#,
+    r#"gateway.pipeline.semantic_lookup={ time = "3ms", sigma = 0.2, share = "9ms" }"#,
+    r#"gateway.pipeline.kernel_lookup={ time = "100us" }"#,
+    r#"gateway.pipeline.path_choice={ time = "100us" }"#,
+    r#"gateway.pipeline.admission={ time = "100us" }"#,
+    r#"gateway.pipeline.routing={ time = "200us" }"#,
+    r#"gateway.paths={ frontier = "frontier", kernels = [{ name = "k", class = "routine", pool = "kernels" }], leakage = { capacity = "200 req/s" } }"#,
+    r#"gateway.answers={ ttl = "1h", capacity = 10_000, ttl_jitter = 0.1, early_refresh = 1.0, semantic = { rule = { kind = "threshold", at_least = 1.0 } } }"#,
+    "gateway.coalescing.enabled=true",
+    "gateway.queue.max_in_flight=1000",
+    r#"gateway.queue.order="vtc""#,
+];
+
 /// All shapes, in the order of the table.
-pub const SHAPES: [Shape; 16] = [
+pub const SHAPES: [Shape; 18] = [
     shape(
         "smoke",
         [1_200, 1_200],
@@ -147,6 +169,18 @@ pub const SHAPES: [Shape; 16] = [
             "traffic.request_rate=\"10240 req/s\"",
         ),
         "1,024 replicas, least loaded",
+    ),
+    shape(
+        "gateway-bare",
+        [200_000, 10_000],
+        Work::Own(GATEWAY, &[]),
+        "8 replicas in two pools behind a gateway that only routes",
+    ),
+    shape(
+        "gateway-all",
+        [200_000, 10_000],
+        Work::Own(GATEWAY, ALL_STAGES),
+        "the same with every stage, store, budget and fair queue on",
     ),
     shape(
         "open-sessions",

@@ -197,6 +197,7 @@ impl ClientPlan {
             input: length("input", &spec.input, &traffic.input, DEFAULT_INPUT)?,
             outcome: OutcomePlan {
                 output: length("output", &spec.output, &traffic.output, DEFAULT_OUTPUT)?,
+                attack: spec.attack.unwrap_or(0.0),
                 ..OutcomePlan::of(
                     scenario,
                     limit,

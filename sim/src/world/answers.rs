@@ -270,7 +270,7 @@ impl<M: Machine> World<'_, M> {
             self.gateway.totals.answers.refreshes += 1;
             self.requests.get_mut(work).place = Place::Processing;
             self.fetch(work, key);
-            self.from_lookup(work);
+            self.go_on_from_lookup(work);
         }
     }
 
@@ -536,7 +536,7 @@ impl<M: Machine> World<'_, M> {
                 self.fetch(slot, key);
             }
             self.requests.get_mut(slot).place = Place::Processing;
-            self.from_lookup(slot);
+            self.go_on_from_lookup(slot);
         }
     }
 
@@ -546,7 +546,7 @@ impl<M: Machine> World<'_, M> {
             self.gateway.totals.answers.promoted += 1;
             self.stop_timer(slot);
             self.requests.get_mut(slot).place = Place::Processing;
-            self.from_lookup(slot);
+            self.go_on_from_lookup(slot);
         }
     }
 

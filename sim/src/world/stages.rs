@@ -68,13 +68,17 @@ impl<M: Machine> World<'_, M> {
             return;
         }
         if self.answers.is_some() && self.ask(slot) {
+            if let Some(stages) = &mut self.gateway.stages {
+                let elapsed = stages.visit(slot).elapsed;
+                stages.pipeline.ends_at_lookup(elapsed);
+            }
             return;
         }
         self.last_stages(slot);
     }
 
     /// A request goes on from the lookup, whose way there is not its own.
-    pub(super) fn from_lookup(&mut self, slot: u32) {
+    pub(super) fn go_on_from_lookup(&mut self, slot: u32) {
         let Some(stages) = &mut self.gateway.stages else {
             return self.after_lookup(slot);
         };

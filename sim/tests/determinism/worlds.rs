@@ -1,50 +1,37 @@
-//! Equal inputs give equal runs, whatever is watched or kept; fast-forward changes nothing but speed;
-//! policies face the same requests.
+//! Random worlds: schedulers, memories, gateways, clients, and what goes wrong.
 
-mod common;
-
-use common::{U, plain, request};
+use crate::common::Script;
+use crate::common::{U, plain, request, span};
 use proptest::prelude::*;
 use windtunnel_base::content::Extent;
-use windtunnel_base::ids::{ClassId, RequestId};
-use windtunnel_base::quantity::{Rate, Span};
+use windtunnel_base::ids::ClassId;
+use windtunnel_base::quantity::{Money, Rate, Span};
 use windtunnel_base::time::{SimDuration, SimTime};
+use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::config::{
     Allocation, ContinuousSpec, CostSpec, EngineSpec, FrontendSpec, KvSpec, LinearSpec,
     PreemptionKind, PrefixVisibility, RestartKind, SchedulerKind, SchedulerSpec, StationOrder,
     StationSpec,
 };
-use windtunnel_ledger::result::RunResult;
-use windtunnel_ledger::rows::Row;
 use windtunnel_scenarios::blis;
+use windtunnel_scenarios::schema::FaultSpec;
 use windtunnel_scenarios::schema::clients::{
     ClientsSpec, CountedPer, Failure, HedgingSpec, Jitter, RetriesSpec, RetryBudgetSpec,
     ThrottlingSpec,
 };
-use windtunnel_scenarios::schema::faults::FaultSpec;
+use windtunnel_scenarios::schema::faults::Target;
+use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
 use windtunnel_scenarios::schema::fleet::{Counted, PoolSpec, TelemetryRefresh};
 use windtunnel_scenarios::schema::gateway::QueueOrder;
+use windtunnel_scenarios::schema::paths::{Instead, KernelSpec, LeakageSpec, PathsSpec};
+use windtunnel_scenarios::schema::pipeline::{Fail, IngressFilterSpec, PipelineSpec, StageSpec};
 use windtunnel_scenarios::schema::policies::{
     AdmissionSpec, AffinityKey, LoadSignal, RoutingSpec, TieBreak, TtlFrom,
 };
-use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
+use windtunnel_scenarios::schema::verification::Unverified;
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
-use windtunnel_sim::{RunOptions, Step, run};
-
-use common::Script;
-
-fn options<'a>() -> RunOptions<'a> {
-    RunOptions {
-        laws: true,
-        samples: 50,
-        ..RunOptions::default()
-    }
-}
-
-fn play(scenario: &Scenario, script: &Script, options: RunOptions<'_>) -> RunResult {
-    run(scenario, &mut script.clone(), 7, options).unwrap_or_else(|e| panic!("{e}"))
-}
+use windtunnel_sim::run;
 
 /// Times as odd as nanoseconds get, and as even as units: ties and near misses.
 fn time() -> impl Strategy<Value = u64> {
@@ -88,7 +75,7 @@ fn arrival() -> impl Strategy<Value = (Arrival, Vec<Extent>)> {
     )
 }
 
-fn script() -> impl Strategy<Value = Script> {
+pub(crate) fn script() -> impl Strategy<Value = Script> {
     prop::collection::vec(arrival(), 1..14).prop_map(|mut requests| {
         requests.sort_by_key(|(arrival, _)| arrival.at);
         let mut script = Script::new([]);
@@ -291,6 +278,92 @@ fn clients() -> impl Strategy<Value = Option<ClientsSpec>> {
     prop::option::of(spec)
 }
 
+/// What goes wrong, at times as odd as requests'.
+fn fault() -> impl Strategy<Value = FaultSpec> {
+    let span = |ns: u64| Span(SimDuration::from_nanos(ns));
+    let on = prop::collection::vec(Just(0_u32), 0..2).prop_map(|replicas| Target {
+        pool: None,
+        replicas,
+    });
+    let spans = (time(), 1_u64..30 * U, delay());
+    (0_u8..7, spans, 0.1_f64..1.0, on).prop_map(move |(kind, (at, lasts, detection), part, on)| {
+        let (at, lasts) = (span(at), span(lasts));
+        match kind {
+            0 => FaultSpec::Stall { at, lasts, on },
+            1 => FaultSpec::Slowdown {
+                at,
+                lasts,
+                speed: part,
+                on,
+            },
+            2 | 3 => FaultSpec::ReplicaLoss {
+                at,
+                lasts,
+                detection,
+                on,
+            },
+            4 => FaultSpec::OriginErrors {
+                at,
+                lasts,
+                share: part,
+                on,
+            },
+            5 => FaultSpec::VerifierOutage { at, lasts },
+            _ => FaultSpec::KernelEvicted {
+                at,
+                lasts,
+                kernel: "k".to_owned(),
+            },
+        }
+    })
+}
+
+/// Stages, or none.
+fn pipeline() -> impl Strategy<Value = Option<PipelineSpec>> {
+    let stage = |time: Span| {
+        Some(StageSpec {
+            time,
+            sigma: 0.5,
+            price: Money(NanoUsd(3)),
+            ..StageSpec::default()
+        })
+    };
+    let spec = (delay(), delay(), any::<bool>()).prop_map(move |(a, b, limited)| PipelineSpec {
+        budget: limited.then_some(Span(SimDuration::from_nanos(U))),
+        parse: stage(a),
+        ingress_filter: limited.then(IngressFilterSpec::default),
+        kernel_lookup: stage(b),
+        routing: stage(b),
+        ..PipelineSpec::default()
+    });
+    prop::option::of(spec)
+}
+
+/// A kernel for the urgent ones, on the last pool.
+fn paths(kind: u8) -> PathsSpec {
+    let overflow = match kind % 3 {
+        0 => Instead::Queue,
+        1 => Instead::StaleKernel,
+        _ => Instead::Reject,
+    };
+    PathsSpec {
+        kernels: vec![KernelSpec {
+            name: "k".to_owned(),
+            class: "urgent".to_owned(),
+            pool: "kernels".to_owned(),
+        }],
+        leakage: (kind % 2 == 0).then(|| LeakageSpec {
+            capacity: Rate(30.0),
+            u_max: 0.8,
+            burst: span(10),
+            window: span(40),
+            overflow,
+            overflow_by_class: Default::default(),
+        }),
+        ..PathsSpec::default()
+    }
+}
+
 /// A store that is slow, shared, and sometimes gone.
 fn state_store() -> impl Strategy<Value = (StateStoreSpec, Option<FaultSpec>)> {
     let rules = (1_u32..4, any::<(bool, bool, bool)>());
@@ -328,7 +401,7 @@ fn state_store() -> impl Strategy<Value = (StateStoreSpec, Option<FaultSpec>)> {
     )
 }
 
-fn world() -> impl Strategy<Value = Scenario> {
+pub(crate) fn world() -> impl Strategy<Value = Scenario> {
     let store = prop::option::weighted(0.3, state_store());
     (world_without_store(), store).prop_map(|(mut scenario, store)| {
         let Some((mut store, blackout)) = store else {
@@ -354,12 +427,19 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
         0_u8..6,
     );
     let end = prop_oneof![2 => Just(None), 1 => (1_u64..80 * U).prop_map(Some)];
-    let rest = (end, any::<bool>(), prop::option::of(time()), any::<bool>());
+    let trouble = (prop::collection::vec(fault(), 0..3), pipeline());
+    let rest = (
+        end,
+        any::<bool>(),
+        prop::option::of(time()),
+        any::<bool>(),
+        trouble,
+    );
     let clients = (clients(), gateway);
     (llm(), frontend, 1_u32..4, network, telemetry, clients, rest).prop_map(
         |(mut engine, frontend, replicas, network, telemetry, clients, rest)| {
             let (clients, gateway) = clients;
-            let (end, check, deadline, station) = rest;
+            let (end, check, deadline, station, (faults, pipeline)) = rest;
             let mut scenario = plain();
             scenario.clients = clients;
             engine.frontend = FrontendSpec {
@@ -372,7 +452,7 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
             fleet.engine = EngineSpec::Continuous(Box::new(engine));
             if station {
                 fleet.pools.push(PoolSpec {
-                    name: String::new(),
+                    name: "kernels".to_owned(),
                     replicas: 1,
                     engine: EngineSpec::Station(StationSpec {
                         servers: 2,
@@ -400,9 +480,11 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
             scenario.gateway.routing = routing;
             scenario.gateway.queue.max_in_flight = max_in_flight;
             scenario.gateway.queue.limit = limit;
-            scenario.gateway.queue.order = match kind % 3 {
+            scenario.gateway.queue.order = match kind % 5 {
                 0 => QueueOrder::Fcfs,
                 1 => QueueOrder::Priority,
+                2 => QueueOrder::RoundRobin,
+                3 => QueueOrder::Vtc,
                 _ => QueueOrder::Lifo,
             };
             scenario.gateway.admission = match kind {
@@ -413,12 +495,23 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
                 },
                 _ => AdmissionSpec::Open,
             };
+            // With a station there are two pools, and sometimes they are told apart.
+            if station && kind > 2 {
+                scenario.gateway.paths = Some(paths(kind));
+            }
+            scenario.gateway.pipeline = pipeline;
+            scenario.faults = faults;
             scenario.run.cut_off = end.map(|ns| Span(SimDuration::from_nanos(ns)));
             scenario.verification = check.then(VerificationSpec::default);
             let class = |priority, deadline: Option<u64>| ClassSpec {
                 priority,
                 deadline: deadline.map(|ns| Span(SimDuration::from_nanos(ns))),
                 ttft: Some(Span(SimDuration::from_nanos(20 * U))),
+                unverified: match priority {
+                    0 => Unverified::Hold,
+                    _ => Unverified::Refuse,
+                },
+                fail: Fail::Closed,
                 ..ClassSpec::default()
             };
             scenario.classes.insert("default".into(), class(1, None));
@@ -426,158 +519,4 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
             scenario
         },
     )
-}
-
-/// Everything of a result but the number of events, which fast-forward is there to change.
-fn essence(result: &RunResult) -> (String, u64, Vec<Row>, String) {
-    let mut rest = result.clone();
-    rest.events = 0;
-    rest.rows.clear();
-    let rows = result.rows.clone();
-    (
-        result.digest.clone(),
-        result.end_ns,
-        rows,
-        format!("{rest:?}"),
-    )
-}
-
-fn without_fast_forward(scenario: &Scenario) -> Scenario {
-    let mut slow = scenario.clone();
-    if let EngineSpec::Continuous(engine) = &mut slow.fleet.engine {
-        engine.fast_forward = false;
-    }
-    slow
-}
-
-/// Failures are shown in full; files of them would not find their way back to a test folder.
-fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
-}
-
-proptest! {
-    #![proptest_config(cases(1000))]
-
-    /// Exact fast-forward (rows, digest, books, distributions), and laws that hold, over random worlds.
-    #[test]
-    fn fast_forward_changes_nothing(scenario in world(), script in script()) {
-        let fast = play(&scenario, &script, options());
-        let slow = play(&without_fast_forward(&scenario), &script, options());
-        prop_assert_eq!(essence(&fast), essence(&slow));
-    }
-}
-
-proptest! {
-    #![proptest_config(cases(200))]
-
-    /// Watching changes nothing: laws, samples, rows, decisions, progress.
-    #[test]
-    fn watching_changes_nothing(scenario in world(), script in script()) {
-        let plain = play(&scenario, &script, RunOptions { keep_rows: false, laws: false, ..options() });
-        let mut reports = 0;
-        let mut count = |_| reports += 1;
-        let watched = play(&scenario, &script, RunOptions {
-            laws: true,
-            keep_rows: true,
-            samples: 10,
-            record_decisions: true,
-            watch: Some(RequestId(0)),
-            progress: Some(&mut count),
-            ..options()
-        });
-        prop_assert_eq!(&plain.digest, &watched.digest);
-        prop_assert_eq!(plain.events, watched.events);
-        prop_assert_eq!(format!("{:?}", plain.segments), format!("{:?}", watched.segments));
-        prop_assert_eq!(watched.rows.len(), script_sent(&watched));
-        prop_assert!(watched.samples.len() <= 10);
-        prop_assert_eq!(watched.gateway.dispatched as usize,
-            watched.decisions.iter().filter(|d| d.replica.is_some()).count());
-    }
-
-    /// The log of steps changes nothing and leaves nothing out: it is in order, every step knows
-    /// what it left, and times and tokens add up to those of the books.
-    #[test]
-    fn steps_add_up(scenario in world(), script in script()) {
-        let plain = play(&scenario, &script, options());
-        let mut log: Vec<Step> = Vec::new();
-        let mut listen = |step: &Step| log.push(*step);
-        let logged = play(&scenario, &script, RunOptions { steps: Some(&mut listen), ..options() });
-        prop_assert_eq!(essence(&plain), essence(&logged));
-        let end = SimTime::from_nanos(plain.end_ns);
-        for (r, totals) in plain.replicas.iter().take(scenario.fleet.replicas as usize).enumerate() {
-            let own: Vec<&Step> = log.iter().filter(|s| s.replica.index() == r).collect();
-            prop_assert!(own.windows(2).all(|w| w[0].to <= w[1].from));
-            prop_assert!(own.iter().all(|s| s.to > end || s.after.is_some()));
-            let busy: u64 = own.iter().map(|s| s.to.min(end).since(s.from).as_nanos()).sum();
-            let whole = own.iter().filter(|s| s.to <= end);
-            let tokens: u64 = whole.map(|s| u64::from(s.shape.sampled)).sum();
-            prop_assert_eq!((busy, tokens), (totals.busy_ns, totals.output_tokens));
-        }
-    }
-
-    /// Two policies face the same requests: equal arrivals, lengths and truths.
-    #[test]
-    fn policies_do_not_move_arrivals(scenario in world(), script in script()) {
-        let mut other = scenario.clone();
-        other.gateway.routing = RoutingSpec::Random;
-        other.run.cut_off = None;
-        let mut first = scenario;
-        first.run.cut_off = None;
-        let [a, b] = [first, other].map(|s| play(&s, &script, options()).rows);
-        let sent = |r: &Row| (r.sent_ns, r.prompt_tokens, r.class, r.session, r.good);
-        prop_assert_eq!(a.iter().map(sent).collect::<Vec<_>>(), b.iter().map(sent).collect::<Vec<_>>());
-    }
-}
-
-fn script_sent(result: &RunResult) -> usize {
-    result.segments.iter().map(|s| s.all.sent as usize).sum()
-}
-
-/// The random worlds are worth their while: everything that can happen to a request does.
-#[test]
-fn random_worlds_see_everything() {
-    use proptest::strategy::ValueTree;
-    use proptest::test_runner::TestRunner;
-    let mut runner = TestRunner::deterministic();
-    let mut all = windtunnel_ledger::result::Population::default();
-    let (mut cached, mut queued, mut cancelled, mut ahead) = (0, 0, 0, 0);
-    for _ in 0..300 {
-        let mut draw = || {
-            let scenario = world().new_tree(&mut runner).expect("a world").current();
-            (
-                scenario,
-                script().new_tree(&mut runner).expect("traffic").current(),
-            )
-        };
-        let (scenario, script) = draw();
-        let result = play(&scenario, &script, options());
-        let slow = play(&without_fast_forward(&scenario), &script, options());
-        ahead += u64::from(result.events < slow.events);
-        result.segments.iter().for_each(|s| all.merge(&s.all));
-        cached += all.cached_tokens;
-        queued += result.gateway.queued;
-        cancelled += result.gateway.cancelled;
-    }
-    assert!(
-        all.refused.iter().filter(|&&n| n > 0).count() >= 4,
-        "{:?}",
-        all.refused
-    );
-    for (what, n) in [
-        ("finished", all.finished),
-        ("abandoned", all.abandoned),
-        ("unfinished", all.unfinished),
-        ("preempted", all.preemptions),
-        ("found in cache", cached),
-        ("waiting at the gateway", queued),
-        ("cancelled", cancelled),
-        ("verified", all.verified),
-        ("runs that went ahead", ahead),
-    ] {
-        assert!(n >= 20, "{what}: {n}");
-    }
 }

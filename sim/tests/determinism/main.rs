@@ -1,0 +1,186 @@
+//! Equal inputs give equal runs, whatever is watched or kept; fast-forward changes nothing but speed;
+//! policies face the same requests.
+
+#[path = "../common/mod.rs"]
+mod common;
+/// Random worlds.
+mod worlds;
+
+use common::Script;
+use common::{plain, request};
+use proptest::prelude::*;
+use windtunnel_base::ids::RequestId;
+use windtunnel_base::time::SimTime;
+use windtunnel_engine::config::EngineSpec;
+use windtunnel_ledger::result::RunResult;
+use windtunnel_ledger::rows::Row;
+use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::policies::RoutingSpec;
+use windtunnel_sim::{RunOptions, Step, run};
+use worlds::{script, world};
+
+fn options<'a>() -> RunOptions<'a> {
+    RunOptions {
+        laws: true,
+        samples: 50,
+        ..RunOptions::default()
+    }
+}
+
+fn play(scenario: &Scenario, script: &Script, options: RunOptions<'_>) -> RunResult {
+    run(scenario, &mut script.clone(), 7, options).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Everything of a result but the number of events, which fast-forward is there to change.
+fn essence(result: &RunResult) -> (String, u64, Vec<Row>, String) {
+    let mut rest = result.clone();
+    rest.events = 0;
+    rest.rows.clear();
+    let rows = result.rows.clone();
+    (
+        result.digest.clone(),
+        result.end_ns,
+        rows,
+        format!("{rest:?}"),
+    )
+}
+
+fn without_fast_forward(scenario: &Scenario) -> Scenario {
+    let mut slow = scenario.clone();
+    if let EngineSpec::Continuous(engine) = &mut slow.fleet.engine {
+        engine.fast_forward = false;
+    }
+    slow
+}
+
+/// Failures are shown in full; files of them would not find their way back to a test folder.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1000))]
+
+    /// Exact fast-forward (rows, digest, books, distributions), and laws that hold, over random worlds.
+    #[test]
+    fn fast_forward_changes_nothing(scenario in world(), script in script()) {
+        let fast = play(&scenario, &script, options());
+        let slow = play(&without_fast_forward(&scenario), &script, options());
+        prop_assert_eq!(essence(&fast), essence(&slow));
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    /// Watching changes nothing: laws, samples, rows, decisions, progress.
+    #[test]
+    fn watching_changes_nothing(scenario in world(), script in script()) {
+        let plain = play(&scenario, &script, RunOptions { keep_rows: false, laws: false, ..options() });
+        let mut reports = 0;
+        let mut count = |_| reports += 1;
+        let watched = play(&scenario, &script, RunOptions {
+            laws: true,
+            keep_rows: true,
+            samples: 10,
+            record_decisions: true,
+            watch: Some(RequestId(0)),
+            progress: Some(&mut count),
+            ..options()
+        });
+        prop_assert_eq!(&plain.digest, &watched.digest);
+        prop_assert_eq!(plain.events, watched.events);
+        prop_assert_eq!(format!("{:?}", plain.segments), format!("{:?}", watched.segments));
+        prop_assert_eq!(watched.rows.len(), script_sent(&watched));
+        prop_assert!(watched.samples.len() <= 10);
+        prop_assert_eq!(watched.gateway.dispatched as usize,
+            watched.decisions.iter().filter(|d| d.replica.is_some()).count());
+    }
+
+    /// The log of steps changes nothing and leaves nothing out: it is in order, every step knows
+    /// what it left, and times and tokens add up to those of the books.
+    #[test]
+    fn steps_add_up(scenario in world(), script in script()) {
+        let plain = play(&scenario, &script, options());
+        let mut log: Vec<Step> = Vec::new();
+        let mut listen = |step: &Step| log.push(*step);
+        let logged = play(&scenario, &script, RunOptions { steps: Some(&mut listen), ..options() });
+        prop_assert_eq!(essence(&plain), essence(&logged));
+        let end = SimTime::from_nanos(plain.end_ns);
+        for (r, totals) in plain.replicas.iter().take(scenario.fleet.replicas as usize).enumerate() {
+            let own: Vec<&Step> = log.iter().filter(|s| s.replica.index() == r).collect();
+            prop_assert!(own.windows(2).all(|w| w[0].to <= w[1].from));
+            prop_assert!(own.iter().all(|s| s.to > end || s.after.is_some()));
+            let busy: u64 = own.iter().map(|s| s.to.min(end).since(s.from).as_nanos()).sum();
+            let whole = own.iter().filter(|s| s.to <= end);
+            let tokens: u64 = whole.map(|s| u64::from(s.shape.sampled)).sum();
+            prop_assert_eq!((busy, tokens), (totals.busy_ns, totals.output_tokens));
+        }
+    }
+
+    /// Two policies face the same requests: equal arrivals, lengths and truths.
+    #[test]
+    fn policies_do_not_move_arrivals(scenario in world(), script in script()) {
+        let mut other = scenario.clone();
+        other.gateway.routing = RoutingSpec::Random;
+        other.run.cut_off = None;
+        let mut first = scenario;
+        first.run.cut_off = None;
+        let [a, b] = [first, other].map(|s| play(&s, &script, options()).rows);
+        let sent = |r: &Row| (r.sent_ns, r.prompt_tokens, r.class, r.session, r.good);
+        prop_assert_eq!(a.iter().map(sent).collect::<Vec<_>>(), b.iter().map(sent).collect::<Vec<_>>());
+    }
+}
+
+fn script_sent(result: &RunResult) -> usize {
+    result.segments.iter().map(|s| s.all.sent as usize).sum()
+}
+
+/// The random worlds are worth their while: everything that can happen to a request does.
+#[test]
+fn random_worlds_see_everything() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut all = windtunnel_ledger::result::Population::default();
+    let (mut cached, mut queued, mut cancelled, mut ahead) = (0, 0, 0, 0);
+    for _ in 0..300 {
+        let mut draw = || {
+            let scenario = world().new_tree(&mut runner).expect("a world").current();
+            (
+                scenario,
+                script().new_tree(&mut runner).expect("traffic").current(),
+            )
+        };
+        let (scenario, script) = draw();
+        let result = play(&scenario, &script, options());
+        let slow = play(&without_fast_forward(&scenario), &script, options());
+        ahead += u64::from(result.events < slow.events);
+        result.segments.iter().for_each(|s| all.merge(&s.all));
+        cached += all.cached_tokens;
+        queued += result.gateway.queued;
+        cancelled += result.gateway.cancelled;
+    }
+    assert!(
+        all.refused.iter().filter(|&&n| n > 0).count() >= 4,
+        "{:?}",
+        all.refused
+    );
+    for (what, n) in [
+        ("finished", all.finished),
+        ("abandoned", all.abandoned),
+        ("unfinished", all.unfinished),
+        ("preempted", all.preemptions),
+        ("found in cache", cached),
+        ("waiting at the gateway", queued),
+        ("cancelled", cancelled),
+        ("verified", all.verified),
+        ("runs that went ahead", ahead),
+    ] {
+        assert!(n >= 20, "{what}: {n}");
+    }
+}
