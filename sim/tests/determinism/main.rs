@@ -7,9 +7,10 @@ mod common;
 mod worlds;
 
 use common::Script;
-use common::{plain, request};
+
 use proptest::prelude::*;
 use windtunnel_base::ids::RequestId;
+use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::config::EngineSpec;
 use windtunnel_ledger::result::RunResult;
@@ -148,7 +149,9 @@ fn random_worlds_see_everything() {
     let mut runner = TestRunner::deterministic();
     let mut all = windtunnel_ledger::result::Population::default();
     let (mut cached, mut queued, mut cancelled, mut ahead) = (0, 0, 0, 0);
-    for _ in 0..300 {
+    let mut paths = windtunnel_ledger::gateway::PathTotals::default();
+    let mut passed = 0;
+    for _ in 0..500 {
         let mut draw = || {
             let scenario = world().new_tree(&mut runner).expect("a world").current();
             (
@@ -164,7 +167,14 @@ fn random_worlds_see_everything() {
         cached += all.cached_tokens;
         queued += result.gateway.queued;
         cancelled += result.gateway.cancelled;
+        passed += result.pipeline.map_or(0, |p| p.time.count());
+        if let Some(more) = result.paths {
+            paths.stale_kernel += more.stale_kernel;
+            paths.held += more.held;
+            paths.leaked += more.leaked;
+        }
     }
+    let lost = all.refused[Refusal::Unavailable as usize];
     assert!(
         all.refused.iter().filter(|&&n| n > 0).count() >= 4,
         "{:?}",
@@ -180,6 +190,11 @@ fn random_worlds_see_everything() {
         ("cancelled", cancelled),
         ("verified", all.verified),
         ("runs that went ahead", ahead),
+        ("lost with their replicas", lost),
+        ("through the stages", passed),
+        ("held back", paths.held),
+        ("served by evicted kernels", paths.stale_kernel),
+        ("leaked", paths.leaked),
     ] {
         assert!(n >= 20, "{what}: {n}");
     }

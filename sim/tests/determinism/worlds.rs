@@ -31,7 +31,6 @@ use windtunnel_scenarios::schema::policies::{
 use windtunnel_scenarios::schema::verification::Unverified;
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
-use windtunnel_sim::run;
 
 /// Times as odd as nanoseconds get, and as even as units: ties and near misses.
 fn time() -> impl Strategy<Value = u64> {
@@ -336,7 +335,7 @@ fn pipeline() -> impl Strategy<Value = Option<PipelineSpec>> {
         routing: stage(b),
         ..PipelineSpec::default()
     });
-    prop::option::of(spec)
+    prop::option::weighted(0.3, spec)
 }
 
 /// A kernel for the urgent ones, on the last pool.
@@ -427,7 +426,11 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
         0_u8..6,
     );
     let end = prop_oneof![2 => Just(None), 1 => (1_u64..80 * U).prop_map(Some)];
-    let trouble = (prop::collection::vec(fault(), 0..3), pipeline());
+    let faults = prop_oneof![
+        2 => Just(Vec::new()),
+        1 => prop::collection::vec(fault(), 1..3),
+    ];
+    let trouble = (faults, pipeline());
     let rest = (
         end,
         any::<bool>(),
