@@ -283,7 +283,9 @@ impl Leakage {
         {
             self.reserved.pop_front();
         }
-        self.level = (self.level + gained).min(self.rate() * self.burst).max(0.0);
+        // A bucket that cannot hold one request would never let one through.
+        let full = (self.rate() * self.burst).max(1.0);
+        self.level = (self.level + gained).min(full);
     }
 
     fn take(&mut self, now: SimTime) -> bool {

@@ -20,14 +20,16 @@ use windtunnel_scenarios::schema::clients::{
     ThrottlingSpec,
 };
 use windtunnel_scenarios::schema::faults::Target;
-use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
 use windtunnel_scenarios::schema::fleet::{Counted, PoolSpec, TelemetryRefresh};
 use windtunnel_scenarios::schema::gateway::QueueOrder;
-use windtunnel_scenarios::schema::paths::{Instead, KernelSpec, LeakageSpec, PathsSpec};
+use windtunnel_scenarios::schema::paths::{
+    EvictionSpec, Instead, KernelSpec, LeakageSpec, PathsSpec,
+};
 use windtunnel_scenarios::schema::pipeline::{Fail, IngressFilterSpec, PipelineSpec, StageSpec};
 use windtunnel_scenarios::schema::policies::{
     AdmissionSpec, AffinityKey, LoadSignal, RoutingSpec, TieBreak, TtlFrom,
 };
+use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
 use windtunnel_scenarios::schema::verification::Unverified;
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
@@ -340,10 +342,10 @@ fn pipeline() -> impl Strategy<Value = Option<PipelineSpec>> {
 
 /// A kernel for the urgent ones, on the last pool.
 fn paths(kind: u8) -> PathsSpec {
-    let overflow = match kind % 3 {
-        0 => Instead::Queue,
-        1 => Instead::StaleKernel,
-        _ => Instead::Reject,
+    let (jittered, overflow) = match kind % 3 {
+        0 => (true, None),
+        1 => (false, Some(Instead::Queue)),
+        _ => (true, Some(Instead::StaleKernel)),
     };
     PathsSpec {
         kernels: vec![KernelSpec {
@@ -351,8 +353,20 @@ fn paths(kind: u8) -> PathsSpec {
             class: "urgent".to_owned(),
             pool: "kernels".to_owned(),
         }],
-        leakage: (kind % 2 == 0).then(|| LeakageSpec {
-            capacity: Rate(30.0),
+        eviction: match jittered {
+            true => EvictionSpec::Jittered {
+                over: span(20),
+                jitter: span(5),
+                meanwhile: if overflow.is_some() {
+                    Instead::Reject
+                } else {
+                    Instead::Queue
+                },
+            },
+            false => EvictionSpec::Step,
+        },
+        leakage: overflow.map(|overflow| LeakageSpec {
+            capacity: Rate(20.0),
             u_max: 0.8,
             burst: span(10),
             window: span(40),
@@ -499,11 +513,18 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
                 _ => AdmissionSpec::Open,
             };
             // With a station there are two pools, and sometimes they are told apart.
-            if station && kind > 2 {
+            if station && kind < 3 {
                 scenario.gateway.paths = Some(paths(kind));
             }
             scenario.gateway.pipeline = pipeline;
             scenario.faults = faults;
+            if scenario.gateway.paths.is_some() {
+                scenario.faults.push(FaultSpec::KernelEvicted {
+                    at: span(5),
+                    lasts: span(60),
+                    kernel: "k".to_owned(),
+                });
+            }
             scenario.run.cut_off = end.map(|ns| Span(SimDuration::from_nanos(ns)));
             scenario.verification = check.then(VerificationSpec::default);
             let class = |priority, deadline: Option<u64>| ClassSpec {

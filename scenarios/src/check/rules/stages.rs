@@ -125,13 +125,14 @@ pub(super) fn paths(rules: &mut Rules<'_>) {
     }
     if let Some(leakage) = &spec.leakage {
         let path = path.key("leakage");
-        let holds = leakage.capacity.0.is_finite();
+        let holds = leakage.capacity.0.is_finite() && leakage.capacity.0 > 0.0;
         rules.require(
             &path.key("capacity"),
             holds,
-            "be a number of requests per second",
+            "be more than zero, and finite",
         );
-        rules.share(&path.key("u_max"), leakage.u_max);
+        let holds = leakage.u_max > 0.0 && leakage.u_max <= 1.0;
+        rules.require(&path.key("u_max"), holds, "be more than 0 and at most 1");
         rules.positive(&path.key("window"), leakage.window.0.as_secs_f64());
         for class in leakage.overflow_by_class.keys() {
             let path = path.key("overflow_by_class").key(class);
