@@ -144,8 +144,12 @@ impl Desk {
         {
             let right = entry.answer.question.about == answer.question.about;
             entry.evidence.saw(near.similarity, right);
-            if right && store.slot(key).is_none() {
-                return; // the stored one stands for this wording too
+            if right {
+                // It was as good as used: evidence must not be lost to those that nobody asked about.
+                store.use_at(near.slot, now);
+                if store.slot(key).is_none() {
+                    return; // the stored one stands for this wording too
+                }
             }
         }
         let (tenant, question) = (answer.tenant, &answer.question);
