@@ -47,6 +47,10 @@ const PACK: &[(&str, &[&str])] = &[
         &["gateway.answers.stale_while_revalidate=\"0s\""],
     ),
     ("origin-outage", &["gateway.answers.stale_if_error=\"0s\""]),
+    (
+        "similar-questions",
+        &["gateway.answers.semantic.rule={kind=\"threshold\", at_least=0.8}"],
+    ),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
 ];
 

@@ -76,6 +76,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "ttl-avalanche" "boundary" "stored answers";
     "revalidation" "stored answers";
     "origin-outage" "boundary" "stored answers";
+    "similar-questions" "stored answers";
     "azure-conv" "trace";
     "azure-code" "trace" "bursts";
     "mooncake-conversation" "trace" "prefixes";

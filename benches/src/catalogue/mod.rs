@@ -20,6 +20,8 @@ mod metastability;
 mod hashing;
 /// Caches: V-H1 to V-H3.
 mod caches;
+/// Stored answers and stampedes: V-H4 to V-H10, V-K3 and V-K4.
+mod answers;
 /// Routing by prefix, and prefix caches: V-P1 to V-P8.
 mod prefixes;
 /// What gateways share: V-R1.
@@ -389,6 +391,7 @@ pub fn cases() -> Vec<Case> {
         queueing::CASES,
         batching::CASES,
         caches::CASES,
+        answers::CASES,
         prefixes::CASES,
         balancing::CASES,
         hashing::CASES,

@@ -170,9 +170,14 @@ fn solve(f: impl Fn(f64) -> f64, target: f64) -> f64 {
     (low * high).sqrt()
 }
 
+/// Che, Tung and Wang 2002: references until LRU forgets what is not asked for again.
+pub fn che_time(p: &[f64], capacity: f64) -> f64 {
+    solve(|t| p.iter().map(|&q| 1.0 - (-q * t).exp()).sum(), capacity)
+}
+
 /// Che, Tung and Wang 2002: hit ratio of LRU under independent references.
 pub fn che_lru(p: &[f64], capacity: f64) -> f64 {
-    let t = solve(|t| p.iter().map(|&q| 1.0 - (-q * t).exp()).sum(), capacity);
+    let t = che_time(p, capacity);
     p.iter().map(|&q| q * (1.0 - (-q * t).exp())).sum()
 }
 

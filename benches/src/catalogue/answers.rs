@@ -1,0 +1,660 @@
+//! Stored answers and stampedes, V-H4 to V-H10, and similar questions, V-K3 and V-K4: whole runs of a
+//! gateway that keeps answers, in front of a station with room for everybody.
+
+use super::lab::{Lab, Run};
+use super::theory;
+use super::{Case, CaseError, Check, Param, Point};
+use windtunnel_ledger::decision::AnswerTotals;
+use windtunnel_ledger::entry::AnswerSource;
+use windtunnel_ledger::result::Segment;
+
+const LAMBDA: Param = Param {
+    name: "lambda",
+    default: "10",
+    doc: "requests per second for the one question",
+};
+const TTL: Param = Param {
+    name: "ttl",
+    default: "60",
+    doc: "time to live, s",
+};
+
+/// The cases of this file.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        id: "V-H4",
+        title: "stored answers, LRU, Zipf questions: hit ratio",
+        source: "Che, Tung & Wang 2002",
+        params: &[
+            Param {
+                name: "items",
+                default: "100000",
+                doc: "different questions",
+            },
+            Param {
+                name: "alpha",
+                default: "1.0",
+                doc: "Zipf exponent of their popularity",
+            },
+            Param {
+                name: "fits",
+                default: "0.1",
+                doc: "share of the answers that fit",
+            },
+        ],
+        points: &[
+            &[("alpha", "0.8"), ("fits", "0.1")],
+            &[("alpha", "0.8"), ("fits", "0.2")],
+            &[("alpha", "0.8"), ("fits", "0.5")],
+            &[("alpha", "1.0"), ("fits", "0.1")],
+            &[("alpha", "1.0"), ("fits", "0.2")],
+            &[("alpha", "1.0"), ("fits", "0.5")],
+            &[("alpha", "1.1"), ("fits", "0.1")],
+            &[("alpha", "1.1"), ("fits", "0.2")],
+            &[("alpha", "1.1"), ("fits", "0.5")],
+            &[("alpha", "1.2"), ("fits", "0.1")],
+            &[("alpha", "1.2"), ("fits", "0.2")],
+            &[("alpha", "1.2"), ("fits", "0.5")],
+        ],
+        run: response_cache,
+    },
+    Case {
+        id: "V-H5",
+        title: "stampede at an expiry: origin calls with and without coalescing",
+        source: "renewal cycle of TTL + fetch + 1/lambda",
+        params: &[
+            LAMBDA,
+            Param {
+                name: "fetch",
+                default: "2",
+                doc: "time of a fetch, s",
+            },
+            TTL,
+        ],
+        points: &[
+            &[("lambda", "10"), ("fetch", "2"), ("ttl", "60")],
+            &[("lambda", "100"), ("fetch", "2"), ("ttl", "20")],
+        ],
+        run: stampede,
+    },
+    Case {
+        id: "V-H6",
+        title: "probabilistic early refresh (XFetch): size of a stampede, and how early",
+        source: "Vattani, Chierichetti & Lowenstein 2015; thinned Poisson arrivals",
+        params: &[
+            LAMBDA,
+            Param {
+                name: "beta",
+                default: "1",
+                doc: "how early",
+            },
+            Param {
+                name: "fetch",
+                default: "1",
+                doc: "time of a fetch, s",
+            },
+            Param {
+                name: "ttl",
+                default: "30",
+                doc: "time to live, s; much longer than the lead",
+            },
+        ],
+        points: &[
+            &[("lambda", "100"), ("beta", "1")],
+            &[("lambda", "10"), ("beta", "1")],
+            &[("lambda", "50"), ("beta", "2")],
+            &[("lambda", "30"), ("beta", "0.5")],
+            &[("lambda", "3"), ("beta", "1")],
+        ],
+        run: early_refresh,
+    },
+    Case {
+        id: "V-H7",
+        title: "stale while revalidate: who waits at an expiry",
+        source: "exp(-lambda W); RFC 5861",
+        params: &[
+            LAMBDA,
+            Param {
+                name: "window",
+                default: "60",
+                doc: "how long a stale answer may be given, s",
+            },
+            Param {
+                name: "ttl",
+                default: "10",
+                doc: "time to live, s",
+            },
+        ],
+        points: &[
+            &[("lambda", "0.01")],
+            &[("lambda", "0.05")],
+            &[("lambda", "0.1")],
+        ],
+        run: revalidation,
+    },
+    Case {
+        id: "V-H8",
+        title: "time to live since write and since use: hit ratio",
+        source: "lambda T / (1 + lambda T), and 1 - exp(-lambda T)",
+        params: &[Param {
+            name: "load",
+            default: "1",
+            doc: "requests per time to live",
+        }],
+        points: &[
+            &[("load", "0.1")],
+            &[("load", "1")],
+            &[("load", "3")],
+            &[("load", "10")],
+        ],
+        run: time_to_live,
+    },
+    Case {
+        id: "V-H9",
+        title: "answers stored together: origin calls when they expire",
+        source: "N keys over a window of 2 jitter TTL",
+        params: &[
+            Param {
+                name: "keys",
+                default: "1000",
+                doc: "answers stored together",
+            },
+            Param {
+                name: "jitter",
+                default: "0.1",
+                doc: "share of the time to live by which it varies, both ways",
+            },
+            Param {
+                name: "ttl",
+                default: "600",
+                doc: "time to live, s",
+            },
+        ],
+        points: &[&[("keys", "1000"), ("jitter", "0.1")]],
+        run: avalanche,
+    },
+    Case {
+        id: "V-H10",
+        title: "stale if error: an outage, shorter and longer than the window",
+        source: "RFC 5861",
+        params: &[
+            Param {
+                name: "window",
+                default: "60",
+                doc: "how long an expired answer may be given on an error, s",
+            },
+            Param {
+                name: "outage",
+                default: "50",
+                doc: "length of the outage, s",
+            },
+        ],
+        points: &[&[("outage", "50")], &[("outage", "200")]],
+        run: outage,
+    },
+    Case {
+        id: "V-K3",
+        title: "semantic lookup with one threshold: hits, and wrong ones among them",
+        source: "mixture of two normal distributions",
+        params: &[Param {
+            name: "threshold",
+            default: "0.8",
+            doc: "least similarity",
+        }],
+        points: &[
+            &[("threshold", "0.75")],
+            &[("threshold", "0.8")],
+            &[("threshold", "0.85")],
+            &[("threshold", "0.9")],
+            &[("threshold", "0.95")],
+        ],
+        run: threshold,
+    },
+    Case {
+        id: "V-K4",
+        title: "semantic lookup where each answer learns its own rule: wrong answers",
+        source: "the guarantee of vCache, Schroeder et al. 2026",
+        params: &[Param {
+            name: "max_error",
+            default: "0.05",
+            doc: "share of wrong answers that is allowed",
+        }],
+        points: &[
+            &[("max_error", "0.02")],
+            &[("max_error", "0.05")],
+            &[("max_error", "0.1")],
+        ],
+        run: learned,
+    },
+];
+
+/// Time of a fetch that is to be none, in words; short against any gap.
+const AT_ONCE: &str = "1us";
+
+/// A gateway that keeps answers, in front of a station that never makes anybody wait.
+fn world(rate: f64, fetch: &str, questions: &str, rest: &str) -> String {
+    format!(
+        "[run]
+         warm_up = \"0s\"
+         [fleet.engine]
+         kind = \"station\"
+         servers = 100000
+         [traffic]
+         request_rate = \"{rate} req/s\"
+         service = {{ kind = \"fixed\", value = \"{fetch}\" }}
+         questions = {{ {questions} }}
+         {rest}"
+    )
+}
+
+fn seconds(value: f64) -> String {
+    format!("{}ns", (value * 1e9).round() as u64)
+}
+
+fn totals(run: &Run) -> AnswerTotals {
+    run.result.gateway.answers
+}
+
+fn response_cache(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let items = point.count("items", 100..=1_000_000)?;
+    let alpha = point.number("alpha", 0.0..=3.0)?;
+    let fits = point.number("fits", 0.001..=0.99)?;
+    let capacity = (items as f64 * fits).round().max(10.0);
+    let p = theory::zipf(items as usize, alpha);
+    // The cache has filled up when as many requests came as its characteristic time says.
+    let fill = theory::che_time(&p, capacity);
+    let (warm_up, counted) = (1.5 * fill, 400_000.0);
+    let text = world(
+        1_000.0,
+        AT_ONCE,
+        &format!("distinct = {items}, zipf = {alpha:?}"),
+        &format!("[gateway.answers]\ncapacity = {capacity}"),
+    );
+    // One long run instead of eight.
+    let requests = 8.0 * (warm_up + counted);
+    let lab = Lab::settled(&text, point, requests, warm_up / (warm_up + counted))?;
+    let run = lab.once()?;
+    let kept = run.class("default");
+    let hits = kept.elsewhere[AnswerSource::Stored as usize] as f64;
+    let expected = theory::che_lru(&p, capacity);
+    let hit = hits / kept.sent as f64;
+    let noise = 3.0 * (expected * (1.0 - expected) / kept.sent as f64).sqrt();
+    Ok(vec![Check::within(
+        "hit ratio",
+        expected,
+        hit,
+        noise.max(0.005),
+    )])
+}
+
+fn stampede(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let lambda = point.number("lambda", 0.01..=10_000.0)?;
+    let fetch = point.number("fetch", 0.001..=1_000.0)?;
+    let ttl = point.number("ttl", 0.001..=1e6)?;
+    let text = |coalescing: bool| {
+        world(
+            lambda,
+            &seconds(fetch),
+            "distinct = 1",
+            &format!(
+                "[gateway.answers]\nttl = \"{}\"\n[gateway.coalescing]\nenabled = {coalescing}",
+                seconds(ttl)
+            ),
+        )
+    };
+    let cycle = ttl + fetch + 1.0 / lambda;
+    let crowd = 1.0 + lambda * fetch;
+    let arrivals = (400.0 * lambda * cycle).min(800_000.0);
+    let alone = Lab::new(&text(false), point, arrivals)?.run()?;
+    let shared = Lab::new(&text(true), point, arrivals)?.run()?;
+    let per_flight = |run: &Run| totals(run).fetches as f64 / totals(run).flights as f64;
+    let rate = |run: &Run| totals(run).fetches as f64 / (run.end_ns() as f64 / 1e9);
+    Ok(vec![
+        Check::sampled(
+            "origin calls per expiry, nobody waits for another",
+            crowd,
+            &alone.each(per_flight),
+            0.03,
+        ),
+        Check::exact(
+            "origin calls per expiry, coalesced",
+            1.0,
+            shared.each(per_flight).mean,
+        ),
+        Check::sampled(
+            "origin calls per second, nobody waits for another",
+            crowd / cycle,
+            &alone.each(rate),
+            0.03,
+        ),
+        Check::sampled(
+            "origin calls per second, coalesced",
+            1.0 / cycle,
+            &shared.each(rate),
+            0.03,
+        ),
+    ])
+}
+
+/// Mean size of a stampede and mean lead of its first fetch, s. With `k = lambda beta delta`, the first
+/// fetch comes when `x = k exp(-left / (beta delta))` has grown to a standard exponential; its stampede
+/// is all who come within `delta` of it and draw early, or find the answer expired.
+fn xfetch(lambda: f64, beta: f64, delta: f64) -> (f64, f64) {
+    let (scale, k) = (beta * delta, lambda * beta * delta);
+    // Nobody was early enough: the first after the expiry begins it, and all after that one call too.
+    let none = (-k).exp();
+    let (mut size, mut lead) = (none * (1.0 + lambda * delta), none * (-1.0 / lambda));
+    // Midpoints on a logarithmic scale, where both integrands are smooth.
+    const STEPS: u32 = 200_000;
+    let (low, high) = (1e-12_f64.ln(), k.ln());
+    let width = (high - low) / f64::from(STEPS);
+    for i in 0..STEPS {
+        let x = (low + (f64::from(i) + 0.5) * width).exp();
+        let weight = (-x).exp() * x * width;
+        let left = scale * (k / x).ln();
+        let more = if left >= delta {
+            x * (1.0 / beta).exp_m1()
+        } else {
+            (k - x) + lambda * (delta - left)
+        };
+        size += weight * (1.0 + more);
+        lead += weight * left;
+    }
+    (size, lead)
+}
+
+fn early_refresh(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let lambda = point.number("lambda", 0.1..=10_000.0)?;
+    let beta = point.number("beta", 0.01..=100.0)?;
+    let fetch = point.number("fetch", 0.001..=1_000.0)?;
+    let ttl = point.number("ttl", 0.001..=1e6)?;
+    let (size, lead) = xfetch(lambda, beta, fetch);
+    if ttl < 3.0 * lead {
+        return Err(point.refuse("ttl", "must be three times the mean lead at least"));
+    }
+    let text = world(
+        lambda,
+        &seconds(fetch),
+        "distinct = 1",
+        &format!(
+            "[gateway.answers]\nttl = \"{}\"\nearly_refresh = {beta:?}",
+            seconds(ttl)
+        ),
+    );
+    let cycle = ttl + fetch - lead;
+    let arrivals = (1_000.0 * lambda * cycle).min(1_200_000.0);
+    let runs = Lab::new(&text, point, arrivals)?.run()?;
+    let crowd = runs.each(|run| totals(run).fetches as f64 / totals(run).flights as f64);
+    let early = runs.each(|run| {
+        let cycle = run.end_ns() as f64 / 1e9 / totals(run).flights as f64;
+        ttl + fetch - cycle
+    });
+    Ok(vec![
+        Check::sampled("fetches per stampede", size, &crowd, 0.03),
+        Check::sampled("mean lead of the first, s", lead, &early, 0.03),
+    ])
+}
+
+fn revalidation(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let lambda = point.number("lambda", 1e-4..=100.0)?;
+    let window = point.number("window", 0.0..=1e5)?;
+    let ttl = point.number("ttl", 0.001..=1e5)?;
+    let text = world(
+        lambda,
+        AT_ONCE,
+        "distinct = 1",
+        &format!(
+            "[gateway.answers]\nttl = \"{}\"\nstale_while_revalidate = \"{}\"",
+            seconds(ttl),
+            seconds(window)
+        ),
+    );
+    let runs = Lab::new(&text, point, 400_000.0)?.run()?;
+    let waits = runs.each(|run| {
+        let totals = totals(run);
+        // The first of all found nothing at all.
+        (totals.fetches - totals.refreshes - 1) as f64 / (totals.fetches - 1) as f64
+    });
+    Ok(vec![Check::sampled(
+        "share of expiries at which a client waits",
+        (-lambda * window).exp(),
+        &waits,
+        0.03,
+    )])
+}
+
+fn time_to_live(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let load = point.number("load", 0.001..=1_000.0)?;
+    let hit = |since: &str| -> Result<_, CaseError> {
+        let text = world(
+            load,
+            AT_ONCE,
+            "distinct = 1",
+            &format!("[gateway.answers]\nttl = \"1s\"\nttl_since = \"{since}\""),
+        );
+        let runs = Lab::new(&text, point, 400_000.0)?.run()?;
+        Ok(runs.each(|run| {
+            let kept = run.class("default");
+            kept.elsewhere[AnswerSource::Stored as usize] as f64 / kept.sent as f64
+        }))
+    };
+    Ok(vec![
+        Check::sampled(
+            "hit ratio, time since write",
+            load / (1.0 + load),
+            &hit("write")?,
+            0.01,
+        ),
+        Check::sampled(
+            "hit ratio, time since use",
+            -(-load).exp_m1(),
+            &hit("use")?,
+            0.01,
+        ),
+    ])
+}
+
+/// Requests of a segment that no stored answer served.
+fn not_stored(segment: &Segment) -> u64 {
+    segment.all.sent - segment.all.elsewhere.iter().sum::<u64>()
+}
+
+/// The segments that lie within a stretch of a run, in seconds, and how long they are together.
+fn within(run: &Run, from: f64, to: f64) -> (Vec<&Segment>, f64) {
+    let length = run.result.segment_ns as f64 / 1e9;
+    let inside = |i: usize| i as f64 * length >= from && (i + 1) as f64 * length <= to;
+    let segments = run.result.segments.iter().enumerate();
+    let found: Vec<_> = segments.filter(|(i, _)| inside(*i)).map(|s| s.1).collect();
+    let seconds = found.len() as f64 * length;
+    (found, seconds)
+}
+
+fn avalanche(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let keys = point.count("keys", 1..=100_000)?;
+    let jitter = point.number("jitter", 0.01..=0.5)?;
+    let ttl = point.number("ttl", 10.0..=1e5)?;
+    // Each is asked every hundredth of the window, so it is fetched when it expires.
+    let spread = 2.0 * jitter * ttl;
+    let rate = keys as f64 / (spread / 100.0);
+    let text = |jitter: f64| {
+        world(
+            rate,
+            AT_ONCE,
+            &format!("distinct = {keys}, in_turn = true"),
+            &format!(
+                "arrivals = {{ kind = \"constant\" }}\nduration = \"{}\"\n\
+                 [gateway.answers]\nttl = \"{}\"\nttl_jitter = {jitter:?}",
+                seconds(1.2 * ttl),
+                seconds(ttl)
+            ),
+        )
+    };
+    let runs = Lab::whole(&text(jitter), point)?.run()?;
+    let (from, to) = (ttl * (1.0 - jitter) + spread / 100.0, ttl * (1.0 + jitter));
+    let calls = runs.each(|run| {
+        let (segments, seconds) = within(run, from + spread / 100.0, to);
+        segments.iter().map(|s| not_stored(s)).sum::<u64>() as f64 / seconds
+    });
+    let together = Lab::whole(&text(0.0), point)?.once()?;
+    let (busy, seconds) = within(&together, ttl - spread, ttl + spread);
+    let worst = busy.iter().map(|s| not_stored(s)).max().unwrap_or_default();
+    let each = seconds / busy.len().max(1) as f64;
+    Ok(vec![
+        Check::sampled(
+            "origin calls per second, with jitter",
+            keys as f64 / spread,
+            &calls,
+            0.05,
+        ),
+        Check::at_least(
+            "without: share of the keys in the worst stretch as long as a segment",
+            (each / (spread / 100.0)).min(1.0) * 0.5,
+            worst as f64 / keys as f64,
+        ),
+    ])
+}
+
+fn outage(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let window = point.number("window", 0.0..=10_000.0)?;
+    let outage = point.number("outage", 1.0..=100_000.0)?;
+    let (ttl, begins) = (10.0, 30.0);
+    let end = begins + outage + 30.0;
+    let text = world(
+        100.0,
+        AT_ONCE,
+        "distinct = 100, in_turn = true",
+        &format!(
+            "arrivals = {{ kind = \"constant\" }}\nduration = \"{}\"\n\
+             [gateway.answers]\nttl = \"{}\"\nstale_if_error = \"{}\"\n\
+             [[faults]]\nkind = \"origin_errors\"\nat = \"{}\"\nfor = \"{}\"\nshare = 1.0",
+            seconds(end),
+            seconds(ttl),
+            seconds(window),
+            seconds(begins),
+            seconds(outage),
+        ),
+    );
+    let run = Lab::whole(&text, point)?.once()?;
+    let refused =
+        |segments: &[&Segment]| -> u64 { segments.iter().flat_map(|s| s.all.refused).sum() };
+    let all: Vec<&Segment> = run.result.segments.iter().collect();
+    if outage <= window {
+        let errors = refused(&all) as f64;
+        return Ok(vec![Check::exact("errors for resident keys", 0.0, errors)]);
+    }
+    // The last may have been written just as it began.
+    let (dead, _) = within(&run, begins + ttl + window, begins + outage);
+    let sent: u64 = dead.iter().map(|s| s.all.sent).sum();
+    let before = within(&run, 0.0, begins + window).0;
+    Ok(vec![
+        Check::exact(
+            "errors while the window lasts",
+            0.0,
+            refused(&before) as f64,
+        ),
+        Check::exact(
+            "requests that fail after it, of those sent then",
+            sent as f64,
+            refused(&dead) as f64,
+        ),
+    ])
+}
+
+/// Probability that a normal variate is at least `x`.
+fn tail(x: f64, mean: f64, sigma: f64) -> f64 {
+    0.5 * statrs::function::erf::erfc((x - mean) / (sigma * std::f64::consts::SQRT_2))
+}
+
+/// Rephrased questions that no exact key finds.
+const REPHRASED: &str = "phrasings = 1_000_000_000";
+
+fn threshold(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let least = point.number("threshold", 0.0..=1.5)?;
+    // Two questions, equally likely, and room for one: the nearest means the same every other time.
+    let text = world(
+        1_000.0,
+        AT_ONCE,
+        &format!("distinct = 2, {REPHRASED}"),
+        &format!(
+            "[gateway.answers]\ncapacity = 1\n\
+             semantic = {{ rule = {{ kind = \"threshold\", at_least = {least:?} }} }}"
+        ),
+    );
+    let runs = Lab::new(&text, point, 800_000.0)?.run()?;
+    let same = 0.5 * tail(least, 0.88, 0.05);
+    let other = 0.5 * tail(least, 0.70, 0.08);
+    let hit = runs.each(|run| totals(run).similar as f64 / totals(run).asked as f64);
+    let wrong = runs.each(|run| totals(run).wrong as f64 / totals(run).similar as f64);
+    Ok(vec![
+        Check::sampled_within("hits", same + other, &hit, 0.005),
+        Check::sampled_within("wrong among hits", other / (same + other), &wrong, 0.005),
+    ])
+}
+
+fn learned(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+    let max_error = point.number("max_error", 0.001..=0.5)?;
+    let text = |rule: &str| {
+        world(
+            1_000.0,
+            AT_ONCE,
+            &format!("distinct = 1000, zipf = 0.8, {REPHRASED}"),
+            &format!(
+                "[gateway.answers]\ncapacity = 100\neviction = \"lfu\"\n\
+                 semantic = {{ rule = {{ {rule} }} }}"
+            ),
+        )
+    };
+    let learns = text(&format!("kind = \"learned\", max_error = {max_error:?}"));
+    let learned = Lab::new(&learns, point, 1_600_000.0)?.run()?;
+    let fixed = Lab::new(
+        &text("kind = \"threshold\", at_least = 0.75"),
+        point,
+        400_000.0,
+    )?;
+    let fixed = fixed.run()?;
+    let of = |run: &Run, count: u64| count as f64 / totals(run).asked as f64;
+    let wrong = |run: &Run| of(run, totals(run).wrong);
+    let hit = |run: &Run| of(run, totals(run).similar);
+    let among = |run: &Run| totals(run).wrong as f64 / totals(run).similar.max(1) as f64;
+    Ok(vec![
+        Check::at_most(
+            "wrong answers, of all requests",
+            max_error,
+            learned.each(wrong).mean,
+        ),
+        Check::at_most(
+            "wrong answers, of those given",
+            max_error,
+            learned.each(among).mean,
+        ),
+        Check::at_least("hits", 0.02, learned.each(hit).mean),
+        Check::at_least(
+            "the same with one threshold of 0.75: wrong, of those given",
+            learned.each(among).mean,
+            fixed.each(among).mean,
+        ),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_integral_gives_the_published_numbers() {
+        for (lambda, beta, size, lead) in [
+            (100.0, 1.0, 2.718, Some(5.18)),
+            (10.0, 1.0, 2.706, Some(2.88)),
+            (50.0, 2.0, 1.649, None),
+            (30.0, 0.5, 7.12, None),
+            (3.0, 1.0, 2.38, None),
+        ] {
+            let (found, early) = xfetch(lambda, beta, 1.0);
+            assert!((found - size).abs() < 0.006, "{lambda} {beta}: {found}");
+            assert!(
+                lead.is_none_or(|lead| (early - lead).abs() < 0.006),
+                "{early}"
+            );
+        }
+    }
+}
