@@ -643,7 +643,7 @@ mod tests {
     #[test]
     fn the_integral_gives_the_published_numbers() {
         for (lambda, beta, size, lead) in [
-            (100.0, 1.0, 2.718, Some(5.18)),
+            (100.0, 1.0, std::f64::consts::E, Some(5.18)),
             (10.0, 1.0, 2.706, Some(2.88)),
             (50.0, 2.0, 1.649, None),
             (30.0, 0.5, 7.12, None),
