@@ -46,7 +46,10 @@ fn every_scenario_obeys_the_laws_and_repeats() {
         let short = scenario(entry.name, &overrides);
         let [a, b] = [play(&short, 3), play(&short, 3)];
         assert_eq!(a.digest, b.digest, "{}", entry.name);
-        assert_ne!(a.digest, play(&short, 4).digest, "{}", entry.name);
+        // One scenario leaves nothing to chance.
+        let drawn = entry.name != "leader-failure";
+        let other = play(&short, 4).digest;
+        assert_eq!(a.digest != other, drawn, "{}", entry.name);
         let sent: u64 = a.segments.iter().map(|s| s.all.sent).sum();
         let finished: u64 = a.segments.iter().map(|s| s.all.finished).sum();
         assert!(

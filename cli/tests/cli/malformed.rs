@@ -515,9 +515,9 @@ fn traces_that_are_not_there() {
 fn messages_read_like_this() {
     let golden: [(&str, &str); 3] = [
         (
-            "extends = \"library:smoke\"\nburst = 3\n",
-            "error[S010]: unknown key `burst` at the top level\n --> s.toml:2:1\n  |\n2 | burst = 3\n  | ^^^^^ there is `gateway.admission.burst`\n  \
-             = known: classes, extends, fleet, gateway, name, purpose, run, tenants, thresholds, traffic, verification, version\n\
+            "extends = \"library:smoke\"\nmax_in_flight = 3\n",
+            "error[S010]: unknown key `max_in_flight` at the top level\n --> s.toml:2:1\n  |\n2 | max_in_flight = 3\n  | ^^^^^^^^^^^^^ there is `gateway.queue.max_in_flight`\n  \
+             = known: classes, clients, extends, faults, fleet, gateway, name, purpose, run, tenants, thresholds, traffic, verification, version\n\
              1 error; nothing was run.\n",
         ),
         (
