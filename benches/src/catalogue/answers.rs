@@ -102,7 +102,7 @@ pub(super) const CASES: &[Case] = &[
         points: &[
             &[("lambda", "100"), ("beta", "1")],
             &[("lambda", "10"), ("beta", "1")],
-            &[("lambda", "50"), ("beta", "2")],
+            &[("lambda", "50"), ("beta", "2"), ("ttl", "60")],
             &[("lambda", "30"), ("beta", "0.5")],
             &[("lambda", "3"), ("beta", "1")],
         ],
@@ -384,9 +384,15 @@ fn early_refresh(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
     let cycle = ttl + fetch - lead;
     let arrivals = (1_000.0 * lambda * cycle).min(1_200_000.0);
     let runs = Lab::new(&text, point, arrivals)?.run()?;
-    let crowd = runs.each(|run| totals(run).fetches as f64 / totals(run).flights as f64);
+    // At first nothing is stored, and all who come before the first answer fetch: one, and `lambda * fetch`
+    // more on average, which are no stampede of an expiry.
+    let crowd = runs.each(|run| {
+        let (all, flights) = (totals(run).fetches as f64, totals(run).flights as f64);
+        (all - 1.0 - lambda * fetch) / (flights - 1.0)
+    });
+    // The run ends anywhere in its last cycle, on average in the middle.
     let early = runs.each(|run| {
-        let cycle = run.end_ns() as f64 / 1e9 / totals(run).flights as f64;
+        let cycle = run.end_ns() as f64 / 1e9 / (totals(run).flights as f64 - 0.5);
         ttl + fetch - cycle
     });
     Ok(vec![
