@@ -276,7 +276,7 @@ fn joined(lines: &mut Vec<String>, label: &str, parts: &[String]) {
 /// Columns of tables with a line per class or phase.
 const COLUMNS: [(&str, &str); 8] = [
     ("sent", "sent"),
-    ("offered_rate", "offered"),
+    ("offered_rate", "req/s"),
     ("ttft_p99", "TTFT p99"),
     ("tpot_p99", "TPOT p99"),
     ("e2e_p50", "E2E p50"),
@@ -342,6 +342,10 @@ fn figures_by(lines: &mut Vec<String>, what: &str, rows: &[(&String, &Figures)],
         for (name, _) in &columns {
             let text = match *name {
                 "sent" => figures.get("sent").map(|e| count(e.n)),
+                // Its unit stands above: with it the figure would fill the column.
+                "offered_rate" => {
+                    shown_figure(figures, name).map(|text| number_only(&text).to_owned())
+                }
                 name => shown_figure(figures, name),
             };
             let _ = write!(line, "{:>CELL$}", text.unwrap_or_default());
