@@ -68,7 +68,7 @@ fn one_minute() -> Span {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Instead {
-    /// The evicted kernel serves it all the same, and its answer is verified.
+    /// The evicted kernel serves it all the same; a verifier, if there is one, sees it as any other.
     #[default]
     StaleKernel,
     /// The pool `small` serves it.

@@ -20,7 +20,7 @@ use windtunnel_scenarios::schema::paths::{EvictionSpec, Instead, LeakageSpec, Pa
 pub enum Path {
     /// To a pool, by its number among [`Paths::pools`].
     Pool(u8),
-    /// To the pool of a kernel that was evicted; its answer needs to be verified.
+    /// To the pool of a kernel that was evicted.
     Stale(u8),
     /// Nowhere yet: it is asked for again at this time, unless its client gives up.
     Hold(SimTime),

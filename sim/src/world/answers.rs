@@ -343,20 +343,12 @@ impl<M: Machine> World<'_, M> {
         let answer = &entry.answer;
         let right = asked.is_some_and(|asked| asked.about == answer.question.about);
         let at = self.now + self.fleet.network.client;
-        let stamped = Stamped {
-            replica: None,
-            dispatched: NOT_YET,
-            accepted: NOT_YET,
-            started: NOT_YET,
-            first_token: at,
-            generated: NOT_YET,
-            last_token: at,
-            cached_tokens: 0,
-            preemptions: 0,
-            verdict: answer.verdict,
-            output_tokens: answer.output_tokens,
-            good: answer.good && right,
-        };
+        let stamped = Stamped::at_once(
+            at,
+            answer.verdict,
+            answer.output_tokens,
+            answer.good && right,
+        );
         let totals = &mut self.gateway.totals.answers;
         match source {
             AnswerSource::Stale => totals.stale += 1,
@@ -427,20 +419,12 @@ impl<M: Machine> World<'_, M> {
             self.stop_timer(follower);
             let sent = self.requests.get(follower).arrival.at;
             let at = seen.max(sent) + self.fleet.network.client;
-            let stamped = Stamped {
-                replica: None,
-                dispatched: NOT_YET,
-                accepted: NOT_YET,
-                started: NOT_YET,
-                first_token: at,
-                generated: NOT_YET,
-                last_token: at,
-                cached_tokens: 0,
-                preemptions: 0,
-                verdict: flight.verdict,
-                output_tokens: flight.arrival.truth.output_tokens,
-                good: flight.arrival.truth.good,
-            };
+            let stamped = Stamped::at_once(
+                at,
+                flight.verdict,
+                flight.arrival.truth.output_tokens,
+                flight.arrival.truth.good,
+            );
             self.answered_elsewhere(follower, AnswerSource::Coalesced, &stamped);
         }
         if let Some(desk) = &mut self.answers {

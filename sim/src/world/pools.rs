@@ -22,13 +22,8 @@ impl<M: Machine> World<'_, M> {
             false => paths.choose(id, class, self.now, again),
         };
         match path {
-            Path::Pool(pool) => {
+            Path::Pool(pool) | Path::Stale(pool) => {
                 self.requests.get_mut(slot).lane = pool;
-                self.enter_lane(slot);
-            }
-            Path::Stale(pool) => {
-                let flight = self.requests.get_mut(slot);
-                (flight.lane, flight.stale_kernel) = (pool, true);
                 self.enter_lane(slot);
             }
             Path::Hold(until) => {

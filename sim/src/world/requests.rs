@@ -46,8 +46,6 @@ pub(super) struct Flight {
     pub(super) place: Place,
     /// Which of the gateway's lanes it is in.
     pub(super) lane: u8,
-    /// A kernel that was evicted serves it.
-    pub(super) stale_kernel: bool,
     pub(super) replica: Option<ReplicaId>,
     /// Its story has ended for its client; the rest is tidying up.
     pub(super) ended: bool,
@@ -95,7 +93,6 @@ impl Flight {
             priority,
             place: Place::Coming,
             lane: 0,
-            stale_kernel: false,
             replica: None,
             ended: false,
             cancelled: false,
@@ -235,6 +232,31 @@ pub(super) struct Answer {
     pub(super) verdict: Option<bool>,
     pub(super) output_tokens: u32,
     pub(super) good: bool,
+}
+
+impl Answer {
+    /// One that reaches the client at `at`, all at once, and that no replica made for this request.
+    pub(super) fn at_once(
+        at: SimTime,
+        verdict: Option<bool>,
+        output_tokens: u32,
+        good: bool,
+    ) -> Self {
+        Self {
+            replica: None,
+            dispatched: NOT_YET,
+            accepted: NOT_YET,
+            started: NOT_YET,
+            first_token: at,
+            generated: NOT_YET,
+            last_token: at,
+            cached_tokens: 0,
+            preemptions: 0,
+            verdict,
+            output_tokens,
+            good,
+        }
+    }
 }
 
 /// The requests under way.
