@@ -1,11 +1,16 @@
 //! A scenario in real time beside its simulation. Step times are measured alone, on a grid of all steps that
-//! the scheduler may ask for; what scheduler, gateway and waking up add is taken from a live run
-//! of other requests of the same traffic, before and after; the requests of the live run between are
-//! simulated.
+//! the scheduler may ask for; what scheduler, gateway and waking up add is taken from the live run
+//! itself, in two folds: stretches of time alternate, and the requests of each are simulated with what
+//! the steps of the others' stretches say. So no request has a say in its own prediction, and a
+//! machine whose speed drifts over minutes is measured in the very minutes that it is judged in.
+
+/// Stretches of time by turns.
+mod folds;
 
 /// What steps take in a live run.
 mod times;
 
+use self::folds::{Fold, Folds};
 use self::times::{LiveStep, StepTimes};
 use super::FidelityError;
 use crate::computing::Computing;
@@ -16,10 +21,11 @@ use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::quantity::Span;
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_engine::config::{ContinuousSpec, CostSpec, EngineSpec};
+use windtunnel_engine::config::{ContinuousSpec, CostSpec, EngineSpec, TableSpec};
 use windtunnel_engine::execute::ExecutionError;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
+use windtunnel_reference::calibrate::Measured;
 use windtunnel_reports::fidelity::{Fidelity, Figure, Run, System};
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::workload::{Arrival, Traffic, Workload};
@@ -29,13 +35,11 @@ use windtunnel_sim::run::{RunError, RunOptions, Step, run};
 const TARGET_MEDIAN: f64 = 0.05;
 /// Largest relative error of the 99th percentile.
 const TARGET_TAIL: f64 = 0.10;
-/// What a live run adds to steps is measured on the requests of a seed so much later.
-const OTHER_SEED: u64 = 1_000;
 /// How long steps are measured alone.
 const ALONE: Duration = Duration::from_secs(30);
 
 /// Runs a scenario live under `seed`, and compares it with the simulation of the same requests. Takes as
-/// long as three live runs and half a minute.
+/// long as the live run and half a minute.
 ///
 /// # Errors
 /// If nothing in the scenario computes, its engines differ, it cannot be built, a device fails, or a
@@ -47,17 +51,8 @@ pub fn compare_live(
     seed: u64,
     ended: &(dyn Fn(u64) + Sync),
 ) -> Result<Fidelity, FidelityError> {
-    let failed = |error: RunError| match error {
-        RunError::Law(violation) => FidelityError::Law {
-            run: name.to_owned(),
-            violation: violation.to_string(),
-        },
-        other => FidelityError::Scenario {
-            run: name.to_owned(),
-            findings: other.to_string(),
-        },
-    };
-    let point = |seed| RunPoint {
+    let failed = |error| failure(name, error);
+    let point = RunPoint {
         scenario: Arc::clone(scenario),
         traffic: Arc::clone(traffic),
         seed,
@@ -70,35 +65,40 @@ pub fn compare_live(
     let alone = computing.as_ref().map(|c| c.measure(&spec, ALONE, seed));
     let alone = alone.unwrap_or_else(|| Err(ExecutionError("nothing computes".into())));
     let alone = alone.map_err(|error| failed(cannot(error)))?;
-    // A machine's speed drifts: one run of other requests goes before, one after.
-    let before = seed.wrapping_add(OTHER_SEED);
-    let (mut others, _) = watched(&point(before), ended).map_err(failed)?;
-    let (steps, measured) = watched(&point(seed), ended).map_err(failed)?;
-    let after = before.wrapping_add(OTHER_SEED);
-    others.extend(watched(&point(after), ended).map_err(failed)?.0);
-    let times = StepTimes::of(alone.table, &others);
+    let (steps, measured) = watched(&point, ended).map_err(failed)?;
     let mut live = measured.rows;
     live.sort_by_key(|row| row.request);
-    let mut simulated = simulate(scenario, traffic, seed, &times, &live).map_err(failed)?;
+    let spans: Vec<(u64, u64)> = live.iter().map(span).collect();
+    let folds = Folds::of(&spans);
+    let says = [Fold::A, Fold::B].map(|fold| Says::of(&folds, fold, &alone.table, &steps));
+    let mut simulated = Vec::with_capacity(live.len());
+    for says in &says {
+        let rows = simulate(scenario, traffic, seed, &says.times, &live).map_err(failed)?;
+        // A request is of the fold that it was in live, whenever the simulation sends it.
+        let live_at = |row: &Row| live.binary_search_by_key(&row.request, |r| r.request);
+        let judged =
+            |row: &Row| live_at(row).is_ok_and(|at| folds.of_request(spans[at].0) == says.fold);
+        simulated.extend(rows.into_iter().filter(judged));
+    }
     simulated.sort_by_key(|row| row.request);
     let mut run = Run::new(name);
     run.requests = live.len() as u64;
     run.steps = steps.len() as u64;
-    run.settings = times.settings();
-    let held_out = alone.held_out;
+    for (fold, says) in ["a", "b"].iter().zip(&says) {
+        let named = |(name, value)| (format!("{name}_{fold}"), value);
+        run.settings
+            .extend(says.times.settings().into_iter().map(named));
+    }
+    run.notes.push(measured_alone(&alone));
     run.notes.push(format!(
-        "steps alone: median of {} rounds, a single measurement is {:.1} % off; on steps it was not made from the table is off by {:.1} % (decode), {:.1} % (prefill) and {:.1} % (both) at the median",
-        alone.rounds,
-        100.0 * alone.noise,
-        100.0 * held_out.decode.median,
-        100.0 * held_out.prefill.median,
-        100.0 * held_out.mixed.median,
+        "what a live run adds is taken from the steps of other requests: of {} stretches of {:.1} s, the even ones ({} steps) say what the odd ones take, and the odd ones ({} steps) what the even ones take",
+        folds.count(),
+        folds.length().as_secs_f64(),
+        says[0].made_of,
+        says[1].made_of,
     ));
-    run.notes.push(format!(
-        "what a live run adds is taken from {} steps of other requests (seeds {before}, run before, and {after}, run after)",
-        others.len()
-    ));
-    run.notes.extend(times.residuals(&steps));
+    let judged = says.map(|s| (s.times, folds.judged(s.fold, &steps)));
+    run.notes.extend(StepTimes::residuals(&judged));
     figures(&mut run, &live, &simulated);
     run.conclude();
     Ok(Fidelity::of(vec![System {
@@ -106,6 +106,56 @@ pub fn compare_live(
         layout: "live",
         runs: vec![run],
     }]))
+}
+
+fn failure(name: &str, error: RunError) -> FidelityError {
+    match error {
+        RunError::Law(violation) => FidelityError::Law {
+            run: name.to_owned(),
+            violation: violation.to_string(),
+        },
+        other => FidelityError::Scenario {
+            run: name.to_owned(),
+            findings: other.to_string(),
+        },
+    }
+}
+
+/// How good the grid is that steps were measured on alone.
+fn measured_alone(alone: &Measured) -> String {
+    let held_out = &alone.held_out;
+    format!(
+        "steps alone: median of {} rounds, a single measurement is {:.1} % off; on steps it was not made from the table is off by {:.1} % (decode), {:.1} % (prefill) and {:.1} % (both) at the median",
+        alone.rounds,
+        100.0 * alone.noise,
+        100.0 * held_out.decode.median,
+        100.0 * held_out.prefill.median,
+        100.0 * held_out.mixed.median,
+    )
+}
+
+/// What the steps of one fold take, by those of the other.
+struct Says {
+    fold: Fold,
+    times: StepTimes,
+    /// So many steps of the other fold.
+    made_of: usize,
+}
+
+impl Says {
+    fn of(folds: &Folds, fold: Fold, alone: &TableSpec, steps: &[LiveStep]) -> Self {
+        let others = folds.others(fold, steps);
+        Self {
+            fold,
+            times: StepTimes::of(alone.clone(), &others),
+            made_of: others.len(),
+        }
+    }
+}
+
+/// When a request was sent and when it needed no more steps, ns.
+fn span(row: &Row) -> (u64, u64) {
+    (row.sent_ns, row.last_token_ns.unwrap_or(row.ended_ns))
 }
 
 /// A live run and its steps.

@@ -1,5 +1,5 @@
-//! What steps take in a live run: what they take alone, times two factors, and what the first step after a
-//! rest takes more.
+//! What steps take in a live run: what they take alone, times a factor for prefills and one for each
+//! measured number of decodes, and what the first step after a rest takes more.
 
 use std::collections::BTreeMap;
 use windtunnel_base::ids::ReplicaId;
@@ -14,6 +14,8 @@ use windtunnel_sim::run::Step;
 pub(super) struct LiveStep {
     /// What it computed.
     pub(super) shape: BatchShape,
+    /// When it began.
+    pub(super) from: SimTime,
     /// Seconds.
     pub(super) took: f64,
     /// Nothing was computed right before it: a thread had to wake, and caches were cold.
@@ -28,6 +30,7 @@ impl LiveStep {
             .iter()
             .map(|step| Self {
                 shape: step.shape,
+                from: step.from,
                 took: step.to.since(step.from).as_secs_f64(),
                 rested: last.insert(step.replica, step.to) != Some(step.from),
             })
@@ -41,7 +44,8 @@ pub(super) struct StepTimes {
     spec: TableSpec,
     /// None if the measured points are no grid, which `calibrate` does not give.
     table: Option<Table>,
-    decode: f64,
+    /// By number of sequences.
+    decode: Vec<(u32, f64)>,
     prefill: f64,
     waking: f64,
 }
@@ -49,6 +53,8 @@ pub(super) struct StepTimes {
 /// Decodes that are looked at together: about as many as an answer has, so that the median over such
 /// stretches is what the median answer sees of slow moments.
 const STRETCH: usize = 32;
+/// So many stretches make a factor of their own.
+const STRETCHES: usize = 5;
 /// Rounds of reweighting after which medians hardly move.
 const ROUNDS: usize = 30;
 
@@ -59,45 +65,75 @@ impl StepTimes {
         let mut times = Self {
             table: Table::new(&alone).ok(),
             spec: alone,
-            decode: 1.0,
+            decode: Vec::new(),
             prefill: 1.0,
             waking: 0.0,
         };
-        let decodes: Vec<&LiveStep> = steps
-            .iter()
-            .filter(|s| s.shape.prefill_seqs == 0 && !s.rested)
-            .collect();
-        let ratio = |of: &[&LiveStep]| {
-            let said: f64 = of.iter().map(|s| times.seconds(&s.shape)).sum();
-            of.iter().map(|s| s.took).sum::<f64>() / said
-        };
-        let ratios = match decodes.len() {
-            0..STRETCH => decodes.chunks(1).map(ratio).collect(),
-            _ => decodes.chunks_exact(STRETCH).map(ratio).collect(),
-        };
-        times.decode = median(ratios).unwrap_or(1.0);
+        times.decode = times.decode_factors(steps);
+        for point in &mut times.spec.decode {
+            let factor = times.decode.iter().find(|(seqs, _)| *seqs == point.seqs);
+            point.ms *= factor.map_or(1.0, |(_, factor)| *factor);
+        }
+        times.table = Table::new(&times.spec).ok();
         // What prefills take beside decodes: their own time by a factor, and more after a rest.
         let prefills: Vec<(f64, f64, f64)> = steps
             .iter()
             .filter(|s| s.shape.prefill_seqs > 0)
             .map(|s| {
-                let whole = times.seconds(&s.shape);
                 let beside = times.seconds(&BatchShape {
                     prefill_seqs: 0,
                     ..s.shape
                 });
-                let left = s.took - times.decode * beside;
-                (whole - beside, f64::from(u8::from(s.rested)), left)
+                let alone = times.seconds(&s.shape) - beside;
+                (alone, f64::from(u8::from(s.rested)), s.took - beside)
             })
             .collect();
         (times.prefill, times.waking) = medians(&prefills);
-        let (decode, prefill) = (times.decode, times.prefill);
-        times.spec.decode.iter_mut().for_each(|p| p.ms *= decode);
+        let prefill = times.prefill;
         times.spec.prefill.iter_mut().for_each(|p| p.ms *= prefill);
         times.spec.extra_prompt_ms *= prefill;
         times.spec.mixed_saving_ms *= prefill;
         times.table = Table::new(&times.spec).ok();
         times
+    }
+
+    /// A factor for each measured number of sequences: a moment of the grid that was slow or fast is
+    /// that of a few numbers, and most steps of a run are of those few. A number that too few live
+    /// steps are near has the factor of the one below it.
+    fn decode_factors(&self, steps: &[LiveStep]) -> Vec<(u32, f64)> {
+        let mut sizes: Vec<u32> = self.spec.decode.iter().map(|p| p.seqs).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        let mut near: Vec<Vec<&LiveStep>> = vec![Vec::new(); sizes.len()];
+        let decodes = |s: &&LiveStep| s.shape.prefill_seqs == 0 && !s.rested;
+        for step in steps.iter().filter(decodes) {
+            let ratio = |size: u32| (f64::from(step.shape.decode_seqs) / f64::from(size)).ln();
+            let nearest = (0..sizes.len())
+                .min_by(|&a, &b| ratio(sizes[a]).abs().total_cmp(&ratio(sizes[b]).abs()));
+            near[nearest.unwrap_or_default()].push(step);
+        }
+        let ratio = |of: &[&LiveStep]| {
+            let said: f64 = of.iter().map(|s| self.seconds(&s.shape)).sum();
+            of.iter().map(|s| s.took).sum::<f64>() / said
+        };
+        let enough = |of: &&Vec<&LiveStep>| of.len() >= STRETCH * STRETCHES;
+        let known = |of: &Vec<&LiveStep>| median(of.chunks_exact(STRETCH).map(ratio).collect());
+        // With few steps altogether, all of them have a say in one factor.
+        let all: Vec<&LiveStep> = near.iter().flatten().copied().collect();
+        let overall = || {
+            median(
+                all.chunks(STRETCH.min(all.len().max(1)))
+                    .map(ratio)
+                    .collect(),
+            )
+        };
+        let first = near.iter().find(enough).and_then(known);
+        let mut factor = first.or_else(overall).unwrap_or(1.0);
+        let of_size = |(size, of): (&u32, &Vec<&LiveStep>)| {
+            factor = Some(of).filter(enough).and_then(known).unwrap_or(factor);
+            (*size, factor)
+        };
+        sizes.iter().zip(&near).map(of_size).collect()
     }
 
     /// Seconds of a step that follows another.
@@ -117,17 +153,28 @@ impl StepTimes {
 
     pub(super) fn settings(&self) -> BTreeMap<String, String> {
         let entry = |name: &str, value: String| (name.to_owned(), value);
+        let factor = |(seqs, factor): &(u32, f64)| format!("{factor:.3} at {seqs}");
         BTreeMap::from([
-            entry("decode_factor", format!("{:.3}", self.decode)),
+            entry(
+                "decode_factors",
+                self.decode
+                    .iter()
+                    .map(factor)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ),
             entry("prefill_factor", format!("{:.3}", self.prefill)),
             entry("waking_us", format!("{:.1}", self.waking * 1e6)),
         ])
     }
 
-    /// What steps took against what is said, by kind and size: a line for each that came up.
-    pub(super) fn residuals(&self, steps: &[LiveStep]) -> Vec<String> {
+    /// What steps took against what is said of them, by kind and size: a line for each that came up.
+    pub(super) fn residuals(said: &[(Self, Vec<LiveStep>)]) -> Vec<String> {
         let mut kinds: BTreeMap<(u8, u64), Vec<(f64, f64)>> = BTreeMap::new();
-        for step in steps {
+        for (times, step) in said
+            .iter()
+            .flat_map(|(t, steps)| steps.iter().map(move |s| (t, s)))
+        {
             let shape = &step.shape;
             let size = match (shape.decode_seqs, shape.prefill_seqs) {
                 (seqs, 0) => (0, u64::from(seqs).next_power_of_two()),
@@ -135,8 +182,8 @@ impl StepTimes {
                 (0, _) => (2, shape.prefill_tokens.next_power_of_two().max(16)),
                 _ => (3, shape.prefill_tokens.next_power_of_two().max(16)),
             };
-            let waking = if step.rested { self.waking } else { 0.0 };
-            let says = self.seconds(shape) + waking;
+            let waking = if step.rested { times.waking } else { 0.0 };
+            let says = times.seconds(shape) + waking;
             kinds.entry(size).or_default().push((says, step.took));
         }
         let line = |((kind, size), of): ((u8, u64), Vec<(f64, f64)>)| {
@@ -253,6 +300,7 @@ mod tests {
                 prefill_tokens: tokens,
                 ..BatchShape::default()
             },
+            from: SimTime::ZERO,
             took: ms / 1e3,
             rested,
         }
@@ -264,7 +312,7 @@ mod tests {
         (0..4_000_u32)
             .map(|i| {
                 let slow = if i % 97 == 3 { 3.0 } else { 1.0 };
-                let (seqs, tokens) = (1 + i % 8, u64::from(1 + i * 37 % 250));
+                let (seqs, tokens) = (1 + i / 4 % 8, u64::from(1 + i * 37 % 250));
                 let decode = 1.2 * (0.5 + 0.1 * f64::from(seqs));
                 let prefill = 1.1 * (1.0 + 0.02 * tokens as f64);
                 match i % 4 {
@@ -279,16 +327,46 @@ mod tests {
     #[test]
     fn factors_and_waking_are_found_whatever_slow_moments_there_are() {
         let times = StepTimes::of(alone(), &steps());
-        assert!((times.decode - 1.2).abs() < 0.01, "{times:?}");
+        for (seqs, factor) in &times.decode {
+            assert!((factor - 1.2).abs() < 0.02, "{seqs}: {times:?}");
+        }
         assert!((times.prefill - 1.1).abs() < 0.02, "{times:?}");
         assert!((times.waking - 3e-4).abs() < 3e-5, "{times:?}");
         let says = times.seconds(&step(4, 0, false, 0.0).shape);
         assert!((says - 1.2 * 0.9e-3).abs() < 0.02e-3, "{says}");
-        for line in times.residuals(&steps()) {
+        for line in StepTimes::residuals(&[(times, steps())]) {
             let off = line.split("off by ").nth(1).unwrap();
             let off: f64 = off.split(' ').next().unwrap().parse().unwrap();
             assert!(off.abs() < 3.0, "{line}");
         }
+    }
+
+    #[test]
+    fn a_point_of_the_grid_that_was_measured_in_a_slow_moment_is_put_right() {
+        let mut slow = alone();
+        let eight = slow.decode.iter_mut().filter(|p| p.seqs == 8);
+        eight.for_each(|p| p.ms *= 1.5);
+        // Steps of one and of eight sequences: those between depend on both points.
+        let ends: Vec<LiveStep> = steps()
+            .into_iter()
+            .filter(|s| s.shape.prefill_seqs > 0 || matches!(s.shape.decode_seqs, 1 | 8))
+            .collect();
+        let times = StepTimes::of(slow, &ends);
+        for (seqs, ms) in [(1, 0.72), (8, 1.56)] {
+            let says = times.seconds(&step(seqs, 0, false, 0.0).shape);
+            assert!((says / (ms / 1e3) - 1.0).abs() < 0.03, "{seqs}: {says}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_sequences_that_never_came_have_the_factor_of_those_below() {
+        let few: Vec<LiveStep> = steps()
+            .into_iter()
+            .filter(|s| s.shape.decode_seqs == 1)
+            .collect();
+        let times = StepTimes::of(alone(), &few);
+        assert_eq!(times.decode[0].1, times.decode[1].1);
+        assert!((times.decode[1].1 - 1.2).abs() < 0.02, "{times:?}");
     }
 
     #[test]
