@@ -13,6 +13,7 @@ use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::answers::{
     AnswersSpec, CoalescingSpec, OnFailure, SemanticSpec, SimilarityRule, TtlSince,
 };
+use windtunnel_scenarios::schema::pipeline::{PipelineSpec, StageSpec};
 use windtunnel_scenarios::schema::policies::AdmissionSpec;
 use windtunnel_scenarios::schema::{Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::{Arrival, Question};
@@ -66,6 +67,54 @@ fn the_same_question_is_answered_once() {
     assert_eq!(result.gateway.dispatched, 2);
     assert_eq!(result.rows[1].output_tokens, 1);
     assert_eq!(result.rows[1].first_token_ns, Some(12 * U));
+}
+
+/// C04: what the fast path saves is the share of its hits times what they leave out: the stages after the
+/// exact lookup and the answer's own making. Nothing changes for the others.
+#[test]
+fn the_fast_path_saves_its_share_of_what_it_leaves_out() {
+    let stage = |n| {
+        Some(StageSpec {
+            time: span(n),
+            ..StageSpec::default()
+        })
+    };
+    let mut scenario = with_answers(AnswersSpec::default());
+    scenario.gateway.pipeline = Some(PipelineSpec {
+        parse: stage(1),
+        exact_lookup: stage(2),
+        semantic_lookup: stage(4),
+        kernel_lookup: stage(3),
+        routing: stage(6),
+        ..PipelineSpec::default()
+    });
+    // Every seventh asks something new: 51 of 60 find an answer.
+    let asks = || (0..60).map(|i| ask(40 * i, i % 7 + 7 * u64::from(i % 20 == 19)));
+    let with = play(&scenario, asks());
+    scenario.gateway.answers = None;
+    let without = play(&scenario, asks());
+    let hits = sources(&with)
+        .iter()
+        .filter(|s| **s == Some(Stored))
+        .count() as u64;
+    assert!(hits > 40, "{hits}");
+    let e2e = |result: &RunResult| -> u64 {
+        result
+            .rows
+            .iter()
+            .map(|r| (r.ended_ns - r.sent_ns) / U)
+            .sum()
+    };
+    let (skipped, made) = (4 + 3 + 6, 5);
+    assert_eq!(e2e(&without) - e2e(&with), hits * (skipped + made));
+    for (a, b) in with.rows.iter().zip(&without.rows) {
+        let saved = if a.answer.is_some() {
+            skipped + made
+        } else {
+            0
+        };
+        assert_eq!((b.ended_ns - a.ended_ns) / U, saved);
+    }
 }
 
 #[test]
