@@ -23,6 +23,16 @@ pub enum Purpose {
 impl Purpose {
     /// All of them, each at its own place.
     pub const ALL: [Self; 4] = [Self::Attempt, Self::Retry, Self::Hedge, Self::Refresh];
+
+    /// As a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attempt => "first",
+            Self::Retry => "retry",
+            Self::Hedge => "hedge",
+            Self::Refresh => "refresh",
+        }
+    }
 }
 
 /// Where the answer of a call comes from, if not from work of its own.

@@ -3,7 +3,7 @@
 use crate::stats;
 use serde::{Deserialize, Serialize};
 use windtunnel_ledger::decision::Decision;
-use windtunnel_ledger::entry::{Entry, Fact};
+use windtunnel_ledger::entry::{Entry, Fact, Purpose};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::Scenario;
@@ -19,7 +19,10 @@ const AROUND_LEAST: usize = 5;
 pub enum Part {
     /// On the way: client to gateway, gateway to replica, and back.
     Network,
-    /// Waiting at the gateway.
+    /// Attempts that brought no answer, and waiting before the one that did. Known only for a watched
+    /// request; otherwise it is within the gateway's part.
+    Attempts,
+    /// In the gateway's stages, and waiting there.
     Gateway,
     /// Waiting at the replica before it first joined a batch.
     Queue,
@@ -36,8 +39,9 @@ pub enum Part {
 
 impl Part {
     /// All parts, in order of time.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Network,
+        Self::Attempts,
         Self::Gateway,
         Self::Queue,
         Self::Prefill,
@@ -50,6 +54,7 @@ impl Part {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Network => "network",
+            Self::Attempts => "attempts",
             Self::Gateway => "gateway",
             Self::Queue => "queue",
             Self::Prefill => "prefill",
@@ -94,8 +99,66 @@ pub struct Life {
     pub total_ns: u64,
     /// Parts that took time, ns, in order of [`Part::ALL`].
     pub parts: Vec<(Part, u64)>,
-    /// Why it went where it went, if that was kept.
+    /// The attempts of its client in their order; empty if it makes none, or the request was not
+    /// watched.
+    pub attempts: Vec<Attempt>,
+    /// Why it (or each attempt) went where it went, if that was kept.
     pub decisions: Vec<Decision>,
+}
+
+/// One attempt of a client. Times in ns since the run began; absent where it did not come so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Attempt {
+    /// Its rank among the pieces of work of the run, as in decisions.
+    pub work: u32,
+    /// What it was made for.
+    pub purpose: Purpose,
+    /// When its client sent it.
+    pub sent_ns: u64,
+    /// When the gateway sent it to a replica.
+    pub dispatched_ns: Option<u64>,
+    /// The replica.
+    pub replica: Option<u32>,
+    /// When it first joined a batch.
+    pub started_ns: Option<u64>,
+    /// When its last output token left the replica.
+    pub generated_ns: Option<u64>,
+    /// When it was over, or nobody waited for it any more.
+    pub closed_ns: Option<u64>,
+    /// Whether the request's answer is this one's.
+    pub answered: bool,
+}
+
+impl Attempt {
+    /// Its client sent it for a purpose.
+    const fn new(entry: &Entry, purpose: Purpose) -> Self {
+        Self {
+            work: entry.request.0,
+            purpose,
+            sent_ns: entry.at.as_nanos(),
+            dispatched_ns: None,
+            replica: None,
+            started_ns: None,
+            generated_ns: None,
+            closed_ns: None,
+            answered: false,
+        }
+    }
+
+    fn learn(&mut self, entry: &Entry) {
+        let at = entry.at.as_nanos();
+        match entry.fact {
+            Fact::Dispatched(replica) => {
+                (self.dispatched_ns, self.replica) = (Some(at), Some(replica.0));
+            }
+            Fact::Started { .. } => {
+                self.started_ns.get_or_insert(at);
+            }
+            Fact::Generated => self.generated_ns = Some(at),
+            Fact::Closed => self.closed_ns = Some(at),
+            _ => {}
+        }
+    }
 }
 
 impl Life {
@@ -113,12 +176,27 @@ pub fn request(run: &RunResult, request: u32, network: &Network) -> Option<Life>
         .binary_search_by_key(&request, |r| r.request)
         .ok()?;
     let row = run.rows[at];
+    let mut attempts = attempts(&run.watched, request);
+    let (served, since) = match attempts.iter_mut().find(|a| answers(a, &row)) {
+        Some(attempt) => {
+            attempt.answered = true;
+            (attempt.work, attempt.sent_ns)
+        }
+        // Nothing but attempts, to the end.
+        None => (
+            request,
+            attempts.first().map_or(row.sent_ns, |_| row.ended_ns),
+        ),
+    };
     let entries: Vec<&Entry> = run
         .watched
         .iter()
-        .filter(|e| e.request.0 == request)
+        .filter(|e| e.request.0 == served)
         .collect();
-    let parts = parts(&row, &entries, network);
+    let parts = parts(&row, since, &entries, network);
+    let decided =
+        |d: &&Decision| d.request == request || attempts.iter().any(|a| a.work == d.request);
+    let decisions = run.decisions.iter().filter(decided).cloned().collect();
     Some(Life {
         row,
         total_ns: row.ended_ns.saturating_sub(row.sent_ns),
@@ -127,20 +205,41 @@ pub fn request(run: &RunResult, request: u32, network: &Network) -> Option<Life>
             .zip(parts)
             .filter(|&(_, ns)| ns > 0)
             .collect(),
-        decisions: run
-            .decisions
-            .iter()
-            .filter(|d| d.request == request)
-            .cloned()
-            .collect(),
+        attempts,
+        decisions,
     })
+}
+
+/// The attempts of a watched request, from its entries.
+fn attempts(watched: &[Entry], request: u32) -> Vec<Attempt> {
+    let mut attempts: Vec<Attempt> = Vec::new();
+    for entry in watched.iter().filter(|e| e.request.0 != request) {
+        match entry.fact {
+            Fact::Begun(purpose) => attempts.push(Attempt::new(entry, purpose)),
+            _ => {
+                let known = attempts.iter_mut().find(|a| a.work == entry.request.0);
+                if let Some(attempt) = known {
+                    attempt.learn(entry);
+                }
+            }
+        }
+    }
+    attempts
+}
+
+/// Whether a request's answer is that of an attempt: their stamps are the same.
+fn answers(attempt: &Attempt, row: &Row) -> bool {
+    let finished = row.end == End::Finished && attempt.dispatched_ns.is_some();
+    finished
+        && attempt.dispatched_ns == row.dispatched_ns
+        && attempt.generated_ns == row.generated_ns
 }
 
 /// The parts in order of [`Part::ALL`]; they add up to the life. Cuts the life at its stations, in
 /// order, and gives each stretch to one part; a request that ended early was in the part it had
-/// reached.
-fn parts(row: &Row, entries: &[&Entry], network: &Network) -> [u64; 7] {
-    let mut parts = [0; 7];
+/// reached. The attempt that was served was sent `since`.
+fn parts(row: &Row, since: u64, entries: &[&Entry], network: &Network) -> [u64; 8] {
+    let mut parts = [0; 8];
     let mut at = row.sent_ns;
     let end = row.ended_ns.max(at);
     let mut upto = |part: Part, until: u64| {
@@ -148,7 +247,8 @@ fn parts(row: &Row, entries: &[&Entry], network: &Network) -> [u64; 7] {
         parts[part as usize] += until - at;
         at = until;
     };
-    upto(Part::Network, row.sent_ns.saturating_add(network.client_ns));
+    upto(Part::Attempts, since);
+    upto(Part::Network, since.saturating_add(network.client_ns));
     upto(Part::Gateway, row.dispatched_ns.unwrap_or(u64::MAX));
     upto(Part::Network, row.accepted_ns.unwrap_or(u64::MAX));
     upto(Part::Queue, row.started_ns.unwrap_or(u64::MAX));
@@ -282,7 +382,7 @@ pub fn quantile(
     let (value_ms, slow) = around(q);
     let (median_ms, usual) = around(0.5);
     let means = |those: &[(u64, &Row)]| {
-        let lives: Vec<[u64; 7]> = those.iter().map(|(_, r)| upto(r, name, network)).collect();
+        let lives: Vec<[u64; 8]> = those.iter().map(|(_, r)| upto(r, name, network)).collect();
         Part::ALL.map(|part| {
             let ms: Vec<f64> = lives
                 .iter()
@@ -317,7 +417,7 @@ pub fn quantile(
 }
 
 /// The parts of a row up to what the metric ends with.
-fn upto(row: &Row, metric: &str, network: &Network) -> [u64; 7] {
+fn upto(row: &Row, metric: &str, network: &Network) -> [u64; 8] {
     let mut row = *row;
     let end = match metric {
         "ttft" => row.first_token_ns,
@@ -329,5 +429,5 @@ fn upto(row: &Row, metric: &str, network: &Network) -> [u64; 7] {
         // Checks come after the last token.
         row.accepted_by_verifier = None;
     }
-    parts(&row, &[], network)
+    parts(&row, row.sent_ns, &[], network)
 }

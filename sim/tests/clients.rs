@@ -5,7 +5,7 @@ mod common;
 use common::{Script, U, job, span, stations, units};
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::refusal::Refusal;
-use windtunnel_ledger::entry::AnswerSource;
+use windtunnel_ledger::entry::{AnswerSource, Entry, Fact, Purpose};
 use windtunnel_ledger::result::{Population, RunResult};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::clients::{
@@ -277,5 +277,10 @@ fn clients_without_rules_change_nothing_but_who_does_the_work() {
     let scenario = one_server(ClientsSpec::default());
     let watched = run(&scenario, &mut Script::new(jobs()), 1, options).expect("a lawful run");
     assert_eq!(watched.digest, attempts.digest);
-    assert_eq!(watched.watched.len(), 3, "sent, answered, finished");
+    // Sent, answered and finished; and what its attempt did.
+    let own = watched.watched.iter().filter(|e| Some(e.request) == watch);
+    assert_eq!(own.count(), 3);
+    let begun = |e: &&Entry| e.fact == Fact::Begun(Purpose::Attempt);
+    assert_eq!(watched.watched.iter().filter(begun).count(), 1);
+    assert_eq!(watched.watched.len(), 10);
 }

@@ -85,6 +85,6 @@ fn life_json(life: &Life) -> anyhow::Result<String> {
         .iter()
         .map(|&(part, ns)| json!({ "part": part.name(), "ns": ns, "share": life.share(part) }))
         .collect();
-    let value = json!({ "schema_version": 1, "row": life.row, "total_ns": life.total_ns, "parts": parts, "decisions": life.decisions });
+    let value = json!({ "schema_version": 1, "row": life.row, "total_ns": life.total_ns, "parts": parts, "attempts": life.attempts, "decisions": life.decisions });
     Ok(serde_json::to_string_pretty(&value)? + "\n")
 }

@@ -285,6 +285,32 @@ fn explain_tells_a_request_and_a_percentile() {
     assert!(none.err.contains("0 to 119"), "{none}");
 }
 
+/// A client that asks again while the server stands still: its attempts are told one by one.
+#[test]
+fn explain_follows_attempts() {
+    let place = Place::new();
+    let life = |request: u32| {
+        let words = format!("explain metastable --request {request} --format json");
+        place.run(&words).code(0).json()
+    };
+    // Sent during the stall, and timed out twice.
+    let stalled = life(345);
+    let attempts = stalled["attempts"].as_array().expect("attempts");
+    let why: Vec<_> = attempts.iter().map(|a| a["purpose"].as_str()).collect();
+    assert_eq!(why, [Some("attempt"), Some("retry")]);
+    assert!(attempts.iter().all(|a| a["answered"] == false));
+    assert_eq!(stalled["parts"][0]["part"], "attempts");
+    assert_eq!(stalled["parts"][0]["ns"], stalled["total_ns"]);
+    assert_eq!(stalled["decisions"].as_array().map(Vec::len), Some(2));
+    // Sent long before it.
+    let calm = life(7);
+    assert_eq!(calm["attempts"][0]["answered"], true);
+    let parts = calm["parts"].as_array().expect("parts");
+    assert!(parts.iter().all(|p| p["part"] != "attempts"), "{calm}");
+    let text = place.run("explain metastable --request 7").code(0).out;
+    assert!(text.contains("← the answer"), "{text}");
+}
+
 #[test]
 fn export_converts_requests() {
     let (place, folder) = with_results("--rows parquet");

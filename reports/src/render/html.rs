@@ -252,14 +252,18 @@ impl Page {
 
     /// A table with a line per row.
     fn figures_by(&mut self, title: &str, what: &str, rows: &[(&String, &Figures)]) {
-        const COLUMNS: [(&str, &str); 7] = [
-            ("sent", "sent"),
-            ("finished", "finished"),
-            ("ttft_p50", "TTFT p50"),
-            ("ttft_p99", "TTFT p99"),
-            ("tpot_p99", "TPOT p99"),
-            ("e2e_p99", "E2E p99"),
-            ("goodput", "goodput"),
+        // Of each group the first that any row has: where too few requests came for a 99th percentile,
+        // a lower one says something still.
+        const COLUMNS: [&[(&str, &str)]; 9] = [
+            &[("sent", "sent")],
+            &[("offered_rate", "offered")],
+            &[("finished", "finished")],
+            &[("ttft_p50", "TTFT p50")],
+            &[("ttft_p99", "TTFT p99"), ("ttft_p90", "TTFT p90")],
+            &[("tpot_p99", "TPOT p99"), ("tpot_p90", "TPOT p90")],
+            &[("e2e_p50", "E2E p50")],
+            &[("e2e_p99", "E2E p99"), ("e2e_p90", "E2E p90")],
+            &[("goodput", "goodput")],
         ];
         let shown = |figures: &Figures, name: &str| {
             let estimate = figures.get(name)?;
@@ -272,13 +276,18 @@ impl Page {
             self,
             "<section>\n<h2>{title}</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>{what}</th>"
         );
-        for (_, label) in COLUMNS {
+        let has = |name: &str| rows.iter().any(|(_, f)| shown(f, name).is_some());
+        let columns: Vec<_> = COLUMNS
+            .iter()
+            .filter_map(|group| group.iter().find(|(name, _)| has(name)))
+            .collect();
+        for (_, label) in &columns {
             let _ = write!(self.text, "<th class=\"n\">{label}</th>");
         }
         self.text.push_str("</tr></thead>\n<tbody>\n");
         for (name, figures) in rows {
             let _ = write!(self.text, "<tr><td>{}</td>", escaped(name));
-            for (name, _) in COLUMNS {
+            for (name, _) in &columns {
                 let text = shown(figures, name).unwrap_or_default();
                 let _ = write!(self.text, "<td class=\"n\">{}</td>", escaped(&text));
             }

@@ -32,6 +32,8 @@ const PALETTE: [RGBColor; 6] = [
 
 /// Stands for the colour of the page's text; replaced in the finished drawing.
 const INK: RGBColor = RGBColor(1, 2, 3);
+/// What went wrong, behind the lines.
+const DISTURBED: RGBColor = RGBColor(213, 94, 0);
 const INK_CODE: &str = "#010203";
 
 const LEGEND: i32 = 26;
@@ -194,8 +196,17 @@ where
     Ok(())
 }
 
-/// Lines over seconds; what is before `warm_up` is shaded.
-pub(super) fn over_time(canvas: &Canvas<'_>, lines: &[Line], warm_up: f64, share: bool) -> Drawn {
+/// Stretches of time that stand out, s.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(super) struct Shades {
+    /// From the begin until here nothing is measured.
+    pub(super) warm_up: f64,
+    /// When something disturbed the run.
+    pub(super) disturbed: Option<(f64, f64)>,
+}
+
+/// Lines over seconds; stretches that stand out are shaded.
+pub(super) fn over_time(canvas: &Canvas<'_>, lines: &[Line], shades: Shades, share: bool) -> Drawn {
     let points = || lines.iter().flat_map(|l| &l.points);
     let end = points().map(|p| p.0).fold(1e-9, f64::max);
     let top = if share {
@@ -209,9 +220,16 @@ pub(super) fn over_time(canvas: &Canvas<'_>, lines: &[Line], warm_up: f64, share
         .x_label_area_size(28)
         .y_label_area_size(56)
         .build_cartesian_2d(0.0..end, 0.0..top)?;
-    if warm_up > 0.0 {
-        let shade = [(0.0, 0.0), (warm_up.min(end), top)];
-        chart.draw_series([Rectangle::new(shade, INK.mix(0.07).filled())])?;
+    let mut shade = |from: f64, to: f64, colour: RGBAColor| -> Drawn {
+        if to.min(end) > from {
+            let area = [(from, 0.0), (to.min(end), top)];
+            chart.draw_series([Rectangle::new(area, colour.filled())])?;
+        }
+        Ok(())
+    };
+    shade(0.0, shades.warm_up, INK.mix(0.07))?;
+    if let Some((from, to)) = shades.disturbed {
+        shade(from, to, DISTURBED.mix(0.12))?;
     }
     chart
         .configure_mesh()

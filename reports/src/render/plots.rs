@@ -1,7 +1,7 @@
 //! Plots as SVG, in colours that read on light and on dark ground; text and axes take the colour of the
 //! page around them.
 
-use super::paint::{self, Canvas, Drawn, Line};
+use super::paint::{self, Canvas, Drawn, Line, Shades};
 use crate::metric;
 use crate::summary::Summary;
 use plotters::prelude::*;
@@ -70,7 +70,12 @@ pub fn all(summary: &Summary, runs: &[RunResult]) -> Result<Vec<Plot>, PlotError
         .iter()
         .find(|r| r.seed == run.seed)
         .map_or(0.0, |r| r.steady.window.from_ns as f64 / 1e9);
-    plots.extend(over_time(run, warm_up)?);
+    let during = run.phases.iter().find(|phase| phase.name == "during");
+    let shades = Shades {
+        warm_up,
+        disturbed: during.map(|p| (p.from_ns as f64 / 1e9, p.to_ns as f64 / 1e9)),
+    };
+    plots.extend(over_time(run, shades)?);
     plots.extend(replicas(run)?);
     plots.extend(costs(summary, runs)?);
     Ok(plots)
@@ -158,7 +163,7 @@ fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     points.into_iter().step_by(step).collect()
 }
 
-fn over_time(run: &RunResult, warm_up: f64) -> Result<Vec<Plot>, PlotError> {
+fn over_time(run: &RunResult, shades: Shades) -> Result<Vec<Plot>, PlotError> {
     if run.samples.len() < 2 {
         return Ok(Vec::new());
     }
@@ -178,14 +183,21 @@ fn over_time(run: &RunResult, warm_up: f64) -> Result<Vec<Plot>, PlotError> {
     let words = |name, title| Words {
         name,
         title,
-        caption: format!("Seed {seed}; the shaded begin is warm-up."),
+        caption: match (shades.warm_up > 0.0, shades.disturbed) {
+            (true, None) => format!("Seed {seed}; the shaded begin is warm-up."),
+            (true, Some(_)) => {
+                format!("Seed {seed}; grey is warm-up, orange the time of the disturbance.")
+            }
+            (false, Some(_)) => format!("Seed {seed}; orange is the time of the disturbance."),
+            (false, None) => format!("Seed {seed}."),
+        },
     };
     let mut plots = vec![
         draw(&words("in_system", "Requests in the system"), |svg| {
             paint::over_time(
                 svg,
                 &[line("in system", &|s| f64::from(s.in_system))],
-                warm_up,
+                shades,
                 false,
             )
         })?,
@@ -195,7 +207,7 @@ fn over_time(run: &RunResult, warm_up: f64) -> Result<Vec<Plot>, PlotError> {
                 line("waiting at replicas", &|s| sum(s, |r| r.waiting)),
                 line("waiting at the gateway", &|s| f64::from(s.gateway_waiting)),
             ];
-            paint::over_time(svg, &lines, warm_up, false)
+            paint::over_time(svg, &lines, shades, false)
         })?,
     ];
     if run
@@ -205,7 +217,7 @@ fn over_time(run: &RunResult, warm_up: f64) -> Result<Vec<Plot>, PlotError> {
     {
         let lines = occupancy(run, &line);
         plots.push(draw(&words("kv", "KV memory in use"), |svg| {
-            paint::over_time(svg, &lines, warm_up, true)
+            paint::over_time(svg, &lines, shades, true)
         })?);
     }
     Ok(plots)
@@ -351,7 +363,7 @@ pub(super) fn of_run(run: &crate::fidelity::Run) -> Result<Vec<Plot>, PlotError>
             caption: "Measured and simulated over time.".to_owned(),
         };
         plots.push(draw(&words, |svg| {
-            paint::over_time(svg, &lines, 0.0, curve.share)
+            paint::over_time(svg, &lines, Shades::default(), curve.share)
         })?);
     }
     Ok(plots)

@@ -2,7 +2,7 @@
 //! quantile.
 
 use super::number::{digits, figure};
-use crate::explain::{Life, Quantile};
+use crate::explain::{Attempt, Life, Quantile};
 use crate::metric;
 use std::fmt::Write as _;
 use windtunnel_ledger::decision::Decision;
@@ -37,21 +37,63 @@ pub fn life(life: &Life) -> String {
             figure(share, "share")
         );
     }
+    if !life.attempts.is_empty() {
+        text.push('\n');
+        text.push_str(&attempts(life));
+    }
     for decision in &life.decisions {
         text.push('\n');
-        text.push_str(&self::decision(decision));
+        text.push_str(&self::decision(decision, &life.attempts));
+    }
+    text
+}
+
+/// The attempts of a request's client; times since the request was sent.
+fn attempts(life: &Life) -> String {
+    let mut text = format!(
+        "{:>7}{:>9}{:>12}{:>9}{:>13}{:>12}{:>12}{:>12}\n",
+        "attempt", "why", "sent", "replica", "dispatched", "started", "generated", "over"
+    );
+    for (i, attempt) in life.attempts.iter().enumerate() {
+        let since = |ns: Option<u64>| {
+            ns.map_or(String::new(), |ns| {
+                figure(ns.saturating_sub(life.row.sent_ns) as f64 / 1e6, "ms")
+            })
+        };
+        let _ = writeln!(
+            text,
+            "{:>7}{:>9}{:>12}{:>9}{:>13}{:>12}{:>12}{:>12}{}",
+            i + 1,
+            attempt.purpose.name(),
+            since(Some(attempt.sent_ns)),
+            attempt.replica.map_or(String::new(), |r| r.to_string()),
+            since(attempt.dispatched_ns),
+            since(attempt.started_ns),
+            since(attempt.generated_ns),
+            since(attempt.closed_ns),
+            if attempt.answered {
+                "  ← the answer"
+            } else {
+                ""
+            },
+        );
     }
     text
 }
 
 /// Why a request went where it went: what the policy saw of each replica, and how it scored.
-fn decision(decision: &Decision) -> String {
+fn decision(decision: &Decision, attempts: &[Attempt]) -> String {
     let at = figure(decision.at_ns as f64 / 1e6, "ms");
-    let mut text = match (decision.replica, decision.refused) {
-        (Some(replica), _) => format!("at {at} sent to replica {replica}\n"),
-        (None, Some(reason)) => format!("at {at} refused: {}\n", reason.name().replace('_', " ")),
-        (None, None) => format!("at {at} not sent anywhere\n"),
-    };
+    let attempt = attempts.iter().position(|a| a.work == decision.request);
+    let whose = attempt.map_or(String::new(), |i| format!("attempt {} ", i + 1));
+    let mut text = whose
+        + &match (decision.replica, decision.refused) {
+            (Some(replica), _) => format!("at {at} sent to replica {replica}\n"),
+            (None, Some(reason)) => {
+                format!("at {at} refused: {}\n", reason.name().replace('_', " "))
+            }
+            (None, None) => format!("at {at} not sent anywhere\n"),
+        };
     if decision.candidates.is_empty() {
         return text;
     }

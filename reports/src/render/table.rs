@@ -274,15 +274,17 @@ fn joined(lines: &mut Vec<String>, label: &str, parts: &[String]) {
 }
 
 /// Columns of tables with a line per class or phase.
-const COLUMNS: [(&str, &str); 8] = [
-    ("sent", "sent"),
-    ("offered_rate", "req/s"),
-    ("ttft_p99", "TTFT p99"),
-    ("tpot_p99", "TPOT p99"),
-    ("e2e_p50", "E2E p50"),
-    ("e2e_p99", "E2E p99"),
-    ("goodput", "goodput"),
-    ("prefix_hit_rate", "cache"),
+/// Of each group the first that any row has: where too few requests came for a 99th percentile, a
+/// lower one says something still.
+const COLUMNS: [&[(&str, &str)]; 8] = [
+    &[("sent", "sent")],
+    &[("offered_rate", "req/s")],
+    &[("ttft_p99", "TTFT p99"), ("ttft_p90", "TTFT p90")],
+    &[("tpot_p99", "TPOT p99"), ("tpot_p90", "TPOT p90")],
+    &[("e2e_p50", "E2E p50")],
+    &[("e2e_p99", "E2E p99"), ("e2e_p90", "E2E p90")],
+    &[("goodput", "goodput")],
+    &[("prefix_hit_rate", "cache")],
 ];
 
 fn classes(summary: &Summary, lines: &mut Vec<String>) {
@@ -328,7 +330,8 @@ fn figures_by(lines: &mut Vec<String>, what: &str, rows: &[(&String, &Figures)],
     let has = |name: &str| rows.iter().any(|(_, f)| value_of(f, name).is_some());
     let columns: Vec<_> = COLUMNS
         .iter()
-        .filter(|(name, _)| shown.contains(name) && has(name))
+        .filter(|group| shown.contains(&group[0].0))
+        .filter_map(|group| group.iter().find(|(name, _)| has(name)))
         .collect();
     lines.push(String::new());
     let mut head = format!("{what:18}");

@@ -64,7 +64,6 @@ pub(super) struct Gateway {
     pub(super) stages: Option<Box<Stages>>,
     pub(super) totals: GatewayTotals,
     record_decisions: bool,
-    watch: Option<RequestId>,
     scores: Vec<f64>,
     pub(super) decisions: Vec<Decision>,
 }
@@ -77,7 +76,6 @@ impl Gateway {
         machines: &mut [M],
         streams: Streams,
         record_decisions: bool,
-        watch: Option<RequestId>,
     ) -> Self {
         let spec = &scenario.gateway;
         let priorities: Vec<i32> = scenario.classes.values().map(|c| c.priority).collect();
@@ -146,7 +144,6 @@ impl Gateway {
             in_system: 0,
             totals: GatewayTotals::default(),
             record_decisions,
-            watch,
             scores: Vec::new(),
             decisions: Vec::new(),
         }
@@ -323,7 +320,7 @@ impl<M: Machine> World<'_, M> {
             news,
         };
         let request = self.requests.view(slot);
-        let record = gateway.record_decisions || gateway.watch == Some(request.id);
+        let record = gateway.record_decisions || self.recorder.watches(request.id);
         let mut cx = PolicyCx {
             rng: &mut gateway.rng,
             scores: record.then_some(&mut gateway.scores),

@@ -156,7 +156,6 @@ impl<'a, M: Machine> World<'a, M> {
             &mut machines,
             streams,
             options.record_decisions,
-            options.watch,
         );
         let recorder = Recorder::new(
             &machines,

@@ -33,6 +33,8 @@ pub(super) struct Recorder {
     /// Time that each replica's frontend takes for a token.
     per_token: Vec<SimDuration>,
     watch: Option<RequestId>,
+    /// The works begun for it, whose facts are its own too.
+    followed: Vec<RequestId>,
     watched: Vec<Entry>,
     /// Steps that were not told yet, if anybody listens.
     pub(super) steps: Option<Vec<Step>>,
@@ -74,6 +76,7 @@ impl Recorder {
             meters: machines.iter().map(meter).collect(),
             per_token: machines.iter().map(|m| m.frontend().per_token.0).collect(),
             watch,
+            followed: Vec::new(),
             watched: Vec::new(),
             steps: log_steps.then(Vec::new),
             checks: 0,
@@ -88,8 +91,20 @@ impl Recorder {
         if self.pending.push(slot, at, request, fact) {
             self.write_down();
         }
-        if self.watch == Some(request) {
+        if self.watch.is_some() && self.watches(request) {
             self.watched.push(Entry { at, request, fact });
+        }
+    }
+
+    /// Whether every fact of a request is kept.
+    pub(super) fn watches(&self, request: RequestId) -> bool {
+        self.watch == Some(request) || self.followed.contains(&request)
+    }
+
+    /// A work begins for a call: if that is watched, so is the work.
+    pub(super) fn follow(&mut self, call: RequestId, work: RequestId) {
+        if self.watch == Some(call) {
+            self.followed.push(work);
         }
     }
 

@@ -23,7 +23,9 @@ impl<M: Machine> World<'_, M> {
         work.purpose = Some(purpose);
         work.call = call;
         if let Some(call) = call {
-            self.requests.get_mut(call).works += 1;
+            let call = self.requests.get_mut(call);
+            call.works += 1;
+            self.recorder.follow(call.id, id);
         }
         self.fact(slot, Fact::Begun(purpose));
         slot
