@@ -21,3 +21,5 @@ mod traces;
 mod computing;
 /// The file of a run's steps.
 mod steps;
+/// What gateways and clients did, as users read it.
+mod safeguards;

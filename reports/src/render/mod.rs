@@ -16,6 +16,7 @@ pub mod story;
 pub mod plots;
 /// The kinds of drawings.
 mod paint;
+mod safeguards;
 /// `report.html`, one file.
 pub mod html;
 /// Predictions beside measurements: table, CSV, JSON and page.

@@ -3,6 +3,7 @@
 //! note.
 
 use super::number::{count, difference, digits, figure};
+use super::safeguards;
 use crate::estimate::Estimate;
 use crate::summary::{Figures, Summary, WarningKind};
 use crate::threshold::{Outcome, Verdict};
@@ -46,6 +47,9 @@ pub fn render(summary: &Summary) -> String {
     targets(summary, &mut lines, &shown);
     costs(summary, &mut lines);
     cache(summary, &mut lines);
+    for (label, parts) in safeguards::lines(&summary.metrics) {
+        joined(&mut lines, label, &parts);
+    }
     notes(summary, &mut lines);
     lines.push(in_words(summary));
     // Blocks that had nothing to say leave no gap.
@@ -240,7 +244,11 @@ fn rates(summary: &Summary, lines: &mut Vec<String>) {
     parts.extend(shown_figure(m, "output_token_throughput").map(|f| format!("{f} out")));
     for name in ["refused", "abandoned", "unfinished"] {
         if let Some(n) = m.get(name).map(|e| e.n).filter(|&n| n > 0) {
-            parts.push(format!("{} {name}", count(n)));
+            let why =
+                Some(&summary.refused_by_reason).filter(|r| name == "refused" && r.len() == 1);
+            let why = why.and_then(|reasons| reasons.keys().next());
+            let why = why.map_or(String::new(), |w| format!(" ({})", w.replace('_', " ")));
+            parts.push(format!("{} {name}{why}", count(n)));
         }
     }
     parts.extend(shown_figure(m, "batch_mean").map(|f| format!("batch {}", number_only(&f))));

@@ -1,0 +1,90 @@
+//! What the gateway and its clients did, a line for each part that a scenario has.
+
+use super::number::{count, digits, figure};
+use crate::summary::Figures;
+
+/// Labels, and what stands behind them.
+pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
+    let lines = vec![
+        ("answers", answers(figures)),
+        ("clients", clients(figures)),
+        ("kernels", kernels(figures)),
+        ("stages", stages(figures)),
+        ("store", store(figures)),
+    ];
+    lines.into_iter().filter(|(_, p)| !p.is_empty()).collect()
+}
+
+/// The value of a figure and its unit, in words; `None` if it is absent, or zero and `zero` says
+/// nothing.
+fn said(figures: &Figures, name: &str, words: &str, zero: bool) -> Option<String> {
+    let estimate = figures.get(name)?;
+    let value = estimate.value?;
+    if value == 0.0 && !zero {
+        return None;
+    }
+    let value = match estimate.unit.as_str() {
+        "ratio" | "1/s" => digits(value),
+        "requests" | "times" => count(value.round() as u64),
+        unit => figure(value, unit),
+    };
+    Some(format!("{value} {words}"))
+}
+
+fn all(figures: &Figures, parts: &[(&str, &str, bool)]) -> Vec<String> {
+    let part = |&(name, words, zero): &(&str, &str, bool)| said(figures, name, words, zero);
+    parts.iter().filter_map(part).collect()
+}
+
+fn answers(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("stored_answer_hit_rate", "stored", false),
+        ("stale_answer_rate", "stale", false),
+        ("coalesced_rate", "coalesced", false),
+        ("wrong_answer_rate", "of the stored wrong", false),
+        ("origin_calls", "origin calls", true),
+        ("origin_calls_per_flight", "per flight", false),
+    ];
+    all(figures, &parts)
+}
+
+fn clients(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("amplification", "attempts per request", true),
+        ("retries", "retries", false),
+        ("hedges", "hedges", false),
+        ("throttled", "throttled", false),
+        ("wasted_share", "of tokens for nobody", false),
+    ];
+    all(figures, &parts)
+}
+
+fn kernels(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("kernel_hit_rate", "by their kernel", true),
+        ("leakage_rate", "leaked to the frontier", false),
+    ];
+    all(figures, &parts)
+}
+
+fn stages(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("gateway_latency_p50", "p50", true),
+        ("gateway_latency_p99", "p99", true),
+        ("gateway_over_budget", "over budget", false),
+        ("gateway_left_out", "left out", false),
+        ("attacks_blocked", "of attacks blocked", true),
+        ("honest_blocked", "of honest requests blocked", false),
+    ];
+    all(figures, &parts)
+}
+
+fn store(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("store_read_rate", "reads/s", true),
+        ("store_write_rate", "writes/s", true),
+        ("store_read_p99", "read p99", true),
+        ("store_blind_share", "decided blind", false),
+    ];
+    all(figures, &parts)
+}
