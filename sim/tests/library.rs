@@ -90,3 +90,35 @@ fn policies_and_fleets_face_the_same_requests() {
         assert_eq!(faced, again);
     }
 }
+
+/// While a kernel is gone, expired answers to the same questions stand in for it where there are any; the
+/// others wait.
+#[test]
+fn stale_answers_stand_in_for_an_evicted_kernel() {
+    let play_with = |meanwhile: &str| {
+        let overrides = [
+            "gateway.answers.ttl=30s".to_owned(),
+            "gateway.answers.stale_if_error=20min".to_owned(),
+            "traffic.questions.distinct=400".to_owned(),
+            format!("gateway.paths.eviction.meanwhile=\"{meanwhile}\""),
+            format!("gateway.paths.leakage.overflow=\"{meanwhile}\""),
+        ];
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        play(&scenario("kernel-eviction", &overrides), 5)
+    };
+    let [stale, queue] = ["stale_answer", "queue"].map(play_with);
+    let given = stale.gateway.answers.stale_on_error;
+    assert!(given > 100, "{given}");
+    assert_eq!(queue.gateway.answers.stale_on_error, 0);
+    let paths = |r: &RunResult| r.paths.clone().expect("there are paths");
+    assert_eq!(paths(&stale).stale_kernel, 0);
+    assert!(2 * paths(&stale).held < paths(&queue).held);
+    // What they are given is no older than the answers' rule allows: laws::answers looks at each.
+    let refused = |r: &RunResult| {
+        r.segments
+            .iter()
+            .map(|s| s.all.refused.iter().sum::<u64>())
+            .sum::<u64>()
+    };
+    assert_eq!(refused(&stale), 0);
+}

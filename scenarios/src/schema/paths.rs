@@ -73,6 +73,9 @@ pub enum Instead {
     StaleKernel,
     /// The pool `small` serves it.
     Small,
+    /// The expired answer to the same question, if one is kept that may still be given
+    /// (`gateway.answers.stale_if_error`); otherwise it waits as with `queue`.
+    StaleAnswer,
     /// It waits until there is room for it, or its client gives up.
     Queue,
     /// It is refused (`shed`).

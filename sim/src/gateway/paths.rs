@@ -22,6 +22,8 @@ pub enum Path {
     Pool(u8),
     /// To the pool of a kernel that was evicted.
     Stale(u8),
+    /// It is given an expired answer, or nothing yet as [`Self::Hold`] if there is none.
+    StaleAnswer(SimTime),
     /// Nowhere yet: it is asked for again at this time, unless its client gives up.
     Hold(SimTime),
     /// It is turned away.
@@ -168,7 +170,8 @@ impl Paths {
             let (what, next) = (leakage.overflow(class), leakage.next(now));
             self.totals.overflow += u64::from(!again);
             return match what {
-                Instead::Queue => self.hold(next),
+                Instead::Queue => Path::Hold(next),
+                Instead::StaleAnswer => Path::StaleAnswer(next),
                 what => self.instead(what, pool, now),
             };
         }
@@ -197,12 +200,13 @@ impl Paths {
         self.streams.stream("eviction", u64::from(request.0))
     }
 
-    fn hold(&mut self, until: SimTime) -> Path {
+    /// A request is held back.
+    pub fn held(&mut self) {
         self.totals.held += 1;
-        Path::Hold(until)
     }
 
     fn instead(&mut self, what: Instead, pool: u8, now: SimTime) -> Path {
+        let later = now.saturating_add(SimDuration::from_secs(1));
         match (what, self.small) {
             (Instead::Small, Some(small)) => {
                 self.totals.small += 1;
@@ -213,7 +217,8 @@ impl Paths {
                 self.totals.stale_kernel += 1;
                 Path::Stale(pool)
             }
-            (Instead::Queue, _) => self.hold(now.saturating_add(SimDuration::from_secs(1))),
+            (Instead::Queue, _) => Path::Hold(later),
+            (Instead::StaleAnswer, _) => Path::StaleAnswer(later),
             (Instead::Reject, _) => Path::Refuse,
         }
     }

@@ -432,6 +432,17 @@ impl<M: Machine> World<'_, M> {
         }
     }
 
+    /// Whether an expired answer is kept that may stand in for the one that a request was to fetch. A
+    /// refresh is for nobody, so nothing can stand in for it.
+    pub(super) fn has_spare(&self, slot: u32) -> bool {
+        let Some(desk) = self.answers.as_ref().filter(|desk| desk.exact) else {
+            return false;
+        };
+        let spare = |key| desk.store.as_ref()?.on_error(key, self.now);
+        let refresh = self.requests.get(slot).purpose == Some(Purpose::Refresh);
+        !refresh && desk.flights.fetches(slot).and_then(spare).is_some()
+    }
+
     /// A request that was to fetch an answer failed. True if it got an expired answer instead.
     pub(super) fn fetch_failed(&mut self, slot: u32, reason: Refusal) -> bool {
         let now = self.now;

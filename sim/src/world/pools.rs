@@ -6,6 +6,7 @@ use crate::event::Hop;
 use crate::fleet::machine::Machine;
 use crate::gateway::paths::Path;
 use windtunnel_base::refusal::Refusal;
+use windtunnel_base::time::SimTime;
 
 impl<M: Machine> World<'_, M> {
     /// An admitted request is told which pool serves it; `again` if it was held back before.
@@ -26,12 +27,21 @@ impl<M: Machine> World<'_, M> {
                 self.requests.get_mut(slot).lane = pool;
                 self.enter_lane(slot);
             }
-            Path::Hold(until) => {
-                self.requests.get_mut(slot).place = Place::Held;
-                self.hop(slot, until.since(self.now), Hop::AskAgain);
+            Path::StaleAnswer(_) if self.has_spare(slot) => {
+                // As if whoever should have answered had failed; those who wait for it get it too.
+                self.fetch_failed(slot, Refusal::Shed);
             }
+            Path::StaleAnswer(until) | Path::Hold(until) => self.hold(slot, until),
             Path::Refuse => self.turn_away(slot, Refusal::Shed),
         }
+    }
+
+    fn hold(&mut self, slot: u32, until: SimTime) {
+        if let Some(paths) = &mut self.gateway.paths {
+            paths.held();
+        }
+        self.requests.get_mut(slot).place = Place::Held;
+        self.hop(slot, until.since(self.now), Hop::AskAgain);
     }
 
     /// A request that was held back asks again.

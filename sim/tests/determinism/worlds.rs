@@ -342,9 +342,10 @@ fn pipeline() -> impl Strategy<Value = Option<PipelineSpec>> {
 
 /// A kernel for the urgent ones, on the last pool.
 fn paths(kind: u8) -> PathsSpec {
-    let (jittered, overflow) = match kind % 3 {
+    let (jittered, overflow) = match kind % 4 {
         0 => (true, None),
         1 => (false, Some(Instead::Queue)),
+        2 => (true, Some(Instead::StaleAnswer)),
         _ => (true, Some(Instead::StaleKernel)),
     };
     PathsSpec {
@@ -357,10 +358,10 @@ fn paths(kind: u8) -> PathsSpec {
             true => EvictionSpec::Jittered {
                 over: span(20),
                 jitter: span(5),
-                meanwhile: if overflow.is_some() {
-                    Instead::Reject
-                } else {
-                    Instead::Queue
+                meanwhile: match overflow {
+                    Some(Instead::StaleAnswer) => Instead::StaleAnswer,
+                    Some(_) => Instead::Reject,
+                    None => Instead::Queue,
                 },
             },
             false => EvictionSpec::Step,
@@ -513,7 +514,7 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
                 _ => AdmissionSpec::Open,
             };
             // With a station there are two pools, and sometimes they are told apart.
-            if station && kind < 3 {
+            if station && kind < 4 {
                 scenario.gateway.paths = Some(paths(kind));
             }
             scenario.gateway.pipeline = pipeline;

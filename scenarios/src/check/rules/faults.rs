@@ -34,6 +34,12 @@ pub(super) fn faults(rules: &mut Rules<'_>) {
                 let finding = rules.error(Code::Incomplete, &path, message);
                 finding.label = "add a [gateway.state_store] table".to_owned();
             }
+            FaultSpec::LeaderCrash { .. } if rules.scenario.gateway.coalescing.is_none() => {
+                let message =
+                    "nobody waits for another's answer, so nobody leads who could be lost";
+                let finding = rules.error(Code::Incomplete, &path, message);
+                finding.label = "add a [gateway.coalescing] table".to_owned();
+            }
             _ => {}
         }
     }

@@ -139,7 +139,7 @@ pub(super) fn paths(rules: &mut Rules<'_>) {
             class_exists(rules, &path, &names, class);
         }
     }
-    small_is_there(rules, &path, spec);
+    instead_is_there(rules, &path, spec);
 }
 
 fn pools_exist(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {
@@ -169,16 +169,23 @@ fn pools_exist(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {
     }
 }
 
-/// Who is sent to the small model needs one.
-fn small_is_there(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {
+/// Who is sent to the small model needs one, and who is given expired answers a gateway that keeps them.
+fn instead_is_there(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {
     let leakage = spec.leakage.iter();
     let overflows = leakage.flat_map(|l| l.overflow_by_class.values().chain([&l.overflow]));
     let meanwhile = match &spec.eviction {
         EvictionSpec::Jittered { meanwhile, .. } => Some(meanwhile),
         EvictionSpec::Step => None,
     };
-    let wanted = overflows.chain(meanwhile).any(|i| *i == Instead::Small);
-    if wanted && spec.small.is_none() {
+    let wanted: Vec<Instead> = overflows.chain(meanwhile).copied().collect();
+    let answers = rules.scenario.gateway.answers.as_ref();
+    let kept = answers.is_some_and(|a| a.exact && !a.stale_if_error.0.is_zero());
+    if wanted.contains(&Instead::StaleAnswer) && !kept {
+        let message = "`stale_answer` is what requests are given, and no expired answers are kept";
+        let finding = rules.error(Code::Incomplete, path, message);
+        finding.label = "say for how long: gateway.answers.stale_if_error = \"20min\"".to_owned();
+    }
+    if wanted.contains(&Instead::Small) && spec.small.is_none() {
         let message = "`small` is where requests go, and there is no small model";
         let finding = rules.error(Code::Incomplete, path, message);
         finding.label = "name its pool: small = \"NAME\"".to_owned();

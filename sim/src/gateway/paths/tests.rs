@@ -152,6 +152,7 @@ fn overflow_goes_where_it_should() {
         (Instead::Reject, Path::Refuse),
         (Instead::Small, Path::Pool(2)),
         (Instead::StaleKernel, Path::Stale(1)),
+        (Instead::StaleAnswer, Path::StaleAnswer(at(1_000))),
     ] {
         let mut none = leakage(overflow);
         none.capacity = Rate(0.0);
