@@ -110,7 +110,7 @@ fn stale_answers_stand_in_for_an_evicted_kernel() {
     let given = stale.gateway.answers.stale_on_error;
     assert!(given > 100, "{given}");
     assert_eq!(queue.gateway.answers.stale_on_error, 0);
-    let paths = |r: &RunResult| r.paths.clone().expect("there are paths");
+    let paths = |r: &RunResult| r.paths.expect("there are paths");
     assert_eq!(paths(&stale).stale_kernel, 0);
     assert!(2 * paths(&stale).held < paths(&queue).held);
     // What they are given is no older than the answers' rule allows: laws::answers looks at each.
