@@ -33,7 +33,10 @@ const PACK: &[(&str, &[&str])] = &[
     ("prefix-hot-spot", &["gateway.routing.epsilon=\"none\""]),
     (
         "brown-out",
-        &["clients.retry_budget.share=3.0;gateway.admission={kind=\"open\"}"],
+        &[
+            "clients.retry_budget.share=3.0;gateway.admission={kind=\"open\"}",
+            "gateway.answers.stale_if_error=\"0s\"",
+        ],
     ),
     ("metastable", &["clients.retry_budget.share=1.0"]),
     ("stampede", &["gateway.coalescing.enabled=false"]),

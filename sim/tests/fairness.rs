@@ -2,6 +2,11 @@
 //! al., OSDI 2024), replayed faster than one replica can serve. Skips with a message where the log is
 //! not at hand.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "a skipped test says so, the others what they measured"
+)]
+
 use std::path::PathBuf;
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::load::{LoadEnv, Source, load};
@@ -19,7 +24,7 @@ fn play(order: &str) -> Option<Vec<Row>> {
     let shared = std::env::var_os("WINDTUNNEL_SHARED").map_or_else(beside, PathBuf::from);
     let traces = shared.join("traces");
     if !traces.join("multi_tenant").is_dir() {
-        eprintln!("skipped: no log of tenants in {}", traces.display());
+        println!("skipped: no log of tenants in {}", traces.display());
         return None;
     }
     let overrides = [
@@ -156,7 +161,7 @@ fn the_virtual_token_counter_keeps_its_bound_where_first_come_does_not() {
     sizes.sort_unstable_by(|a, b| b.cmp(a));
     let bound = 2 * sizes.iter().take(IN_FLIGHT as usize).sum::<u64>();
     let [first_come, fair] = [&fcfs, &vtc].map(|rows| gap(rows, service));
-    eprintln!("tokens: {first_come} of fcfs, {fair} of vtc; bound {bound}");
+    println!("tokens: {first_come} of fcfs, {fair} of vtc; bound {bound}");
     assert!(fair <= bound, "{fair} > {bound}");
     assert!(
         first_come > bound,
@@ -170,7 +175,7 @@ fn round_robin_gives_a_request_each() {
         return;
     };
     let gaps = [&fcfs, &turns].map(|rows| gap(rows, dispatches));
-    eprintln!("requests: {gaps:?} of fcfs and round robin");
+    println!("requests: {gaps:?} of fcfs and round robin");
     // Both wait all the time, so between two requests of one there is one of the other.
     assert!(gaps[1] <= 2, "{gaps:?}");
     assert!(gaps[0] > 10, "{gaps:?}");
@@ -184,7 +189,7 @@ fn small_tenants_wait_less_and_nothing_is_lost() {
         let small = |n: usize| n <= 40;
         let [before, after] = [&fcfs, &fair].map(|rows| ttft(rows, small));
         let [large_before, large_after] = [&fcfs, &fair].map(|rows| ttft(rows, |n| n > 150));
-        eprintln!(
+        println!(
             "{order}: small {before:.2} -> {after:.2} s, large {large_before:.2} -> {large_after:.2} s"
         );
         assert!(after < before / 3.0, "{order}: {before} -> {after}");
