@@ -8,8 +8,10 @@ use std::path::Path;
 
 /// Runs scenarios for cases, in independent replications.
 mod lab;
-/// Queueing theory: V-B1 to V-B10.
+/// Queueing theory: V-B1 to V-B7.
 mod queueing;
+/// Many servers, sample paths and arrivals: V-B8 to V-B10.
+mod traffic;
 /// Batching and KV memory: V-C1 to V-C6.
 mod batching;
 /// Load balancing: V-L1 and V-L2.
@@ -20,8 +22,10 @@ mod metastability;
 mod hashing;
 /// Caches: V-H1 to V-H3.
 mod caches;
-/// Stored answers and stampedes: V-H4 to V-H10, V-K3 and V-K4.
+/// Stored answers and stampedes: V-H4 to V-H10.
 mod answers;
+/// Answers to similar questions: V-K3 and V-K4.
+mod similar;
 /// Routing by prefix, and prefix caches: V-P1 to V-P8.
 mod prefixes;
 /// What gateways share: V-R1.
@@ -389,9 +393,11 @@ pub struct Outcome {
 pub fn cases() -> Vec<Case> {
     [
         queueing::CASES,
+        traffic::CASES,
         batching::CASES,
         caches::CASES,
         answers::CASES,
+        similar::CASES,
         prefixes::CASES,
         balancing::CASES,
         hashing::CASES,
