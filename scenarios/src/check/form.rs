@@ -212,10 +212,8 @@ impl Check {
         if !others.is_empty() {
             finding = finding.label(format!("belongs to kind {}", others.join(", ")));
         } else if nearest(key, keys.iter().copied()).is_none() {
-            let places = places_of_key(key);
-            if !places.is_empty() && places.len() <= 4 {
-                let places: Vec<_> = places.iter().map(|p| format!("`{p}`")).collect();
-                finding = finding.label(format!("there is {}", places.join(", ")));
+            if let Some(places) = nearest_places(key, &self.path.to_string()) {
+                finding = finding.label(places);
             }
         }
         let keys: Vec<_> = keys.into_iter().filter(|k| *k != "kind").collect();
@@ -339,6 +337,28 @@ fn noun(shape: Shape) -> &'static str {
         Some("FilterSpec") => "filter",
         _ => "kind",
     }
+}
+
+/// Where else a key stands: those places first that share most of their path with `at`, at most three.
+fn nearest_places(key: &str, at: &str) -> Option<String> {
+    const SHOWN: usize = 3;
+    let mut places = places_of_key(key);
+    let shared = |place: &str| {
+        let steps = place.split('.').zip(at.split('.'));
+        steps.take_while(|(a, b)| a == b).count()
+    };
+    places.sort_by_key(|p| (std::cmp::Reverse(shared(p)), p.split('.').count()));
+    let more = places.len().saturating_sub(SHOWN);
+    let shown: Vec<_> = places
+        .iter()
+        .take(SHOWN)
+        .map(|p| format!("`{p}`"))
+        .collect();
+    let shown = Some(shown.join(", ")).filter(|s| !s.is_empty())?;
+    Some(match more {
+        0 => format!("there is {shown}"),
+        _ => format!("there is {shown} and {more} more places"),
+    })
 }
 
 /// Units as people write them elsewhere, and ours.
