@@ -19,6 +19,8 @@ pub mod energy;
 pub mod kv;
 /// The LLM engine: iteration-level scheduling over paged memory.
 pub mod continuous;
+/// Prompts fetched from a cache that replicas share.
+pub mod refill;
 /// Executing steps for real.
 pub mod execute;
 /// Turns of sessions through a cascade of models, by a cost model.

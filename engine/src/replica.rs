@@ -16,6 +16,7 @@ use crate::engine::{
 };
 use crate::execute::{ExecutionError, StepExecutor};
 use crate::kv::{Imbalance, KvLayout};
+use crate::refill::{Refill, RefillRules};
 use crate::request::Submission;
 use crate::station::Station;
 use warped::{Inner, Warped};
@@ -193,6 +194,58 @@ impl Replica {
                     engine.forget_cache();
                 }
             }
+        }
+    }
+
+    /// The LLM engine, on whatever time it lives; none at a station.
+    fn llm_mut(&mut self) -> Option<&mut ContinuousBatching> {
+        match self {
+            Self::Continuous(engine) => Some(engine),
+            Self::Station(_) => None,
+            Self::Warped(warped) => match warped.inner_mut() {
+                Inner::Continuous(engine) => Some(engine),
+                Inner::Station(_) => None,
+            },
+        }
+    }
+
+    /// Lets it fetch prompts from a cache shared with others, if it is an LLM engine to which nothing was
+    /// submitted yet.
+    pub fn share_cache(&mut self, rules: RefillRules) {
+        if let Some(engine) = self.llm_mut() {
+            engine.share_cache(rules);
+        }
+    }
+
+    /// Says how many tokens of the prompt of a request that was submitted at this very instant the shared
+    /// cache has. `ahead`: they may be fetched at once; else only when the request comes up.
+    pub fn offer(&mut self, now: SimTime, request: RequestId, tokens: u32, ahead: bool) {
+        let now = match self {
+            Self::Warped(warped) => warped.inside(now),
+            _ => now,
+        };
+        if let Some(engine) = self.llm_mut() {
+            engine.offer(now, request, tokens, ahead);
+        }
+    }
+
+    /// Moves what was fetched for requests admitted since the last call to `refills`. Spans are on the
+    /// replica's own time, which differs while it is slow or stands still.
+    pub fn take_refills(&mut self, refills: &mut Vec<Refill>) {
+        if let Some(engine) = self.llm_mut() {
+            engine.take_refills(refills);
+        }
+    }
+
+    /// Tokens fetched from a shared cache so far, for nothing or not.
+    pub fn fetched_tokens(&self) -> u64 {
+        match self {
+            Self::Continuous(engine) => engine.fetched_tokens(),
+            Self::Station(_) => 0,
+            Self::Warped(warped) => match warped.inner() {
+                Inner::Continuous(engine) => engine.fetched_tokens(),
+                Inner::Station(_) => 0,
+            },
         }
     }
 

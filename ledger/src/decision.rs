@@ -50,6 +50,9 @@ pub struct GatewayTotals {
     pub dropped: u64,
     /// Times that a cancellation was sent on to a replica.
     pub cancelled: u64,
+    /// Requests that reached a replica after it was lost; absent where no replica ever is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_routes: Option<u64>,
     /// Stored answers and coalescing; absent where there are none.
     #[serde(default, skip_serializing_if = "AnswerTotals::is_nothing")]
     pub answers: AnswerTotals,

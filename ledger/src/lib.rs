@@ -17,6 +17,8 @@ pub mod gateway;
 pub mod decision;
 /// What the gateways' store did over a run.
 pub mod state_store;
+/// What a cache of prompts that replicas share did.
+pub mod shared_cache;
 /// What rows look like in files; writing files whole or not at all.
 pub mod format;
 /// Rows and samples in the formats of other tools.

@@ -7,6 +7,7 @@ pub use crate::distribution::Distribution;
 use crate::entry::{AnswerSource, Entry};
 use crate::gateway::{PathTotals, PipelineTotals};
 use crate::rows::{End, Row};
+use crate::shared_cache::SharedCacheTotals;
 use crate::state_store::{IndexTotals, StoreTotals};
 use serde::{Deserialize, Deserializer, Serialize};
 use windtunnel_base::ids::ClassId;
@@ -394,6 +395,9 @@ pub struct RunResult {
     /// What the routing policy's index did, if it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<IndexTotals>,
+    /// What the cache of prompts that replicas share did, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_cache: Option<SharedCacheTotals>,
     /// Every routing decision, if asked for; else that of the watched request, if any.
     pub decisions: Vec<Decision>,
     /// Every entry of the watched request, if any.

@@ -6,9 +6,11 @@ use windtunnel_base::ids::ClassId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::account::Account;
+use windtunnel_ledger::decision::GatewayTotals;
 use windtunnel_ledger::gateway::{PathTotals, PipelineTotals, StageKind};
 use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
 use windtunnel_ledger::rows::{End, Row};
+use windtunnel_ledger::shared_cache::SharedCacheTotals;
 use windtunnel_ledger::state_store::{IndexTotals, StoreTotals};
 use windtunnel_reports::Summary;
 use windtunnel_reports::metric::METRICS;
@@ -217,6 +219,21 @@ fn run(warm_up_ns: u64) -> RunResult {
             false_affinity: 3,
             ..IndexTotals::default()
         }),
+        gateway: GatewayTotals {
+            dispatched: 20,
+            stale_routes: Some(2),
+            ..GatewayTotals::default()
+        },
+        shared_cache: Some(SharedCacheTotals {
+            prompt_tokens: 1000,
+            local_tokens: 200,
+            shared_tokens: 300,
+            refills: 5,
+            refill_ns: 50 * MS,
+            hidden_ns: 20 * MS,
+            fetched_tokens: 400,
+            ..SharedCacheTotals::default()
+        }),
         ..RunResult::default()
     }
 }
@@ -345,6 +362,13 @@ fn every_metric_is_its_formula() {
         ("affinity_share", (0.6, 10)),
         ("affinity_entries_peak", (7.0, 7)),
         ("false_affinity", (0.5, 6)),
+        ("stale_route_rate", (0.1, 20)),
+        ("local_cache_hit_rate", (0.2, 1000)),
+        ("shared_cache_hit_rate", (0.3, 1000)),
+        ("refills", (5.0, 5)),
+        ("refill_mean", (10.0, 5)),
+        ("refill_hidden_share", (0.4, 5)),
+        ("refill_wasted_share", (0.25, 400)),
     ]
     .into();
     let summary = summary(0);

@@ -40,6 +40,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "chat-burst" "bursts" "prefixes" "classes" "tenants";
     "chat-sessions" "conversations" "closed loop";
     "rag-prefix" "prefixes" "routing";
+    "shared-cache" "prefixes" "memory";
     "agents-closed-loop" "agents" "conversations" "closed loop";
     "diurnal" "varying load";
     "flash-crowd" "varying load" "overload";

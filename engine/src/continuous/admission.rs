@@ -36,6 +36,8 @@ impl ContinuousBatching {
         }
     }
 
+    /// Admits the head of the waiting room, or lets it stand aside while its prompt is fetched; false if
+    /// it does not fit, and holds up all behind it.
     fn admit_waiting(
         &mut self,
         slot: u32,
@@ -43,10 +45,15 @@ impl ContinuousBatching {
         outcomes: &mut Vec<EngineOutcome>,
     ) -> bool {
         let watermark = self.watermark();
-        let s = &mut self.sequences[slot];
+        let s = &self.sequences[slot];
         // One token at least is computed, or there would be nothing to sample from.
         let probe = self.memory.probe(&s.prefix, s.target - 1);
-        let missing = s.target - probe.tokens;
+        let found = match self.refilling {
+            Some(_) => self.with_refill(slot, probe.tokens),
+            None => probe.tokens,
+        };
+        let s = &mut self.sequences[slot];
+        let missing = s.target - found;
         let tokens = if self.common.rules.chunks() {
             u64::from(missing.min(self.common.rules.prefill_cap)).min(*budget) as u32
         } else {
@@ -66,7 +73,7 @@ impl ContinuousBatching {
         let whole = self.memory.blocks(s.target) - cached;
         let blocks = match self.common.rules.whole_prompt {
             true => whole,
-            false => self.memory.blocks(probe.tokens + tokens) - cached,
+            false => self.memory.blocks(found + tokens) - cached,
         };
         let asked = match self.common.rules.reserve_full_prompt {
             true => whole,
@@ -75,15 +82,22 @@ impl ContinuousBatching {
         if asked + probe.idle + watermark > self.memory.available() {
             return false;
         }
+        if found > probe.tokens && !self.has_refill(slot, probe.tokens) {
+            return true; // others go before it
+        }
+        if self.refilling.is_some() {
+            self.refilled(slot, probe.tokens, found);
+        }
+        let s = &mut self.sequences[slot];
         self.memory.acquire(&mut s.pages, &s.prefix, probe.tokens);
         self.memory.take(blocks);
         s.phase = Phase::Prefilling;
-        s.computed = probe.tokens;
-        self.pending_prompt_tokens -= u64::from(probe.tokens);
+        s.computed = found;
+        self.pending_prompt_tokens -= u64::from(found);
         outcomes.push(EngineOutcome {
             request: s.request,
             outcome: Outcome::Started {
-                cached_tokens: probe.tokens,
+                cached_tokens: found,
             },
         });
         if !self.common.rules.padded_prompts {

@@ -29,6 +29,8 @@ mod preemption;
 mod run;
 /// Ending steps: tokens come out, requests leave.
 mod commit;
+/// Prompts fetched from a shared cache.
+mod refilling;
 /// Who leaves when the step in progress ends.
 mod leaving;
 /// Steps that are computed for real.
@@ -47,6 +49,7 @@ use decode_set::DecodeSet;
 use execution::Execution;
 pub(crate) use memory::Memory;
 pub(crate) use rules::{Common, Rules};
+use refilling::Refilling;
 use run::{Run, StepEnd};
 use sequence::{Phase, Sequences};
 use std::collections::VecDeque;
@@ -106,6 +109,8 @@ pub struct ContinuousBatching {
     ended: Vec<(u64, EngineOutcome)>,
     /// Whoever computes the steps, if they are computed.
     execution: Option<Box<Execution>>,
+    /// The link to a cache shared with other replicas, if there is one.
+    refilling: Option<Box<Refilling>>,
     /// When the head of the waiting room was last cancelled.
     head_left: Option<SimTime>,
     /// Somebody reads the prefix cache between two events.
@@ -140,6 +145,7 @@ impl ContinuousBatching {
             pending_prompt_tokens: 0,
             admissions: 0,
             execution: None,
+            refilling: None,
         }
     }
 
@@ -169,6 +175,9 @@ impl ContinuousBatching {
 
     /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
     fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
+        if self.refilling.is_some() {
+            self.come_back(now);
+        }
         // What happened at the very instant the last step ended comes too late for this one.
         let follows = self.last_end == Some(now) && !self.running.is_empty();
         let closed = follows && self.head_left == Some(now);
@@ -188,12 +197,12 @@ impl ContinuousBatching {
         let overruns = shape.decode_seqs != self.decoding.count();
         self.release_leaving();
         while shape.seqs() == 0 {
-            if self.running.is_empty() && self.waiting.len() == 0 {
-                // The only one had no block for its token too many.
+            if self.running.is_empty() && self.all_stand_aside() {
+                // The only one had no block for its token too many, or waits for its prompt.
                 self.memory.date_events(now);
                 return;
             }
-            if self.common.rules.plans_ahead {
+            if self.common.rules.plans_ahead || self.refilling.is_some() {
                 // Nothing runs meanwhile: the plan waits for all that can be known.
                 self.waiting.let_in(now, true, &mut self.sequences);
             }
@@ -271,7 +280,8 @@ impl ContinuousBatching {
         let spread = self.common.cost.needs_spread();
         // Later steps take their blocks when the run is committed. That must not be too late for
         // those who watch what the cache forgets.
-        let watched = self.watched || self.memory.records_events();
+        let watched =
+            self.watched || self.memory.records_events() || self.refilling.is_some();
         let mut free = if watched {
             self.memory.empty()
         } else {
@@ -281,10 +291,14 @@ impl ContinuousBatching {
             return;
         };
         let needed = self.decoding.blocks_from(1);
+        let wake = self.wake();
         let run = self.common.cost.decode_run(&shape);
         for (_, blocks) in (1..steps).zip(needed) {
             if blocks + self.common.rules.spare > free {
                 break;
+            }
+            if wake.is_some_and(|at| at <= end.rounded_up()) {
+                break; // who stood aside may join the next step
             }
             free -= blocks;
             shape.pass(1, spread);
@@ -319,15 +333,14 @@ impl ContinuousBatching {
             shape.context_squares = self.decoding.squares();
             shape.context_max = self.decoding.longest(&self.sequences).unwrap_or(0);
         }
-        let mut squares = 0;
-        let mut one_token = |context: u32| {
-            shape.context_max = shape.context_max.max(context);
-            squares += u128::from(context) * u128::from(context);
-        };
+        // Of those that compute one token beside the decode set.
+        let (mut longest, mut squares) = (0, 0);
+        let square = |context: u32| u128::from(context) * u128::from(context);
         for &slot in &self.leaving {
             let s = &self.sequences[slot];
             if s.phase == Phase::Overrunning {
-                one_token(s.computed);
+                longest = longest.max(s.computed);
+                squares += square(s.computed);
                 shape.decode_seqs += 1;
                 shape.decode_context += u64::from(s.computed);
                 shape.sampled += 1;
@@ -335,21 +348,13 @@ impl ContinuousBatching {
         }
         for &(slot, tokens) in &self.plan.chunks {
             let s = &self.sequences[slot];
-            let (t, c) = (u64::from(tokens), u64::from(s.computed));
-            shape.prefill_seqs += 1;
-            shape.prefill_tokens += t;
-            shape.prefill_context += c;
-            shape.prefill_context_rounded += c.next_multiple_of(self.common.context_step);
+            self.add_prefill(&mut shape, tokens, s.computed, s.target);
             if tokens == 1 {
-                shape.single_prefills += 1;
-                shape.single_context += c;
-                one_token(s.computed);
+                longest = longest.max(s.computed);
+                squares += square(s.computed);
             }
-            shape.prefill_pairs += t * c + t * (t + 1) / 2;
-            shape.prefill_prompt_products += t * u64::from(s.target);
-            shape.prefill_squares += t * t;
-            shape.sampled += u32::from(s.computed + tokens == s.target);
         }
+        shape.context_max = shape.context_max.max(longest);
         shape.context_squares += squares;
         if !self.common.cost.needs_spread() {
             (shape.context_max, shape.context_squares) = (0, 0);
@@ -486,7 +491,7 @@ impl Engine for ContinuousBatching {
         if self.run.end().is_none() && (!self.running.is_empty() || self.waiting.len() > 0) {
             self.start(now, outcomes);
         }
-        self.run.end()
+        self.run.end().or_else(|| self.wake())
     }
 
     fn advance<O: StepObserver>(
@@ -495,6 +500,9 @@ impl Engine for ContinuousBatching {
         outcomes: &mut Vec<EngineOutcome>,
         observer: &mut O,
     ) {
+        if self.run.end().is_none() && self.wake() == Some(now) {
+            return; // somebody's prompt is here: a step begins when it is asked what comes next
+        }
         assert!(
             self.run.end() == Some(now),
             "no step ends at {now:?} but at {:?}",

@@ -102,6 +102,7 @@ impl ContinuousBatching {
         };
         self.pending_prompt_tokens -= u64::from(s.prefill_left());
         self.waiting.leave(slot, &mut self.sequences);
+        self.drop_refill(slot);
         self.remove(slot);
         outcome
     }

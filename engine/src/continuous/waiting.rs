@@ -75,14 +75,25 @@ impl WaitingRoom {
                 break;
             }
             self.lobby.pop_front();
-            let s = &seqs[slot];
-            let rank = match self.kind {
-                SchedulerKind::Priority => i64::from(s.priority),
-                SchedulerKind::Shortest => s.predicted_work as i64,
-                _ => 0,
-            };
-            self.push(slot, (rank, s.age as i64), seqs);
+            self.come_back(slot, seqs);
         }
+    }
+
+    /// One that no longer stands in the lobby, or aside, queues where rank and age put it.
+    pub(crate) fn come_back(&mut self, slot: u32, seqs: &mut Sequences) {
+        let s = &seqs[slot];
+        let rank = match self.kind {
+            SchedulerKind::Priority => i64::from(s.priority),
+            SchedulerKind::Shortest => s.predicted_work as i64,
+            _ => 0,
+        };
+        self.push(slot, (rank, s.age as i64), seqs);
+    }
+
+    /// The head stands aside: it still waits, but others go before it.
+    pub(crate) fn set_aside(&mut self) {
+        let popped = self.heap.pop();
+        debug_assert!(popped.is_some(), "nobody waits");
     }
 
     /// A preempted request comes back: to the front, or to its place by priority.

@@ -166,6 +166,11 @@ impl Warped {
         }
     }
 
+    /// What time it is on its own.
+    pub(super) fn inside(&self, now: SimTime) -> SimTime {
+        self.time.inside(now)
+    }
+
     /// The replica on its own time.
     pub(super) const fn inner(&self) -> &Inner {
         &self.inner

@@ -2,6 +2,14 @@
 //! of its segments, whoever they were made for; answers are those to requests sent in it. In a
 //! run that has settled, what spills over at the begin and at the end cancels.
 
+/// What goes wrong.
+mod faults;
+/// A cache of prompts that replicas share.
+mod shared_cache;
+
+pub use faults::*;
+pub use shared_cache::*;
+
 use super::{Reading, Scope, Stat, distribution, statistic};
 use windtunnel_ledger::account::Account;
 use windtunnel_ledger::decision::AnswerTotals;

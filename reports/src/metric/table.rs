@@ -95,6 +95,13 @@ metrics! {
     affinity_share, "share", Higher, "the whole run, routing by affinity", "decisions that followed the map ÷ decisions", None;
     affinity_entries_peak, "entries", Lower, "the whole run, routing by affinity", "most entries of the map at once", None;
     false_affinity, "share", Lower, "the whole run, routing by affinity", "requests whose replica had forgotten all of a prompt it had computed ÷ decisions that followed the map", None;
+    stale_route_rate, "share", Lower, "the whole run, scenarios in which replicas are lost", "requests that reached a replica after it was lost ÷ requests sent to replicas; at most the lag of detection × the failures of a replica per time, if each gets its share", None;
+    local_cache_hit_rate, "share", Higher, "started requests, the whole run, fleets with a shared cache", "prompt tokens found in the replica's own cache ÷ prompt tokens", None;
+    shared_cache_hit_rate, "share", Higher, "started requests, the whole run, fleets with a shared cache", "prompt tokens fetched from the shared cache beyond those ÷ prompt tokens", None;
+    refills, "requests", Neutral, "the whole run, fleets with a shared cache", "count of requests for which something was fetched from the shared cache and used", None;
+    refill_mean, "ms", Lower, "those requests", "mean of: all fetched is there − the first was asked for", None;
+    refill_hidden_share, "share", Higher, "those requests", "the part of that in which they could not have been admitted anyway ÷ all of it", None;
+    refill_wasted_share, "share", Lower, "the whole run, fleets with a shared cache", "tokens fetched that no request had use for ÷ tokens fetched", None;
     batch_mean, "requests", Neutral, "steps that end in the window", "requests decoding ÷ steps", None;
     in_system_mean, "requests", Neutral, "samples in the window", "mean of requests anywhere between client and client", None;
     kv_usage_mean, "share", Neutral, "samples in the window", "mean of: KV blocks held by running requests ÷ KV blocks, all replicas together", None;

@@ -1,5 +1,6 @@
 //! The replicas, how far away they are, and how old the gateway's picture of them is.
 
+use super::shared_cache::SharedCacheSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::Span;
@@ -17,6 +18,8 @@ pub struct FleetSpec {
     pub name: String,
     /// Further replicas of other kinds; their ids follow.
     pub pools: Vec<PoolSpec>,
+    /// A cache of prompts that all replicas share, behind their own.
+    pub shared_cache: Option<SharedCacheSpec>,
     /// How long messages travel.
     pub network: NetworkSpec,
     /// How old the gateway's picture of the replicas is.
@@ -30,6 +33,7 @@ impl Default for FleetSpec {
             engine: EngineSpec::Continuous(Box::<ContinuousSpec>::default()),
             name: "main".to_owned(),
             pools: Vec::new(),
+            shared_cache: None,
             network: NetworkSpec::default(),
             telemetry: TelemetrySpec::default(),
         }

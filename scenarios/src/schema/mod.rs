@@ -19,6 +19,8 @@ pub mod paths;
 pub mod answers;
 /// What several gateways share.
 pub mod state_store;
+/// The cache of prompts that replicas share.
+pub mod shared_cache;
 /// One enum per policy family: its variants are the policies there are.
 pub mod policies;
 /// Where requests come from.

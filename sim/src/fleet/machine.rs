@@ -1,10 +1,12 @@
 //! What the fleet asks of a replica besides serving: its price, its power at rest, and an account of
 //! its memory.
 
+use windtunnel_base::ids::RequestId;
 use windtunnel_base::time::SimTime;
 use windtunnel_base::units::{MicroJoules, NanoUsd};
 use windtunnel_engine::config::FrontendSpec;
 use windtunnel_engine::engine::Engine;
+use windtunnel_engine::refill::{Refill, RefillRules};
 use windtunnel_engine::replica::Replica;
 
 /// An engine that somebody owns: what a run needs to know of a replica besides serving.
@@ -36,6 +38,21 @@ pub trait Machine: Engine {
 
     /// Forgets everything that it has cached and nobody uses.
     fn forget_cache(&mut self) {}
+
+    /// Lets it fetch prompts from a cache shared with others. See [`Replica::share_cache`].
+    fn share_cache(&mut self, _rules: RefillRules) {}
+
+    /// Says how many tokens of the prompt of a request that it has just taken the shared cache has, and
+    /// whether they may be fetched ahead. See [`Replica::offer`].
+    fn offer_shared(&mut self, _now: SimTime, _request: RequestId, _tokens: u32, _ahead: bool) {}
+
+    /// Moves what was fetched for requests admitted since the last call to `refills`.
+    fn take_refills(&mut self, _refills: &mut Vec<Refill>) {}
+
+    /// Tokens fetched from a shared cache so far.
+    fn fetched_tokens(&self) -> u64 {
+        0
+    }
 
     /// Checks that held, cached and free memory make up the total. Cheap, unless `thorough`: then it
     /// counts everything anew.
@@ -76,6 +93,22 @@ impl Machine for Replica {
 
     fn forget_cache(&mut self) {
         Self::forget_cache(self);
+    }
+
+    fn share_cache(&mut self, rules: RefillRules) {
+        Self::share_cache(self, rules);
+    }
+
+    fn offer_shared(&mut self, now: SimTime, request: RequestId, tokens: u32, ahead: bool) {
+        self.offer(now, request, tokens, ahead);
+    }
+
+    fn take_refills(&mut self, refills: &mut Vec<Refill>) {
+        Self::take_refills(self, refills);
+    }
+
+    fn fetched_tokens(&self) -> u64 {
+        Self::fetched_tokens(self)
     }
 
     fn check_memory(&self, thorough: bool) -> Result<(), Discrepancy> {

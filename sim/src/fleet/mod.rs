@@ -9,6 +9,8 @@ pub(crate) mod machine;
 pub(crate) mod meter;
 /// How long messages travel.
 pub(crate) mod network;
+/// The cache of prompts that replicas share.
+pub(crate) mod shared_cache;
 /// How statistics reach the gateway.
 pub(crate) mod telemetry;
 

@@ -71,6 +71,24 @@ pub(crate) fn finish<'a>(
     Ok(())
 }
 
+/// Checks that every prompt token that was not computed was found in one cache or another.
+pub(crate) fn cached<'a>(
+    at: SimTime,
+    segments: impl Iterator<Item = &'a Books>,
+    found: u64,
+) -> Verdict {
+    let booked: u64 = segments.map(|books| books.prompt_tokens_cached).sum();
+    if booked == found {
+        return Ok(());
+    }
+    Err(Violation::new(
+        Law::Books,
+        at,
+        format!("{booked} prompt tokens taken from caches"),
+        format!("{found} found there"),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -74,6 +74,17 @@ impl Faults {
         })
     }
 
+    /// Whether a replica is lost, whoever knows.
+    pub(super) fn is_lost(&self, replica: ReplicaId) -> bool {
+        self.lost[replica.index()] > 0
+    }
+
+    /// Whether any replica ever is.
+    pub(super) fn lose_replicas(&self) -> bool {
+        let lost = |fault: &FaultSpec| matches!(fault, FaultSpec::ReplicaLoss { .. });
+        self.all.iter().any(lost)
+    }
+
     /// Whether a request that reaches this replica fails at once.
     pub(super) fn fails(&mut self, replica: ReplicaId) -> bool {
         let r = replica.index();

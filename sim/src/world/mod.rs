@@ -30,6 +30,8 @@ mod answers;
 mod signals;
 /// The store that gateways share.
 mod store;
+/// The cache of prompts that replicas share.
+mod shared_cache;
 /// The replicas' side.
 mod replica;
 
@@ -38,7 +40,8 @@ use crate::event::{Event, Hop, Source};
 use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
 use crate::fleet::network::Network;
-use crate::laws::{Violation, progress::Progress};
+use crate::fleet::shared_cache::SharedCache;
+use crate::laws::{Violation, books, progress::Progress};
 use crate::run::{Progress as Report, RunError, RunOptions, Step};
 use crate::verification::Verifier;
 use answers::Desk;
@@ -85,6 +88,8 @@ pub(crate) struct World<'a, M> {
     /// Stored answers and who waits for whom, if anybody ever does.
     answers: Option<Box<Desk>>,
     fleet: Fleet<M>,
+    /// The cache of prompts behind all replicas, if there is one.
+    shared_cache: Option<Box<SharedCache>>,
     verifier: Option<Verifier>,
     recorder: Recorder,
     sampler: Sampler,
@@ -165,6 +170,12 @@ impl<'a, M: Machine> World<'a, M> {
             options.watch,
             log_steps,
         );
+        let shared_cache = scenario.fleet.shared_cache.as_ref().map(|spec| {
+            let rules = SharedCache::rules(spec);
+            machines.iter_mut().for_each(|m| m.share_cache(rules));
+            let block_tokens = machines.first().map_or(16, Machine::block_tokens);
+            Box::new(SharedCache::new(spec, block_tokens))
+        });
         let verification = scenario.verification.as_ref();
         let clients = scenario.clients.as_ref();
         let replicas = machines.len();
@@ -195,6 +206,7 @@ impl<'a, M: Machine> World<'a, M> {
             attempts: clients.map(|c| Box::new(Attempts::new(Clients::new(c, streams)))),
             gateway,
             answers: Desk::new(scenario, streams, warm_up.unwrap_or(SimTime::ZERO)).map(Box::new),
+            shared_cache,
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),
             recorder,
@@ -211,6 +223,9 @@ impl<'a, M: Machine> World<'a, M> {
             settling: Vec::new(),
             failure: None,
         };
+        if world.faults.as_ref().is_some_and(|f| f.lose_replicas()) {
+            world.gateway.totals.stale_routes = Some(0);
+        }
         let instances = u64::from(scenario.gateway.instances.unwrap_or(1));
         world.recorder.gateway_hourly = scenario.gateway.price.0.0 * instances;
         if let Some(disturbance) = scenario.disturbance() {
@@ -475,12 +490,17 @@ impl<'a, M: Machine> World<'a, M> {
         let end = self.now;
         (0..self.fleet.machines.len()).for_each(|r| self.sample_replica(r));
         self.check_replicas();
+        let laws = self.recorder.laws.is_some();
+        let shared_cache = self.shared_cache_totals();
         let mut record = self.recorder.finish(end)?;
         let phases = record.collector.take_phases(end);
         let evictions = self.answers.as_ref().map(|desk| desk.evictions());
         self.gateway.totals.answers.evictions = evictions.unwrap_or_default();
         let (segments, segment_ns, rows) = record.collector.finish();
         let (state_store, index) = self.gateway.shared_totals(end);
+        if let Some(totals) = shared_cache.filter(|_| laws) {
+            books::cached(end, segments.iter().map(|s| &s.books), totals.found())?;
+        }
         Ok(RunResult {
             seed,
             digest: record.digest,
@@ -501,6 +521,7 @@ impl<'a, M: Machine> World<'a, M> {
             gateway: self.gateway.totals,
             state_store,
             index,
+            shared_cache,
             decisions: self.gateway.decisions,
             watched: record.watched,
             in_system_ns: self.in_system_ns,

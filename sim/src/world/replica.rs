@@ -29,11 +29,12 @@ impl<M: Machine> World<'_, M> {
             return; // its cancellation was faster
         }
         let r = replica.index();
-        if self
-            .faults
-            .as_mut()
-            .is_some_and(|faults| faults.fails(replica))
+        if let Some(faults) = &mut self.faults
+            && faults.fails(replica)
         {
+            if let Some(stale) = &mut self.gateway.totals.stale_routes {
+                *stale += u64::from(faults.is_lost(replica));
+            }
             let delay = self.fleet.network.replica;
             return self.hop(slot, delay, Hop::RefusalSeen(Refusal::Unavailable));
         }
@@ -46,6 +47,9 @@ impl<M: Machine> World<'_, M> {
             Ok(()) => {
                 self.requests.get_mut(slot).accepted = self.now;
                 self.fact(slot, Fact::Accepted);
+                if self.shared_cache.is_some() {
+                    self.offer_shared(slot, r);
+                }
             }
             Err(reason) => {
                 let delay = self.fleet.network.replica;
@@ -117,6 +121,9 @@ impl<M: Machine> World<'_, M> {
     fn settle_one(&mut self, r: usize) {
         let mut outcomes = std::mem::take(&mut self.outcomes);
         let next = self.fleet.machines[r].next_event(self.now, &mut outcomes);
+        if self.shared_cache.is_some() {
+            self.note_refills(r);
+        }
         for outcome in outcomes.drain(..) {
             self.outcome(outcome);
         }
@@ -194,11 +201,17 @@ impl<M: Machine> World<'_, M> {
         }
         match outcome {
             Outcome::Started { cached_tokens } => {
-                if flight.started > now {
+                let fetched = std::mem::take(&mut flight.fetched_tokens);
+                let first = flight.started > now;
+                if first {
                     flight.started = now;
                     flight.cached_tokens = cached_tokens;
                     self.gateway.false_affinity +=
-                        u64::from(flight.expects_cached && cached_tokens == 0);
+                        u64::from(flight.expects_cached && cached_tokens == fetched);
+                }
+                if let Some(shared) = &mut self.shared_cache {
+                    let prompt = flight.arrival.prompt_tokens;
+                    shared.started(first, prompt, cached_tokens, fetched);
                 }
                 self.recorder.cached(now, cached_tokens);
                 self.fact(slot, Fact::Started { cached_tokens });
@@ -208,6 +221,7 @@ impl<M: Machine> World<'_, M> {
                 let way = self.fleet.network.all_the_way() + out;
                 flight.first_token = now.saturating_add(way);
                 self.fact(slot, Fact::FirstToken);
+                self.write_shared(slot, false);
                 if self.gateway.wants_feedback {
                     self.hop(slot, self.fleet.network.replica + out, Hop::TokenSeen);
                 }
@@ -230,6 +244,7 @@ impl<M: Machine> World<'_, M> {
                     self.gateway.answering[replica.index()] += 1;
                 }
                 self.fact(slot, Fact::Generated);
+                self.write_shared(slot, true);
                 self.hop(slot, self.fleet.network.replica + out, Hop::AnswerSeen);
             }
             Outcome::Cancelled { .. } => {}

@@ -69,6 +69,8 @@ pub(super) struct Flight {
     /// Last output token, at the client.
     pub(super) last_token: SimTime,
     pub(super) cached_tokens: u32,
+    /// Of the tokens found when it starts next, those fetched from a shared cache.
+    pub(super) fetched_tokens: u32,
     pub(super) preemptions: u32,
     pub(super) verdict: Option<bool>,
     /// Set for work that is no request of a client's.
@@ -108,6 +110,7 @@ impl Flight {
             generated: NOT_YET,
             last_token: NOT_YET,
             cached_tokens: 0,
+            fetched_tokens: 0,
             preemptions: 0,
             verdict: None,
             purpose: None,

@@ -5,7 +5,7 @@ use crate::common::{U, plain, request, span};
 use proptest::prelude::*;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::ClassId;
-use windtunnel_base::quantity::{Money, Rate, Span};
+use windtunnel_base::quantity::{Bandwidth, Money, Rate, Span};
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::config::{
@@ -13,6 +13,7 @@ use windtunnel_engine::config::{
     PreemptionKind, PrefixVisibility, RestartKind, SchedulerKind, SchedulerSpec, StationOrder,
     StationSpec,
 };
+use windtunnel_engine::refill::RefillWhen;
 use windtunnel_scenarios::blis;
 use windtunnel_scenarios::schema::FaultSpec;
 use windtunnel_scenarios::schema::clients::{
@@ -29,6 +30,7 @@ use windtunnel_scenarios::schema::pipeline::{Fail, IngressFilterSpec, PipelineSp
 use windtunnel_scenarios::schema::policies::{
     AdmissionSpec, AffinityKey, LoadSignal, RoutingSpec, TieBreak, TtlFrom,
 };
+use windtunnel_scenarios::schema::shared_cache::{Prefetch, SharedCacheSpec};
 use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
 use windtunnel_scenarios::schema::verification::Unverified;
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
@@ -415,9 +417,36 @@ fn state_store() -> impl Strategy<Value = (StateStoreSpec, Option<FaultSpec>)> {
     )
 }
 
+/// A shared cache that is small, and as slow as computing.
+fn shared_cache() -> impl Strategy<Value = SharedCacheSpec> {
+    let refill = prop_oneof![
+        3 => Just(RefillWhen::IfFaster),
+        3 => Just(RefillWhen::Always),
+        1 => Just(RefillWhen::Never),
+    ];
+    let prefetch = prop_oneof![
+        Just(Prefetch::Off),
+        Just(Prefetch::OnAffinity),
+        Just(Prefetch::Always),
+    ];
+    (4_u64..400, 1_u64..U / 4, delay(), refill, prefetch).prop_map(
+        |(capacity, per_token, latency, refill, prefetch)| SharedCacheSpec {
+            capacity,
+            // The model's bytes per token.
+            bandwidth: Bandwidth(131_072.0 / (per_token as f64 * 1e-9)),
+            latency,
+            refill,
+            prefetch,
+            ..SharedCacheSpec::default()
+        },
+    )
+}
+
 pub(crate) fn world() -> impl Strategy<Value = Scenario> {
     let store = prop::option::weighted(0.3, state_store());
-    (world_without_store(), store).prop_map(|(mut scenario, store)| {
+    let shared = prop::option::weighted(0.4, shared_cache());
+    (world_without_store(), store, shared).prop_map(|(mut scenario, store, shared)| {
+        scenario.fleet.shared_cache = shared.filter(|_| scenario.fleet.pools.is_empty());
         let Some((mut store, blackout)) = store else {
             return scenario;
         };

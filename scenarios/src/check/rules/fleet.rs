@@ -15,7 +15,7 @@ use windtunnel_engine::replica::Replica;
 const MAX_REPLICAS: u64 = 10_000;
 
 /// Every engine of the fleet with its path; `fleet.engine` only if it has replicas.
-fn all_engines<'a>(rules: &Rules<'a>) -> Vec<(Path, &'a EngineSpec)> {
+pub(super) fn all_engines<'a>(rules: &Rules<'a>) -> Vec<(Path, &'a EngineSpec)> {
     let fleet = &rules.scenario.fleet;
     let first = (fleet.replicas > 0 || fleet.pools.is_empty())
         .then(|| (Path::of("fleet.engine"), &fleet.engine));

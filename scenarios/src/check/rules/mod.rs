@@ -15,6 +15,8 @@ mod faults;
 mod answers;
 /// The store that gateways share.
 mod state_store;
+/// The cache that replicas share.
+mod shared_cache;
 /// Classes, tenants, verification, thresholds.
 mod objectives;
 /// Distributions and arrival processes.
@@ -45,6 +47,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     answers::coalescing,
     clients::clients,
     state_store::state_store,
+    shared_cache::shared_cache,
     traffic::ends,
     traffic::rate,
     traffic::clients,

@@ -228,6 +228,14 @@ impl RoutedIndex {
         }
     }
 
+    /// Forgets all that was routed to a replica, which has lost it.
+    pub fn forget(&mut self, replica: ReplicaId) {
+        let kept = |index: &Self| index.replicas.get(replica.index()).copied();
+        while kept(self).is_some_and(|kept| kept.recency.oldest().is_some()) {
+            self.forget_oldest(replica.0, u64::MAX);
+        }
+    }
+
     /// Blocks that nobody can ask for again, which take up room all the same.
     fn push_unshared(&mut self, replica: u32, start: u32, end: u32, now: SimTime) {
         if end > start {

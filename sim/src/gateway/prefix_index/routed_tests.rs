@@ -1,6 +1,7 @@
 use super::*;
 use crate::gateway::fixtures::request;
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use windtunnel_base::content::{Extent, shared_tokens};
 
 const fn e(key: u64, tokens: u32) -> Extent {
@@ -204,7 +205,65 @@ fn prompts() -> impl Strategy<Value = Vec<(u32, u32, Vec<Extent>, u32)>> {
     prop::collection::vec(one, 1..60)
 }
 
+/// Routes prompts one after the other, and before some of them a replica loses all it had: against one
+/// entry per block, which is forgotten with its replica.
+fn with_losses(
+    prompts: &[(u32, u32, Vec<Extent>, u32)],
+    losses: &[Option<u32>],
+    block: u32,
+    capacity: u64,
+) -> Result<(), TestCaseError> {
+    let mut index = RoutedIndex::new(limits(block, capacity));
+    let mut naive: Vec<Naive> = (0..3).map(|_| Naive::default()).collect();
+    for (id, (replica, _, prefix, prompt)) in prompts.iter().enumerate() {
+        if let Some(lost) = losses.get(id).copied().flatten() {
+            index.forget(ReplicaId(lost));
+            naive[lost as usize].blocks.clear();
+            prop_assert_eq!(index.blocks_kept(ReplicaId(lost)), 0);
+        }
+        let got = matches(&mut index, id as u64, *prompt, prefix);
+        let want: Vec<_> = naive
+            .iter()
+            .map(|n| n.matched(block, *prompt, prefix))
+            .collect();
+        prop_assert_eq!(got, want, "request {} of {:?}", id, prefix);
+        index.insert(
+            &request(id as u32, *prompt, prefix),
+            ReplicaId(*replica),
+            at(id as u64),
+        );
+        naive[*replica as usize].insert(block, capacity as usize, *prompt, prefix, id as u64);
+        let mut kept = 0;
+        for (r, naive) in naive.iter().enumerate() {
+            let here = index.blocks_kept(ReplicaId(r as u32));
+            prop_assert_eq!(here, naive.blocks.len() as u64);
+            prop_assert!(here <= capacity);
+            kept += here;
+        }
+        // Memory: never more entries than blocks, and no place that nobody holds.
+        prop_assert!(index.entries() as u64 <= kept);
+        prop_assert!(index.places.len() <= index.holdings.len());
+        prop_assert!(index.holdings.len() <= index.entries());
+    }
+    (0..3).for_each(|r| index.forget(ReplicaId(r)));
+    let left = (index.entries(), index.holdings.len(), index.places.len());
+    prop_assert_eq!(left, (0, 0, 0), "what is forgotten takes no memory");
+    Ok(())
+}
+
 proptest! {
+    /// E06: the longest match is that of brute force, with evictions and with replicas that are lost and
+    /// come back, and memory is bounded.
+    #[test]
+    fn replicas_that_are_lost_are_forgotten_and_learned_anew(
+        prompts in prompts(),
+        losses in prop::collection::vec(prop::option::weighted(0.2, 0..3_u32), 60),
+        block in 1_u32..9,
+        capacity in 1_u64..60,
+    ) {
+        with_losses(&prompts, &losses, block, capacity)?;
+    }
+
     #[test]
     fn like_one_entry_per_block(
         prompts in prompts(),

@@ -147,4 +147,8 @@ impl RoutingPolicy for CacheAware {
         self.busy_first.set(place, !load);
         Route::To(chosen.id)
     }
+
+    fn forget(&mut self, replica: ReplicaId) {
+        self.index.forget(replica);
+    }
 }

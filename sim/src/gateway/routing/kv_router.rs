@@ -311,6 +311,12 @@ impl RoutingPolicy for KvRouter {
         }
     }
 
+    fn forget(&mut self, replica: ReplicaId) {
+        if let Some(index) = &mut self.assumed {
+            index.forget(replica);
+        }
+    }
+
     fn wants_feedback(&self) -> bool {
         true
     }

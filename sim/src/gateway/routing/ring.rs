@@ -78,3 +78,51 @@ pub fn bounded_load(epsilon: f64, total: u64, nodes: u64) -> u64 {
         libm::ceil(fair) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// The owner of a hash among nodes that are there: of all their points the first at or after it.
+    fn naive(ring: &HashRing, there: &BTreeSet<u32>, hash: u64) -> Option<u32> {
+        let points = || ring.points.iter().filter(|p| there.contains(&p.1));
+        let after = points().filter(|p| p.0 >= hash).min();
+        after.or_else(|| points().min()).map(|p| p.1)
+    }
+
+    proptest! {
+        /// E07: nodes that leave and come back, against a ring of only those that are there. When a node
+        /// leaves, its keys move and no others; when it comes back it gets its own keys again.
+        #[test]
+        fn keys_move_with_their_nodes_and_come_home(
+            nodes in 2_u32..10,
+            points in 1_u32..30,
+            turns in prop::collection::vec(0_u32..10, 1..12),
+            keys in prop::collection::vec(any::<u64>(), 1..60),
+        ) {
+            let ring = HashRing::new(nodes, points, 7);
+            let mut there: BTreeSet<u32> = (0..nodes).collect();
+            let owner = |there: &BTreeSet<u32>, key: u64| {
+                ring.first_fit(key, |node| there.contains(&node)).map(|(node, _)| node)
+            };
+            for node in turns.into_iter().map(|t| t % nodes) {
+                let before = there.clone();
+                if !there.remove(&node) {
+                    there.insert(node);
+                }
+                for &key in &keys {
+                    let (was, is) = (owner(&before, key), owner(&there, key));
+                    prop_assert_eq!(is, naive(&ring, &there, key));
+                    // From or to the node in question; nothing else changes.
+                    prop_assert!(was == is || was == Some(node) || is == Some(node));
+                }
+            }
+            let all: BTreeSet<u32> = (0..nodes).collect();
+            for &key in &keys {
+                prop_assert_eq!(owner(&all, key), ring.owner(key));
+            }
+        }
+    }
+}

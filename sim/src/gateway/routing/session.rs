@@ -92,6 +92,21 @@ impl Affinity {
         self.recency.push(&mut self.links, slot);
     }
 
+    /// Forgets the conversations of a replica that has lost them.
+    pub(super) fn forget(&mut self, replica: ReplicaId) {
+        let mut slots: Vec<u32> = self.by_session.values().copied().collect();
+        slots.retain(|&slot| self.sessions[slot].replica == replica);
+        // What is iterated has an order of its own, whatever the map's.
+        slots.sort_unstable();
+        for slot in slots {
+            let placed = self.sessions[slot];
+            self.recency.remove(&mut self.links, slot);
+            self.sessions.release(slot);
+            self.by_session.remove(&placed.session);
+            self.held[replica.index()] -= 1;
+        }
+    }
+
     /// Conversations remembered.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -145,6 +160,10 @@ impl RoutingPolicy for Session {
         });
         self.affinity.put(request.session, id, fleet.now);
         Route::To(id)
+    }
+
+    fn forget(&mut self, replica: ReplicaId) {
+        self.affinity.forget(replica);
     }
 }
 

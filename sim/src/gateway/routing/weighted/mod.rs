@@ -12,6 +12,7 @@ use crate::view::{FleetView, PolicyCx, ReplicaView, Route, RoutingPolicy, Signal
 use kept::Kept;
 use sources::Sources;
 use std::collections::BTreeMap;
+use windtunnel_base::ids::ReplicaId;
 use windtunnel_engine::engine::EngineStats;
 use windtunnel_engine::request::RequestView;
 use windtunnel_scenarios::schema::policies::{FilterSpec, PickerKind, PrefixIndexSpec, ScorerKind};
@@ -323,6 +324,10 @@ impl RoutingPolicy for Weighted {
             passing: memory_by_filter || scores(&[ScorerKind::KvUtilization]),
             cache: self.sources.reads_reports(),
         }
+    }
+
+    fn forget(&mut self, replica: ReplicaId) {
+        self.sources.forget(replica);
     }
 
     fn route(

@@ -68,6 +68,16 @@ impl Sources {
         self.precise
     }
 
+    /// A replica has lost all that it had: what was routed there, and its conversations.
+    pub(super) fn forget(&mut self, replica: ReplicaId) {
+        if let Some(index) = &mut self.index {
+            index.forget(replica);
+        }
+        if let Some(affinity) = &mut self.affinity {
+            affinity.forget(replica);
+        }
+    }
+
     /// Reads everything that is asked for.
     pub(super) fn look_up(&mut self, request: &RequestView<'_>, fleet: &FleetView<'_>) {
         let width = width(fleet);
