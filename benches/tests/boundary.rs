@@ -54,10 +54,7 @@ const PACK: &[(&str, &[&str])] = &[
         "similar-questions",
         &["gateway.answers.semantic.rule={kind=\"threshold\", at_least=0.8}"],
     ),
-    (
-        "shared-cache",
-        &["fleet.shared_cache.bandwidth=\"1GB/s\""],
-    ),
+    ("shared-cache", &["fleet.shared_cache.bandwidth=\"1GB/s\""]),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
 ];
 

@@ -104,19 +104,35 @@ fn only_its_keys_move(routing: &str) -> [Vec<(u32, bool)>; 6] {
         .collect();
     // An eighth of the keys; rings are even to some tenths with the points that they have.
     let share = moved.len() as f64 * f64::from(REPLICAS) / KEYS as f64;
-    assert!((0.6..=1.5).contains(&share), "{routing}: {share} of a fair share");
+    assert!(
+        (0.6..=1.5).contains(&share),
+        "{routing}: {share} of a fair share"
+    );
     for key in 0..KEYS as usize {
         if moved.contains(&key) {
             assert_ne!(first[key].0, 3, "{routing}");
         } else {
-            assert_eq!(first[key], before[key], "{routing}: key {key} stays, and finds its prompt");
+            assert_eq!(
+                first[key], before[key],
+                "{routing}: key {key} stays, and finds its prompt"
+            );
         }
-        assert_eq!(second[key].0, first[key].0, "{routing}: key {key} moves once");
+        assert_eq!(
+            second[key].0, first[key].0,
+            "{routing}: key {key} moves once"
+        );
     }
     let targets: BTreeSet<u32> = moved.iter().map(|&key| first[key].0).collect();
-    assert!(targets.len() > 3, "{routing}: to several others, not to one");
+    assert!(
+        targets.len() > 3,
+        "{routing}: to several others, not to one"
+    );
     assert_eq!(hits(first, &moved), 0, "{routing}: the dip");
-    assert_eq!(hits(second, &moved), moved.len(), "{routing}: and the recovery");
+    assert_eq!(
+        hits(second, &moved),
+        moved.len(),
+        "{routing}: and the recovery"
+    );
     seen
 }
 
@@ -130,7 +146,11 @@ fn keys_of_a_ring_move_while_their_replica_is_gone_and_come_home() {
         let [_, before, _, _, back, later] = only_its_keys_move(routing);
         for key in 0..KEYS as usize {
             let home = before[key].0;
-            assert_eq!((back[key].0, later[key].0), (home, home), "{routing}: home again");
+            assert_eq!(
+                (back[key].0, later[key].0),
+                (home, home),
+                "{routing}: home again"
+            );
             // It comes back without its cache: they miss there once more.
             assert_eq!(back[key].1, home != 3, "{routing}");
             assert!(later[key].1, "{routing}");
@@ -174,7 +194,11 @@ fn what_was_routed_to_a_lost_replica_is_not_taken_to_be_there_when_it_is_back() 
     let found = |row: &Row| (row.replica, row.cached_tokens > 0);
     for key in 0..4 {
         let (was, is) = (found(&result.rows[key]), found(&result.rows[key + 4]));
-        assert_eq!(is.1, was.0 == Some(1), "only the other replica's keys find their prompts");
+        assert_eq!(
+            is.1,
+            was.0 == Some(1),
+            "only the other replica's keys find their prompts"
+        );
         if was.0 == Some(1) {
             assert_eq!(is.0, Some(1));
         }
@@ -201,10 +225,19 @@ fn requests_are_sent_to_a_lost_replica_until_that_is_known() {
         let stale: Vec<u64> = stale.collect();
         assert_eq!(result.gateway.stale_routes, Some(stale.len() as u64));
         let unavailable = result.segments.iter().map(|s| &s.all);
-        let refused: u64 = unavailable.map(|p| p.refused[Refusal::Unavailable as usize]).sum();
-        assert_eq!(refused, stale.len() as u64, "as configured, nobody tries again");
+        let refused: u64 = unavailable
+            .map(|p| p.refused[Refusal::Unavailable as usize])
+            .sum();
+        assert_eq!(
+            refused,
+            stale.len() as u64,
+            "as configured, nobody tries again"
+        );
         for i in stale {
-            assert_eq!(result.rows[i as usize].end, End::Refused(Refusal::Unavailable));
+            assert_eq!(
+                result.rows[i as usize].end,
+                End::Refused(Refusal::Unavailable)
+            );
         }
     }
 }
@@ -229,11 +262,21 @@ fn stale_routes_are_at_most_lag_times_the_rate_of_failures() {
             let stale = result.gateway.stale_routes.expect("replicas are lost") as f64;
             let bound = lag as f64 * rate * REQUESTS as f64;
             // Requests come on a grid: one more may fall into each gap. Drawn ones scatter.
-            let slack = if routing.contains("random") { 4.0 * bound.sqrt() } else { 48.0 };
-            assert!(stale <= bound + slack, "{routing}, lag {lag}: {stale} of {bound}");
+            let slack = if routing.contains("random") {
+                4.0 * bound.sqrt()
+            } else {
+                48.0
+            };
+            assert!(
+                stale <= bound + slack,
+                "{routing}, lag {lag}: {stale} of {bound}"
+            );
             // The bound is close where the lag is over before the failure is.
             if lag < 500 && routing.contains("robin") {
-                assert!(stale >= bound - 48.0, "{routing}, lag {lag}: {stale} of {bound}");
+                assert!(
+                    stale >= bound - 48.0,
+                    "{routing}, lag {lag}: {stale} of {bound}"
+                );
             }
         }
     }

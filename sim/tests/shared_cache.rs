@@ -166,7 +166,11 @@ fn what_is_fetched_ahead_hides_behind_the_queue() {
             assert_eq!(totals.hidden_ns, hidden * U, "{outputs} {prefetch:?}");
             let step = 8 + 1;
             let expected = wait + refill - hidden + step;
-            assert_eq!(ttft(&result.rows[3]), expected * U, "{outputs} {prefetch:?}");
+            assert_eq!(
+                ttft(&result.rows[3]),
+                expected * U,
+                "{outputs} {prefetch:?}"
+            );
         }
     }
 }
@@ -206,7 +210,10 @@ fn a_request_that_leaves_while_its_prompt_is_fetched_leaves_nothing_behind() {
     assert_eq!(ttft(&result.rows[2]), (65 + 8) * U);
     // And with nobody else there the run comes to its end.
     scenario.run.cut_off = Some(span(1010));
-    assert_eq!(play(&scenario, &script(&[fills, (hit, 5, 64)])).end_ns, 1010 * U);
+    assert_eq!(
+        play(&scenario, &script(&[fills, (hit, 5, 64)])).end_ns,
+        1010 * U
+    );
 }
 
 #[test]
@@ -269,7 +276,8 @@ fn names(prefix: &[Extent]) -> Vec<u64> {
     let name = |end: usize| {
         let seen = tokens[..end].iter();
         seen.fold(17_u64, |name, &(key, i)| {
-            (name ^ key.wrapping_mul(31).wrapping_add(u64::from(i))).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            (name ^ key.wrapping_mul(31).wrapping_add(u64::from(i)))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         })
     };
     (1..=tokens.len() / 16).map(|n| name(16 * n)).collect()

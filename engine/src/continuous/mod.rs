@@ -48,8 +48,8 @@ use crate::request::Submission;
 use decode_set::DecodeSet;
 use execution::Execution;
 pub(crate) use memory::Memory;
-pub(crate) use rules::{Common, Rules};
 use refilling::Refilling;
+pub(crate) use rules::{Common, Rules};
 use run::{Run, StepEnd};
 use sequence::{Phase, Sequences};
 use std::collections::VecDeque;
@@ -280,8 +280,7 @@ impl ContinuousBatching {
         let spread = self.common.cost.needs_spread();
         // Later steps take their blocks when the run is committed. That must not be too late for
         // those who watch what the cache forgets.
-        let watched =
-            self.watched || self.memory.records_events() || self.refilling.is_some();
+        let watched = self.watched || self.memory.records_events() || self.refilling.is_some();
         let mut free = if watched {
             self.memory.empty()
         } else {

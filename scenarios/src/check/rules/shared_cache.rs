@@ -21,7 +21,9 @@ pub(super) fn shared_cache(rules: &mut Rules<'_>) {
                 let differ = others.is_some_and(|other| !same_blocks(spec, other));
                 differ.then_some("keeps other keys and values than the pools before it; give all the same model, `kv.block_size` and `kv.bytes_per_element`")
             }
-            EngineSpec::Reference(_) => Some("computes its prompts for real and cannot read them back"),
+            EngineSpec::Reference(_) => {
+                Some("computes its prompts for real and cannot read them back")
+            }
             EngineSpec::Station(_) => Some("has no prompts"),
         };
         if let Some(problem) = problem {
