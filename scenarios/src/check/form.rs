@@ -211,10 +211,10 @@ impl Check {
             .collect();
         if !others.is_empty() {
             finding = finding.label(format!("belongs to kind {}", others.join(", ")));
-        } else if nearest(key, keys.iter().copied()).is_none() {
-            if let Some(places) = nearest_places(key, &self.path.to_string()) {
-                finding = finding.label(places);
-            }
+        } else if nearest(key, keys.iter().copied()).is_none()
+            && let Some(places) = nearest_places(key, &self.path.to_string())
+        {
+            finding = finding.label(places);
         }
         let keys: Vec<_> = keys.into_iter().filter(|k| *k != "kind").collect();
         if keys.is_empty() {
