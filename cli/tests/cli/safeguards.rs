@@ -25,6 +25,7 @@ fn each_part_of_a_gateway_has_its_line() {
         ("kernel-eviction", "kernels", "leaked to the frontier"),
         ("prompt-injection", "stages", "of attacks blocked"),
         ("store-failover", "store", "reads/s"),
+        ("shared-cache", "shared", "of prompt tokens read back"),
     ] {
         let out = place.run(&format!("run {scenario}")).code(0).out;
         let line = line(&out, word);
@@ -32,7 +33,7 @@ fn each_part_of_a_gateway_has_its_line() {
     }
     // Who has none of them is told nothing of them.
     let out = place.run("run smoke").code(0).out;
-    for word in ["answers", "clients", "kernels", "stages", "store"] {
+    for word in ["answers", "clients", "kernels", "stages", "store", "shared"] {
         assert!(
             !out.lines().any(|l| l.split(' ').next() == Some(word)),
             "{out}"

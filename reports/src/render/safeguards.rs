@@ -11,6 +11,7 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
         ("kernels", kernels(figures)),
         ("stages", stages(figures)),
         ("store", store(figures)),
+        ("shared", shared(figures)),
     ];
     lines.into_iter().filter(|(_, p)| !p.is_empty()).collect()
 }
@@ -75,6 +76,18 @@ fn stages(figures: &Figures) -> Vec<String> {
         ("gateway_left_out", "left out", false),
         ("attacks_blocked", "of attacks blocked", true),
         ("honest_blocked", "of honest requests blocked", false),
+    ];
+    all(figures, &parts)
+}
+
+/// The cache that replicas share.
+fn shared(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("shared_cache_hit_rate", "of prompt tokens read back", true),
+        ("refills", "refills", false),
+        ("refill_mean", "each", false),
+        ("refill_hidden_share", "hidden", false),
+        ("refill_wasted_share", "read in vain", false),
     ];
     all(figures, &parts)
 }
