@@ -87,6 +87,35 @@ fn dead_work_is_done_unless_it_is_cancelled() {
     assert_eq!(all(&result).wasted_tokens, 0);
 }
 
+/// Two callers above one another, each with one retry a unit later: four attempts of 4 units, three waits.
+/// Budgets are each caller's own.
+#[test]
+fn attempts_of_callers_above_one_another_multiply() {
+    let mut clients = retries(1, 4, true);
+    clients.retries.layers = 2;
+    (clients.retries.backoff, clients.retries.factor) = (span(1), 4.0);
+    let result = play(&one_server(clients.clone()), [job(0, 10)]);
+    let timed_out = End::Refused(Refusal::TimedOut);
+    assert_eq!(end(&result.rows[0]), (timed_out, 19, Some(4)));
+    // One retry each: the lower one spends its own on the first try, and the upper one's brings it nothing
+    // back, as a tenth of a request is not a retry.
+    clients.retry_budget = Some(RetryBudgetSpec {
+        share: 0.1,
+        burst: 1,
+        ..RetryBudgetSpec::default()
+    });
+    let result = play(&one_server(clients.clone()), [job(0, 10)]);
+    assert_eq!(end(&result.rows[0]), (timed_out, 14, Some(3)));
+    // A whole one does.
+    clients.retry_budget = Some(RetryBudgetSpec {
+        share: 1.0,
+        burst: 1,
+        ..RetryBudgetSpec::default()
+    });
+    let result = play(&one_server(clients), [job(0, 10)]);
+    assert_eq!(end(&result.rows[0]), (timed_out, 19, Some(4)));
+}
+
 #[test]
 fn a_late_answer_is_nobodys() {
     // A is served until 10. B, sent at 1, times out at 7, and its second attempt is served after its first,

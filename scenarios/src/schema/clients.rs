@@ -40,12 +40,19 @@ impl Default for ClientsSpec {
     }
 }
 
+/// Callers above one another, at most.
+pub const MOST_LAYERS: u32 = 4;
+
 /// When and how often clients try again.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetriesSpec {
     /// Retries after the first attempt, at most.
     pub max: u32,
+    /// Callers above one another that all try again by these rules, 1 to 4: a page, a service behind
+    /// it, the library that it calls. Each does so when the one below it has given up, has a budget of
+    /// its own, and asks the one below anew: attempts multiply.
+    pub layers: u32,
     /// Wait before the first retry.
     pub backoff: Span,
     /// Each further wait is so many times as long.
@@ -62,6 +69,7 @@ impl Default for RetriesSpec {
     fn default() -> Self {
         Self {
             max: 0,
+            layers: 1,
             backoff: Span(SimDuration::ZERO),
             factor: 2.0,
             cap: Span(SimDuration::from_secs(30)),

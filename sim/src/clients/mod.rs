@@ -16,7 +16,7 @@ use windtunnel_base::ids::{RequestId, TenantId};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_scenarios::schema::clients::{ClientsSpec, CountedPer};
+use windtunnel_scenarios::schema::clients::{ClientsSpec, CountedPer, MOST_LAYERS};
 
 /// One of something for all tenants, or one for each.
 #[derive(Clone, Debug)]
@@ -52,7 +52,10 @@ pub(crate) struct Clients {
     max_retries: u32,
     retried: [bool; Refusal::ALL.len()],
     backoff: Backoff,
-    budget: Option<Per<Budget>>,
+    /// Callers above one another, the lowest first.
+    layers: u32,
+    /// A budget for each of them, if they have any.
+    budgets: Vec<Per<Budget>>,
     throttle: Option<Per<Throttle>>,
     hedge_after: SimDuration,
     max_hedges: u32,
@@ -64,10 +67,19 @@ pub(crate) struct Clients {
 pub(crate) struct Tries {
     /// Attempts, those included that were held back.
     pub(crate) attempts: u32,
+    /// Retries of all callers together.
     pub(crate) retries: u32,
     pub(crate) hedges: u32,
-    /// The wait before the last retry.
-    pub(crate) waited: SimDuration,
+    /// Of each caller since it was last asked, the lowest first.
+    layers: [Retried; MOST_LAYERS as usize],
+}
+
+/// What one caller has done for what it was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Retried {
+    times: u32,
+    /// The wait before the last time.
+    waited: SimDuration,
 }
 
 impl Clients {
@@ -85,7 +97,11 @@ impl Clients {
             max_retries: spec.retries.max,
             retried,
             backoff: Backoff::new(&spec.retries),
-            budget: budget.map(|b| Per::new(b.per, Budget::new(b.share, b.burst))),
+            layers: spec.retries.layers,
+            budgets: budget.map_or(Vec::new(), |b| {
+                let fresh = Per::new(b.per, Budget::new(b.share, b.burst));
+                vec![fresh; spec.retries.layers as usize]
+            }),
             throttle: throttling.map(|t| Per::new(t.per, Throttle::new(t.k, t.window.0))),
             hedge_after: hedging.map_or(SimDuration::ZERO, |h| h.after.0),
             max_hedges: hedging.map_or(0, |h| h.max),
@@ -95,7 +111,7 @@ impl Clients {
 
     /// A request is made, whatever becomes of it.
     pub(crate) fn request(&mut self, tenant: TenantId) {
-        if let Some(budget) = &mut self.budget {
+        for budget in &mut self.budgets {
             budget.of(tenant).request();
         }
     }
@@ -140,22 +156,32 @@ impl Clients {
         reason: Refusal,
         tries: &mut Tries,
     ) -> Option<SimDuration> {
-        if tries.retries >= self.max_retries || !self.retried[reason as usize] {
+        if !self.retried[reason as usize] {
             return None;
         }
-        if let Some(budget) = &mut self.budget
-            && !budget.of(tenant).take()
-        {
-            return None;
-        }
-        let draw = || {
-            let entity = entity(call, tries.retries);
-            self.streams.stream("clients.backoff", entity).f64()
-        };
-        let wait = self.backoff.wait(tries.retries, tries.waited, draw);
+        // The lowest caller that has a try left makes it.
+        let layer = (0..self.layers as usize).find(|&layer| {
+            tries.layers[layer].times < self.max_retries && self.take(layer, tenant)
+        })?;
+        let retried = &mut tries.layers[layer];
+        let entity = entity(call, tries.retries);
+        let draw = || self.streams.stream("clients.backoff", entity).f64();
+        let wait = self.backoff.wait(retried.times, retried.waited, draw);
+        retried.times += 1;
+        retried.waited = wait;
         tries.retries += 1;
-        tries.waited = wait;
+        // For those below it this is a request like any other.
+        tries.layers[..layer].fill(Retried::default());
+        for budget in self.budgets.iter_mut().take(layer) {
+            budget.of(tenant).request();
+        }
         Some(wait)
+    }
+
+    /// Takes a retry out of a caller's budget; true if there was one, or it has none.
+    fn take(&mut self, layer: usize, tenant: TenantId) -> bool {
+        let budget = self.budgets.get_mut(layer);
+        budget.is_none_or(|budget| budget.of(tenant).take())
     }
 
     /// After which time a further attempt is made beside one just sent, if one may be.
@@ -169,12 +195,7 @@ impl Clients {
 
     /// Whether that attempt is made now that its time has come; counts it if so.
     pub(crate) fn hedge(&mut self, tenant: TenantId, tries: &mut Tries) -> bool {
-        if tries.hedges >= self.max_hedges {
-            return false;
-        }
-        if let Some(budget) = &mut self.budget
-            && !budget.of(tenant).take()
-        {
+        if tries.hedges >= self.max_hedges || !self.take(0, tenant) {
             return false;
         }
         tries.hedges += 1;

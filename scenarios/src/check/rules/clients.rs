@@ -2,7 +2,7 @@
 
 use super::Rules;
 use crate::diagnostic::Code;
-use crate::schema::clients::Jitter;
+use crate::schema::clients::{Jitter, MOST_LAYERS};
 use crate::tree::Path;
 
 /// More attempts than a client makes; each is work of its own.
@@ -19,6 +19,8 @@ pub(super) fn clients(rules: &mut Rules<'_>) {
     let retries = path.key("retries");
     let few = clients.retries.max <= MOST_RETRIES;
     rules.require(&retries.key("max"), few, "be 100 or less");
+    let layers = (1..=MOST_LAYERS).contains(&clients.retries.layers);
+    rules.require(&retries.key("layers"), layers, "lie between 1 and 4");
     let holds = clients.retries.factor.is_finite() && clients.retries.factor >= 1.0;
     rules.require(&retries.key("factor"), holds, "be 1 or more");
     if clients.retries.backoff > clients.retries.cap {
