@@ -43,7 +43,7 @@ pub(super) fn shared_cache(rules: &mut Rules<'_>) {
 /// Whether replicas of both kinds could use each other's blocks.
 fn same_blocks(a: &ContinuousSpec, b: &ContinuousSpec) -> bool {
     let model = |s: &ContinuousSpec| match &s.custom_model {
-        Some(own) => (None, Some(own.clone())),
+        Some(own) => (None, Some(*own)),
         None => (Some(s.model.clone()), None),
     };
     model(a) == model(b)
