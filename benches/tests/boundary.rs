@@ -55,6 +55,14 @@ const PACK: &[(&str, &[&str])] = &[
         &["gateway.answers.semantic.rule={kind=\"threshold\", at_least=0.8}"],
     ),
     ("shared-cache", &["fleet.shared_cache.bandwidth=\"1GB/s\""]),
+    (
+        "crowd-at-peak",
+        &[
+            "gateway.admission={kind=\"open\"};fleet.scaling.policy={kind=\"reactive\", signal={kind=\"queue_depth\", target=4.0}}",
+            "gateway.admission={kind=\"open\"}",
+            "fleet.scaling.policy={kind=\"reactive\", signal={kind=\"queue_depth\", target=4.0}}",
+        ],
+    ),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
 ];
 

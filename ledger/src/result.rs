@@ -7,6 +7,7 @@ pub use crate::distribution::Distribution;
 use crate::entry::{AnswerSource, Entry};
 use crate::gateway::{PathTotals, PipelineTotals};
 use crate::rows::{End, Row};
+use crate::scaling::ScalingTotals;
 use crate::shared_cache::SharedCacheTotals;
 use crate::state_store::{IndexTotals, StoreTotals};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -398,6 +399,9 @@ pub struct RunResult {
     /// What the cache of prompts that replicas share did, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_cache: Option<SharedCacheTotals>,
+    /// How many replicas there were, if their number followed the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingTotals>,
     /// Every routing decision, if asked for; else that of the watched request, if any.
     pub decisions: Vec<Decision>,
     /// Every entry of the watched request, if any.

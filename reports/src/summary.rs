@@ -82,7 +82,7 @@ pub struct Generator {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
-    /// Replicas of all pools.
+    /// Replicas of all pools, at the start.
     pub replicas: u32,
     /// The routing policy.
     pub routing: String,
@@ -209,13 +209,12 @@ impl Summary {
 
 impl Setup {
     fn of(scenario: &Scenario) -> Self {
-        let pools: u32 = scenario.fleet.pools.iter().map(|p| p.replicas).sum();
         // The policy's word is that of the file format.
         let routing = serde_json::to_value(&scenario.gateway.routing)
             .ok()
             .and_then(|v| Some(v.get("kind")?.as_str()?.to_owned()));
         Self {
-            replicas: scenario.fleet.replicas + pools,
+            replicas: scenario.fleet.sizes().map(|(_, start, _)| start).sum(),
             routing: routing.unwrap_or_default(),
         }
     }

@@ -10,6 +10,7 @@ use windtunnel_ledger::decision::GatewayTotals;
 use windtunnel_ledger::gateway::{PathTotals, PipelineTotals, StageKind};
 use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
 use windtunnel_ledger::rows::{End, Row};
+use windtunnel_ledger::scaling::ScalingTotals;
 use windtunnel_ledger::shared_cache::SharedCacheTotals;
 use windtunnel_ledger::state_store::{IndexTotals, StoreTotals};
 use windtunnel_reports::Summary;
@@ -282,7 +283,56 @@ const OF_OTHER_RUNS: &[&str] = &[
     "hedges",
     "throttled",
     "wasted_share",
+    "replicas_mean",
+    "replicas_peak",
+    "replica_hours",
+    "replica_orders",
+    "time_to_capacity",
+    "short_of_capacity",
+    "signal_correlation",
+    "gateway_queue_peak",
 ];
+
+/// Of a fleet that scales: 36 replica-seconds in 10 s.
+#[test]
+fn metrics_of_scaling_are_their_formulas() {
+    let mut run = run(0);
+    let mut scaling = ScalingTotals {
+        orders: 3,
+        peak: 5,
+        provisioned_ns: 36_000_000_000,
+        checks: 20,
+        short_checks: 5,
+        ..ScalingTotals::default()
+    };
+    for (seconds, (cpu, load)) in [(2, (0.1, 1.0)), (4, (0.3, 3.0))] {
+        scaling.time_to_capacity.record(seconds * 1_000 * MS, 1);
+        scaling.signal.add(cpu, load);
+    }
+    run.scaling = Some(scaling);
+    (run.gateway.queued, run.gateway.queue_peak) = (9, 4);
+    let summary = Summary::from_runs(&scenario(), "ten", "hash", &[run]);
+    for (name, value, n) in [
+        ("replicas_mean", 3.6, 20),
+        ("replicas_peak", 5.0, 5),
+        ("replica_hours", 0.01, 20),
+        ("replica_orders", 3.0, 3),
+        ("time_to_capacity", 3_000.0, 2),
+        ("short_of_capacity", 0.25, 20),
+        ("signal_correlation", 1.0, 2),
+        ("gateway_queue_peak", 4.0, 4),
+    ] {
+        let found = &summary.metrics[name];
+        let distance = (found.value.expect(name) - value).abs();
+        assert!(distance < 1e-9 && found.n == n, "{name}: {found:?}");
+    }
+    // Replicas that come and go have no equal shares to compare.
+    assert!(!summary.metrics.contains_key("load_imbalance"));
+    let text = windtunnel_reports::render::table::render(&summary);
+    let line = text.lines().find(|l| l.starts_with("scaling"));
+    let told = "scaling  3.60 replicas on average · 5 at most · 0.0100 h paid · 3 ordered";
+    assert!(line.is_some_and(|line| line.starts_with(told)), "{text}");
+}
 
 fn scenario() -> Scenario {
     let objective = ClassSpec {

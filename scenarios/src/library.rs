@@ -69,6 +69,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "kernel-eviction" "boundary" "kernels";
     "verifier-outage" "boundary" "verification";
     "brown-out" "boundary" "overload" "retries";
+    "crowd-at-peak" "boundary" "scaling" "varying load" "overload" "classes";
     "metastable" "overload" "retries" "stations";
     "prompt-injection" "gateway" "attacks";
     "noisy-neighbour" "gateway" "tenants" "bursts";

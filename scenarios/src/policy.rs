@@ -13,6 +13,13 @@ use crate::tree::{Node, Path, Table, Value};
 const DECISIONS: &[&str] = &[
     "gateway",
     "clients",
+    "fleet.scaling.min_replicas",
+    "fleet.scaling.max_replicas",
+    "fleet.scaling.period",
+    "fleet.scaling.tolerance",
+    "fleet.scaling.policy",
+    "fleet.scaling.scale_up",
+    "fleet.scaling.scale_down",
     "fleet.engine.preset",
     "fleet.engine.scheduler",
     "fleet.engine.kv.block_size",
@@ -78,7 +85,8 @@ fn refuse_others(table: &mut Table, path: &mut Path, findings: &mut Vec<Finding>
                 let message = format!("`{here}` is not for a policy file to decide");
                 let finding = Finding::error(Code::NotADecision, entry.key_at, here, message)
                     .label("describes the world")
-                    .note("a policy file may set gateway.*, clients.*, fleet.engine.preset, fleet.engine.scheduler.* and")
+                    .note("a policy file may set gateway.*, clients.*, fleet.scaling.{min_replicas, max_replicas, period,")
+                    .note("tolerance, policy, scale_up, scale_down}, fleet.engine.preset, fleet.engine.scheduler.* and")
                     .note(
                         "fleet.engine.kv.{block_size, memory_utilization, watermark, allocation, \
                          spare_block, reserve_full_prompt, prefix_cache, visibility, eviction, \

@@ -4,6 +4,7 @@
 //! queue holds only messages under way, timers and scrapes.
 
 use crate::gateway::state_store::StoreAnswer;
+use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::refusal::Refusal;
 
 /// What goes first among the end of a step, a message and an arrival at the same nanosecond.
@@ -71,6 +72,8 @@ pub(crate) enum Event {
     },
     /// Telemetry reads every replica.
     Scrape,
+    /// Something about how many replicas there are.
+    Scaling(ScalingTurn),
     /// Something goes wrong, or is over.
     Fault {
         /// Its number in the scenario.
@@ -91,6 +94,17 @@ pub(crate) enum Turn {
     End,
     /// The gateway notices that it is over.
     Forgotten,
+}
+
+/// What happens to a pool whose size follows its load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ScalingTurn {
+    /// It is time to look at the signal.
+    Look,
+    /// A replica that was ordered is ready.
+    Ready(ReplicaId),
+    /// Nothing that was sent to a replica on its way out can reach it any more.
+    Silent(ReplicaId),
 }
 
 /// Something about a request on its way.
@@ -153,7 +167,11 @@ impl Event {
                 | Hop::Ready => 7,
             },
             // A scrape reads the state after all answers of its instant.
-            Self::Scrape => 3,
+            Self::Scrape | Self::Scaling(ScalingTurn::Look) => 3,
+            // A replica is ready for whoever comes at the instant.
+            Self::Scaling(ScalingTurn::Ready(_)) => 4,
+            // After all that could still reach it.
+            Self::Scaling(ScalingTurn::Silent(_)) => 7,
             Self::Timeout { .. } | Self::FollowerTimeout { .. } => 4,
             // What goes wrong at an instant goes wrong for whoever comes in it.
             Self::Fault { .. } => 4,

@@ -10,6 +10,9 @@ mod clients;
 /// Between a client and its replica: admission, waiting, routing.
 pub mod gateway;
 
+/// How many replicas there should be.
+mod scaling;
+
 /// What can be due, and what goes first.
 mod event;
 /// All state of a run, and the order in which it changes.

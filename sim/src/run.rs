@@ -184,9 +184,10 @@ pub fn run(
 
 /// The engine of every replica of a fleet, by id.
 fn engines(fleet: &FleetSpec) -> impl Iterator<Item = &EngineSpec> {
-    let first = std::iter::repeat_n(&fleet.engine, fleet.replicas as usize);
-    let pools = fleet.pools.iter();
-    first.chain(pools.flat_map(|p| std::iter::repeat_n(&p.engine, p.replicas as usize)))
+    let kinds = std::iter::once(&fleet.engine).chain(fleet.pools.iter().map(|p| &p.engine));
+    kinds
+        .zip(fleet.sizes())
+        .flat_map(|(engine, (_, _, most))| std::iter::repeat_n(engine, most as usize))
 }
 
 /// Gives those replicas that compute what computes their steps.
@@ -227,7 +228,8 @@ fn step_by_step(fleet: &FleetSpec) -> FleetSpec {
     fleet
 }
 
-/// Builds the replicas that a fleet is made of, by id: first those of `engine`, then each pool's.
+/// Builds the replicas that a fleet is made of, by id: first those of `engine`, then each pool's; of
+/// a pool whose size follows its load, as many as there ever can be.
 ///
 /// # Errors
 /// If one cannot be built.
@@ -238,9 +240,13 @@ pub fn replicas(fleet: &FleetSpec) -> Result<Vec<Replica>, RunError> {
         replicas.extend(more.map_err(|error| RunError::Engine { table, error })?);
         Ok::<(), RunError>(())
     };
-    build("engine".into(), fleet.replicas, &fleet.engine)?;
-    for (i, pool) in fleet.pools.iter().enumerate() {
-        build(format!("pools.{i}.engine"), pool.replicas, &pool.engine)?;
+    let kinds = std::iter::once(&fleet.engine).chain(fleet.pools.iter().map(|p| &p.engine));
+    for (i, (engine, (_, _, most))) in kinds.zip(fleet.sizes()).enumerate() {
+        let table = match i {
+            0 => "engine".to_owned(),
+            i => format!("pools.{}.engine", i - 1),
+        };
+        build(table, most, engine)?;
     }
     Ok(replicas)
 }

@@ -34,6 +34,8 @@ mod sharing;
 mod tokens;
 /// The gateway's stages: V-R2, C-03.
 mod stages;
+/// Fleets whose size follows their load: V-E1 to V-E3, E01 and others.
+mod scaling;
 /// Traces that are replayed without time.
 mod trace;
 /// Plain programs for what has no formula.
@@ -405,6 +407,7 @@ pub fn cases() -> Vec<Case> {
         tokens::CASES,
         metastability::CASES,
         stages::CASES,
+        scaling::CASES,
     ]
     .concat()
 }

@@ -87,7 +87,15 @@ metrics! {
     kernel_hit_rate, "share", Higher, "requests whose class has a kernel, the whole run", "served by a kernel ÷ all", None;
     leakage_rate, "share", Lower, "requests whose class has a kernel, the whole run", "sent to the frontier ÷ all", None;
     frontier_escalation_rate, "share", Lower, "all requests whose pool was chosen, the whole run", "sent to the frontier although a kernel is for them ÷ all", None;
-    load_imbalance, "ratio", Lower, "the whole run, two or more replicas", "tokens (prompt and output) of the busiest replica ÷ mean over replicas", None;
+    replicas_mean, "replicas", Lower, "the whole run, fleets that scale", "time from order to release of all replicas of the pool (those at the start: from the begin) ÷ length of the run", None;
+    replicas_peak, "replicas", Lower, "the whole run, fleets that scale", "most replicas of the pool that were paid at once", None;
+    replica_hours, "h", Lower, "the whole run, fleets that scale", "time from order to release, all replicas of the pool together", None;
+    replica_orders, "orders", Lower, "the whole run, fleets that scale", "count of replicas ordered", None;
+    time_to_capacity, "ms", Lower, "the whole run, fleets that scale", "mean of: a replica became ready − first look of the autoscaler that found requests waiting since the last one did", None;
+    short_of_capacity, "share", Lower, "looks of the autoscaler, the whole run", "looks that found requests waiting, at the gateway or at replicas ÷ looks", None;
+    signal_correlation, "ratio", Neutral, "looks of an autoscaler at processors, each replica", "correlation of the load of the processors with the requests at the replica", None;
+    gateway_queue_peak, "requests", Lower, "the whole run; only where requests waited at the gateway", "most requests that waited there at once", None;
+    load_imbalance, "ratio", Lower, "the whole run, two or more replicas that are there from begin to end", "tokens (prompt and output) of the busiest replica ÷ mean over replicas", None;
     store_read_rate, "1/s", Neutral, "the whole run, scenarios with a state store", "reads sent to the store ÷ length of the run", None;
     store_write_rate, "1/s", Lower, "the whole run, scenarios with a state store", "writes sent to the store ÷ length of the run", None;
     store_read_p99, "ms", Lower, "reads that were answered", "99 % quantile of: the gateway knows − it asked", None;

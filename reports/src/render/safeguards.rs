@@ -1,4 +1,4 @@
-//! What the gateway and its clients did, a line for each part that a scenario has.
+//! What the gateway, its clients and who scales the fleet did, a line for each part that a scenario has.
 
 use super::number::{count, digits, figure};
 use crate::summary::Figures;
@@ -9,6 +9,7 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
         ("answers", answers(figures)),
         ("clients", clients(figures)),
         ("kernels", kernels(figures)),
+        ("scaling", scaling(figures)),
         ("stages", stages(figures)),
         ("store", store(figures)),
         ("shared", shared(figures)),
@@ -26,7 +27,9 @@ fn said(figures: &Figures, name: &str, words: &str, zero: bool) -> Option<String
     }
     let value = match estimate.unit.as_str() {
         "ratio" | "1/s" => digits(value),
-        "requests" | "times" => count(value.round() as u64),
+        "requests" | "times" | "orders" => count(value.round() as u64),
+        "replicas" if value.fract() == 0.0 => count(value as u64),
+        "replicas" => digits(value),
         unit => figure(value, unit),
     };
     Some(format!("{value} {words}"))
@@ -64,6 +67,22 @@ fn kernels(figures: &Figures) -> Vec<String> {
     let parts = [
         ("kernel_hit_rate", "by their kernel", true),
         ("leakage_rate", "leaked to the frontier", false),
+    ];
+    all(figures, &parts)
+}
+
+/// How many replicas there were, and how long it took to get more.
+fn scaling(figures: &Figures) -> Vec<String> {
+    if !figures.contains_key("replicas_mean") {
+        return Vec::new();
+    }
+    let parts = [
+        ("replicas_mean", "replicas on average", true),
+        ("replicas_peak", "at most", true),
+        ("replica_hours", "paid", true),
+        ("replica_orders", "ordered", true),
+        ("time_to_capacity", "from need to capacity", true),
+        ("gateway_queue_peak", "waited at once", false),
     ];
     all(figures, &parts)
 }

@@ -1,5 +1,6 @@
 //! The replicas, how far away they are, and how old the gateway's picture of them is.
 
+use super::scaling::ScalingSpec;
 use super::shared_cache::SharedCacheSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use windtunnel_engine::config::{ContinuousSpec, EngineSpec};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FleetSpec {
-    /// How many replicas of `engine`.
+    /// How many replicas of `engine`; with `scaling`, at the start.
     pub replicas: u32,
     /// What each replica is.
     pub engine: EngineSpec,
@@ -20,6 +21,9 @@ pub struct FleetSpec {
     pub pools: Vec<PoolSpec>,
     /// A cache of prompts that all replicas share, behind their own.
     pub shared_cache: Option<SharedCacheSpec>,
+    /// Who orders more replicas and lets them go; absent: there are always the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingSpec>,
     /// How long messages travel.
     pub network: NetworkSpec,
     /// How old the gateway's picture of the replicas is.
@@ -34,6 +38,7 @@ impl Default for FleetSpec {
             name: "main".to_owned(),
             pools: Vec::new(),
             shared_cache: None,
+            scaling: None,
             network: NetworkSpec::default(),
             telemetry: TelemetrySpec::default(),
         }
@@ -43,14 +48,46 @@ impl Default for FleetSpec {
 impl FleetSpec {
     /// The pools by name, each with the ids of its replicas: those of `engine` first, then `pools`.
     pub fn pools_by_id(&self) -> impl Iterator<Item = (&str, std::ops::Range<u32>)> {
-        let first = std::iter::once((self.name.as_str(), self.replicas));
-        let others = self.pools.iter().map(|p| (p.name.as_str(), p.replicas));
         let mut from = 0;
-        first.chain(others).map(move |(name, replicas)| {
-            let ids = from..from + replicas;
+        self.sizes().map(move |(name, _, most)| {
+            let ids = from..from + most;
             from = ids.end;
             (name, ids)
         })
+    }
+
+    /// The pools in the same order: name, replicas at the start, and the most there ever can be. An id
+    /// is kept for each of those.
+    pub fn sizes(&self) -> impl Iterator<Item = (&str, u32, u32)> {
+        let scaled = self.scaling.as_ref().zip(self.scaled_pool());
+        self.sizes_at_start()
+            .enumerate()
+            .map(move |(i, (name, replicas))| {
+                let follows = scaled.filter(|&(_, pool)| pool == i);
+                let most = follows.map_or(replicas, |(s, _)| s.max_replicas.max(replicas));
+                (name, replicas, most)
+            })
+    }
+
+    fn sizes_at_start(&self) -> impl Iterator<Item = (&str, u32)> {
+        let first = std::iter::once((self.name.as_str(), self.replicas));
+        first.chain(self.pools.iter().map(|p| (p.name.as_str(), p.replicas)))
+    }
+
+    /// Which pool follows its load, counted in their order.
+    fn scaled_pool(&self) -> Option<usize> {
+        match &self.scaling.as_ref()?.pool {
+            None => Some(0),
+            Some(pool) => self.sizes_at_start().position(|(name, _)| name == pool),
+        }
+    }
+
+    /// The replicas whose number follows the load, and how many of them there are at the start.
+    pub fn scaled(&self) -> Option<(std::ops::Range<u32>, u32)> {
+        let pool = self.scaled_pool()?;
+        let (_, ids) = self.pools_by_id().nth(pool)?;
+        let (_, replicas) = self.sizes_at_start().nth(pool)?;
+        Some((ids, replicas))
     }
 
     /// The ids of the replicas of a pool; none if it has none or there is no such pool.
@@ -69,7 +106,7 @@ pub struct PoolSpec {
     /// What they are called where a pool is named.
     #[serde(default)]
     pub name: String,
-    /// How many.
+    /// How many; with `fleet.scaling` of this pool, at the start.
     pub replicas: u32,
     /// What each is.
     pub engine: EngineSpec,

@@ -9,6 +9,8 @@ use windtunnel_base::quantity::Span;
 
 /// Hardware, replicas, network, telemetry.
 pub mod fleet;
+/// How many replicas there are.
+pub mod scaling;
 /// What the gateway does with a request.
 pub mod gateway;
 /// The gateway's stages.

@@ -1,5 +1,5 @@
 //! What one replica costs and draws, posted to the books in integers. Every nanosecond from the start
-//! of the run to its end is paid once: by a step, or as idle time. Remainders of divisions are
+//! of the run to its end is paid once: by a step, or as idle time; except while a replica is off. Remainders of divisions are
 //! carried, so that the postings of a replica sum to `floor(price * time)` exactly, however the
 //! time was cut.
 //!
@@ -27,6 +27,8 @@ pub(crate) struct Meter {
     /// Steps are counted up to here.
     end: SimTime,
     station: bool,
+    /// Nobody pays for it.
+    off: bool,
     /// What time is paid as while no step claims it.
     resting: Account,
     pending: Pending,
@@ -108,6 +110,7 @@ impl Meter {
             metered_to: SimTime::ZERO,
             end: SimTime::MAX,
             station,
+            off: false,
             resting: Account::Idle,
             pending: Pending::default(),
             totals: ReplicaTotals::default(),
@@ -185,7 +188,7 @@ impl Meter {
                 .post(Account::Source, Account::Service, energy.0);
             return;
         }
-        if from < self.metered_to {
+        if from < self.metered_to || self.off {
             self.overlaps += 1;
         }
         let (from, whole) = (from.max(self.metered_to), to);
@@ -260,6 +263,9 @@ impl Meter {
 
     /// Pays time without a step up to `at`, each segment's part in that segment.
     fn rest_until(&mut self, collector: &mut Collector, at: SimTime) {
+        if self.off {
+            return;
+        }
         while self.metered_to < at {
             let from = self.metered_to;
             if from < self.pending.from || from >= self.pending.to {
@@ -306,15 +312,36 @@ impl Meter {
         segment.decode_seqs += p.decode_seqs;
     }
 
-    /// Ends the run at `end`.
-    pub(crate) fn finish(&mut self, collector: &mut Collector, end: SimTime) {
-        self.rest_until(collector, end);
+    /// It is off from `now` on: nothing of it runs, and nobody pays for it.
+    pub(crate) fn pause(&mut self, collector: &mut Collector, now: SimTime) {
+        self.rest_until(collector, now);
+        // With nothing pending, a step in this time would go the long way, which sees it.
         self.post(collector);
+        self.off = true;
     }
 
-    /// What it must have cost by `end`, in nano-dollars.
-    pub(crate) fn owed(&self, end: SimTime) -> u64 {
-        (u128::from(self.price) * u128::from(end.as_nanos()) / u128::from(HOUR_NS)) as u64
+    /// It is paid again from `now` on; gives for how long it was not, ns.
+    pub(crate) fn resume(&mut self, now: SimTime) -> u64 {
+        if !std::mem::take(&mut self.off) {
+            return 0;
+        }
+        let from = std::mem::replace(&mut self.metered_to, now);
+        now.since(from).as_nanos()
+    }
+
+    /// Ends the run at `end`; gives for how long it was off just before that, ns.
+    pub(crate) fn finish(&mut self, collector: &mut Collector, end: SimTime) -> u64 {
+        let unpaid = self.resume(end);
+        self.rest_until(collector, end);
+        self.post(collector);
+        unpaid
+    }
+
+    /// What it must have cost by `end`, in nano-dollars, if it was not paid for so many nanoseconds of
+    /// that time.
+    pub(crate) fn owed(&self, end: SimTime, unpaid: u64) -> u64 {
+        let paid = end.as_nanos() - unpaid;
+        (u128::from(self.price) * u128::from(paid) / u128::from(HOUR_NS)) as u64
     }
 }
 
@@ -431,6 +458,44 @@ mod tests {
         assert_eq!(books.energy.received(Account::Idle), 4);
     }
 
+    #[test]
+    fn time_off_costs_nothing_and_a_step_in_it_shows() {
+        let mut collector = Collector::new(1, SimDuration::from_nanos(4), false);
+        let mut meter = Meter::new(HOUR_NS, 1_000_000_000, false); // 1 nano-dollar, 1 uJ per ns
+        let step = |meter: &mut Meter, collector: &mut Collector, from, to| {
+            meter.step(
+                collector,
+                (t(from), t(to)),
+                &decode(),
+                MicroJoules(7),
+                false,
+            );
+        };
+        step(&mut meter, &mut collector, 0, 3);
+        meter.pause(&mut collector, t(5)); // 2 ns idle
+        assert_eq!(meter.resume(t(21)), 16);
+        assert_eq!(meter.resume(t(21)), 0, "it is on already");
+        step(&mut meter, &mut collector, 22, 23); // 1 ns idle before it
+        meter.pause(&mut collector, t(23));
+        let mut off = 16 + meter.resume(t(30));
+        meter.pause(&mut collector, t(31)); // 1 ns idle
+        off += meter.finish(&mut collector, t(40));
+        assert_eq!((off, meter.overlaps()), (32, 0));
+        let all = books(collector);
+        assert_eq!(all.money.received(Account::Idle), 2 + 1 + 1);
+        assert_eq!(all.money.received(Account::Decode), 3 + 1);
+        assert_eq!(all.energy.received(Account::Idle), 2 + 1 + 1);
+        assert_eq!(all.money.total(), meter.owed(t(40), off));
+
+        for from in [5, 9] {
+            let mut collector = Collector::new(1, SimDuration::from_nanos(100), false);
+            let mut meter = Meter::new(HOUR_NS, 0, false);
+            meter.pause(&mut collector, t(5));
+            step(&mut meter, &mut collector, from, 11);
+            assert_eq!(meter.overlaps(), 1, "a step while it is off");
+        }
+    }
+
     proptest! {
         /// However time is cut into steps, the total is the price times the time, rounded once, and
         /// longer segments hold exactly what the shorter ones held.
@@ -453,7 +518,7 @@ mod tests {
                 }
                 meter.finish(&mut collector, t(now + 12_345));
                 let books = books(collector);
-                prop_assert_eq!(books.money.total(), meter.owed(t(now + 12_345)));
+                prop_assert_eq!(books.money.total(), meter.owed(t(now + 12_345), 0));
                 prop_assert!(books.money.balanced() && books.energy.balanced());
                 totals.push(books);
             }

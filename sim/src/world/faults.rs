@@ -2,6 +2,7 @@
 //! going.
 
 use super::World;
+use super::lanes::Gone;
 use super::requests::{NOT_YET, Place};
 use crate::event::{Event, Hop, Turn};
 use crate::fleet::machine::Machine;
@@ -108,7 +109,7 @@ impl<M: Machine> World<'_, M> {
     /// A fault has a turn.
     pub(super) fn fault(&mut self, index: u32, turn: Turn) {
         self.idle_events -= 1;
-        self.faults_left -= 1;
+        self.turns_left -= 1;
         let Some(mut faults) = self.faults.take() else {
             return;
         };
@@ -199,7 +200,7 @@ impl<M: Machine> World<'_, M> {
             Turn::Noticed | Turn::Forgotten => {
                 let gone = turn == Turn::Noticed;
                 let full = self.gateway.is_full(id);
-                self.gateway.lanes.set_gone(id, gone, full);
+                self.gateway.lanes.set_gone(id, Gone::Lost, gone, full);
                 if gone {
                     self.gateway.lanes.forget(id);
                 }

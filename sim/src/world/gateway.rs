@@ -42,6 +42,8 @@ pub(super) struct Gateway {
     pub(super) several: bool,
     pub(super) signals: Signals,
     pub(super) wants_feedback: bool,
+    /// First tokens are told to somebody.
+    pub(super) hears_tokens: bool,
     rng: Rng,
     pub(super) views: Vec<ReplicaView>,
     /// The replicas that are not, while some are; or all, as the policy is to see them.
@@ -126,6 +128,7 @@ impl Gateway {
                 .map(|s| Box::new(Stages::new(s, streams))),
             max_in_flight: spec.queue.max_in_flight.unwrap_or(u32::MAX),
             wants_feedback,
+            hears_tokens: wants_feedback,
             has_index,
             false_affinity: 0,
             several: shared.as_ref().is_some_and(|s| s.store.gateways() > 1),
@@ -220,6 +223,9 @@ impl<M: Machine> World<'_, M> {
         if self.answers.is_some() && self.ask_similar(slot) {
             return;
         }
+        if let Some(scaling) = &mut self.scaling {
+            scaling.somebody_comes(None);
+        }
         let flight = self.requests.get(slot);
         let (tenant, priority) = (flight.arrival.tenant, flight.priority);
         let (in_system, now) = (self.gateway.in_system, self.now);
@@ -249,6 +255,9 @@ impl<M: Machine> World<'_, M> {
             flight.lane,
             (flight.id, flight.arrival.tenant, flight.priority),
         );
+        if let Some(scaling) = &mut self.scaling {
+            scaling.somebody_comes(Some(lane));
+        }
         if !self.gateway.lanes.get(lane).is_full() {
             return self.route(slot);
         }
@@ -410,7 +419,11 @@ impl<M: Machine> World<'_, M> {
         gateway.in_system -= 1;
         gateway.count_shared(flight.id, replica, false, self.now);
         gateway.feedback(&self.requests, slot, feedback, self.now);
+        let empty = gateway.views[replica.index()].in_flight == 0;
         self.gone(slot);
+        if empty && self.scaling.is_some() {
+            self.has_nothing_in_flight(replica);
+        }
     }
 
     /// The gateway sees the first token of an answer.
@@ -419,6 +432,9 @@ impl<M: Machine> World<'_, M> {
             let now = self.now;
             self.gateway
                 .feedback(&self.requests, slot, Feedback::FirstToken, now);
+            if self.scaling.is_some() {
+                self.hear_first_token(slot);
+            }
         }
     }
 

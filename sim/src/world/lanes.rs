@@ -33,13 +33,23 @@ impl Lane {
     }
 }
 
+/// Why a replica takes no requests although it is not full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Gone {
+    /// It is lost, as far as the gateway knows.
+    Lost = 1,
+    /// It is off, not ready yet, or on its way out.
+    Off = 2,
+}
+
 /// All lanes, and which replica belongs to which.
 pub(super) struct Lanes {
     all: Vec<Lane>,
     /// By replica.
     of: Vec<u8>,
-    /// By replica: it is gone, as far as the gateway knows.
-    gone: Vec<bool>,
+    /// By replica: why it is gone, as far as the gateway knows; one bit for each reason.
+    gone: Vec<u8>,
 }
 
 impl Lanes {
@@ -68,7 +78,7 @@ impl Lanes {
         Self {
             all: sizes.into_iter().map(lane).collect(),
             of,
-            gone: vec![false; facts.replicas],
+            gone: vec![0; facts.replicas],
         }
     }
 
@@ -86,6 +96,11 @@ impl Lanes {
     #[inline]
     pub(super) fn of_mut(&mut self, replica: ReplicaId) -> &mut Lane {
         &mut self.all[usize::from(self.of[replica.index()])]
+    }
+
+    /// Which lane a replica belongs to.
+    pub(super) fn lane_of(&self, replica: ReplicaId) -> u8 {
+        self.of[replica.index()]
     }
 
     /// Their numbers.
@@ -120,13 +135,13 @@ impl Lanes {
     #[inline]
     pub(super) fn offers(&self, lane: u8, replica: ReplicaId) -> bool {
         let r = replica.index();
-        self.of[r] == lane && !self.gone[r]
+        self.of[r] == lane && self.gone[r] == 0
     }
 
     /// A replica has become full, or is so no more.
     #[inline]
     pub(super) fn filled(&mut self, replica: ReplicaId, full: bool) {
-        if self.gone[replica.index()] {
+        if self.gone[replica.index()] != 0 {
             return; // it is closed already
         }
         let lane = self.of_mut(replica);
@@ -136,9 +151,16 @@ impl Lanes {
         }
     }
 
-    /// The gateway learns that a replica is gone, or back; `full`: it takes no request anyway.
-    pub(super) fn set_gone(&mut self, replica: ReplicaId, gone: bool, full: bool) {
-        let before = std::mem::replace(&mut self.gone[replica.index()], gone);
+    /// The gateway learns that a replica is gone for a reason, or is so no more; `full`: it takes no
+    /// request anyway.
+    pub(super) fn set_gone(&mut self, replica: ReplicaId, why: Gone, gone: bool, full: bool) {
+        let reasons = &mut self.gone[replica.index()];
+        let before = *reasons != 0;
+        match gone {
+            true => *reasons |= why as u8,
+            false => *reasons &= !(why as u8),
+        }
+        let gone = *reasons != 0;
         if before == gone {
             return;
         }

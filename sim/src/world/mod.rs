@@ -26,6 +26,8 @@ mod pools;
 mod faults;
 /// Stored answers, and waiting for the answer to another.
 mod answers;
+/// How many replicas there are.
+mod scaling;
 /// What the gateway knows when it decides.
 mod signals;
 /// The store that gateways share.
@@ -52,6 +54,7 @@ use gateway::Gateway;
 use recorder::Recorder;
 use requests::Requests;
 use sampling::{Sampler, Totals};
+use scaling::Scaling;
 use windtunnel_base::queue::EventQueue;
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -70,10 +73,11 @@ const EVENTS_PER_REPORT: u64 = 1 << 16;
 pub(crate) struct World<'a, M> {
     now: SimTime,
     queue: EventQueue<Event>,
-    /// Scrapes and faults in the queue: they alone do not keep a run going.
+    /// Scrapes, faults and what scales the fleet, in the queue: they alone do not keep a run going.
     idle_events: usize,
-    /// Of those, faults: while requests are in the system, something may still come of them.
-    faults_left: usize,
+    /// Of those, faults and replicas on order: while requests are in the system, something may still
+    /// come of them.
+    turns_left: usize,
     faults: Option<Box<Faults>>,
     workload: &'a mut dyn Workload,
     next_arrival: Option<SimTime>,
@@ -90,6 +94,8 @@ pub(crate) struct World<'a, M> {
     fleet: Fleet<M>,
     /// The cache of prompts behind all replicas, if there is one.
     shared_cache: Option<Box<SharedCache>>,
+    /// Who orders replicas and lets them go, if somebody does.
+    scaling: Option<Box<Scaling>>,
     verifier: Option<Verifier>,
     recorder: Recorder,
     sampler: Sampler,
@@ -187,7 +193,7 @@ impl<'a, M: Machine> World<'a, M> {
             now: SimTime::ZERO,
             queue: EventQueue::new(),
             idle_events: 0,
-            faults_left: 0,
+            turns_left: 0,
             faults: Faults::new(scenario, replicas, streams),
             next_arrival: workload.next_at(),
             workload,
@@ -208,6 +214,7 @@ impl<'a, M: Machine> World<'a, M> {
             answers: Desk::new(scenario, streams, warm_up.unwrap_or(SimTime::ZERO)).map(Box::new),
             shared_cache,
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
+            scaling: Scaling::new(scenario, replicas, streams),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),
             recorder,
             sampler: Sampler::new(options.samples, replicas, expected_end(scenario)),
@@ -239,11 +246,12 @@ impl<'a, M: Machine> World<'a, M> {
             world.queue.schedule(SimTime::ZERO, event.class(), event);
             world.idle_events = 1;
         }
+        world.begin_scaling();
         if let Some(faults) = &world.faults {
             for (at, event) in faults.turns() {
                 world.queue.schedule(at, event.class(), event);
                 world.idle_events += 1;
-                world.faults_left += 1;
+                world.turns_left += 1;
             }
         }
         world
@@ -360,7 +368,7 @@ impl<'a, M: Machine> World<'a, M> {
         }
         if let Some((at, Source::Queue)) = first
             && self.queue.len() == self.idle_events
-            && (self.faults_left == 0 || self.in_system + self.works == 0)
+            && (self.turns_left == 0 || self.in_system + self.works == 0)
             && self.next_arrival.is_none()
             && self.fleet.agenda.next_at().is_none()
             && !(self.fleet.is_unsettled() && at == self.now)
@@ -392,6 +400,7 @@ impl<'a, M: Machine> World<'a, M> {
                 Some((_, Event::Retry { slot })) => self.retry(slot),
                 Some((_, Event::Hedge { slot })) => self.hedge(slot),
                 Some((_, Event::Scrape)) => self.scrape(),
+                Some((_, Event::Scaling(turn))) => self.scale(turn),
                 Some((_, Event::Fault { index, turn })) => self.fault(index, turn),
                 None => {}
             },
@@ -493,6 +502,10 @@ impl<'a, M: Machine> World<'a, M> {
         let laws = self.recorder.laws.is_some();
         let shared_cache = self.shared_cache_totals();
         let mut record = self.recorder.finish(end)?;
+        let scaling = match self.scaling.take() {
+            Some(scaling) => Some(scaling.finish(end, &record.unpaid)?),
+            None => None,
+        };
         let phases = record.collector.take_phases(end);
         let evictions = self.answers.as_ref().map(|desk| desk.evictions());
         self.gateway.totals.answers.evictions = evictions.unwrap_or_default();
@@ -522,6 +535,7 @@ impl<'a, M: Machine> World<'a, M> {
             state_store,
             index,
             shared_cache,
+            scaling,
             decisions: self.gateway.decisions,
             watched: record.watched,
             in_system_ns: self.in_system_ns,

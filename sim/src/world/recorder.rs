@@ -30,6 +30,8 @@ pub(super) struct Recorder {
     pub(super) laws: Option<Box<Laws>>,
     broken: Option<Box<Violation>>,
     meters: Vec<Meter>,
+    /// Time for which each replica was not paid, ns.
+    unpaid: Vec<u64>,
     /// Time that each replica's frontend takes for a token.
     per_token: Vec<SimDuration>,
     watch: Option<RequestId>,
@@ -53,6 +55,8 @@ pub(super) struct Record {
     pub(super) facts: u64,
     pub(super) collector: Collector,
     pub(super) replicas: Vec<ReplicaTotals>,
+    /// Time for which each replica was not paid, ns.
+    pub(super) unpaid: Vec<u64>,
     pub(super) watched: Vec<Entry>,
 }
 
@@ -74,6 +78,7 @@ impl Recorder {
             laws: laws.then(Box::default),
             broken: None,
             meters: machines.iter().map(meter).collect(),
+            unpaid: vec![0; machines.len()],
             per_token: machines.iter().map(|m| m.frontend().per_token.0).collect(),
             watch,
             followed: Vec::new(),
@@ -199,6 +204,16 @@ impl Recorder {
         self.meters[replica].serving(&mut self.collector, now, serving);
     }
 
+    /// A replica is paid from `now` on, or no more.
+    pub(super) fn pay(&mut self, replica: usize, now: SimTime, paid: bool) {
+        let meter = &mut self.meters[replica];
+        if paid {
+            self.unpaid[replica] += meter.resume(now);
+        } else {
+            meter.pause(&mut self.collector, now);
+        }
+    }
+
     /// Counts nothing that replicas do after `end`.
     pub(super) fn cut(&mut self, end: SimTime) {
         self.meters.iter_mut().for_each(|m| m.cut(end));
@@ -236,8 +251,8 @@ impl Recorder {
         self.write_down();
         self.verdict()?;
         self.pay_gateway(end);
-        for meter in &mut self.meters {
-            meter.finish(&mut self.collector, end);
+        for (meter, unpaid) in self.meters.iter_mut().zip(&mut self.unpaid) {
+            *unpaid += meter.finish(&mut self.collector, end);
         }
         let mut all = Segment::default();
         for segment in self.collector.segments() {
@@ -251,7 +266,9 @@ impl Recorder {
             }
             laws.conservation.finish(end, &counted)?;
             let owed = crate::laws::books::Owed {
-                replicas: self.meters.iter().map(|m| m.owed(end)).sum(),
+                replicas: (self.meters.iter().zip(&self.unpaid))
+                    .map(|(meter, &unpaid)| meter.owed(end, unpaid))
+                    .sum(),
                 verification: self.checks,
                 gateway: self.gateway,
                 overlaps: self.meters.iter().map(Meter::overlaps).sum(),
@@ -265,6 +282,7 @@ impl Recorder {
             facts: self.facts,
             collector: self.collector,
             replicas: self.meters.iter().map(|m| m.totals).collect(),
+            unpaid: self.unpaid,
             watched: self.watched,
         })
     }

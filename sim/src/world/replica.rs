@@ -140,6 +140,9 @@ impl<M: Machine> World<'_, M> {
         }
         self.fleet.agenda.set(r, next);
         self.recorder.serving(r, self.now, next.is_some());
+        if next.is_none() && self.scaling.is_some() {
+            self.came_to_rest(r);
+        }
         if self.recorder.laws.is_some() {
             self.check_settled(r, next);
         }
@@ -222,7 +225,7 @@ impl<M: Machine> World<'_, M> {
                 flight.first_token = now.saturating_add(way);
                 self.fact(slot, Fact::FirstToken);
                 self.write_shared(slot, false);
-                if self.gateway.wants_feedback {
+                if self.gateway.hears_tokens {
                     self.hop(slot, self.fleet.network.replica + out, Hop::TokenSeen);
                 }
             }

@@ -15,6 +15,7 @@ use windtunnel_base::time::SimTime;
 use windtunnel_engine::config::EngineSpec;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
+use windtunnel_ledger::scaling::{ScalingChange, ScalingStep};
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::schema::policies::RoutingSpec;
 use windtunnel_sim::{RunOptions, Step, run};
@@ -112,7 +113,8 @@ proptest! {
         let logged = play(&scenario, &script, RunOptions { steps: Some(&mut listen), ..options() });
         prop_assert_eq!(essence(&plain), essence(&logged));
         let end = SimTime::from_nanos(plain.end_ns);
-        for (r, totals) in plain.replicas.iter().take(scenario.fleet.replicas as usize).enumerate() {
+        let llms = scenario.fleet.sizes().next().map_or(0, |(_, _, most)| most as usize);
+        for (r, totals) in plain.replicas.iter().take(llms).enumerate() {
             let own: Vec<&Step> = log.iter().filter(|s| s.replica.index() == r).collect();
             prop_assert!(own.windows(2).all(|w| w[0].to <= w[1].from));
             prop_assert!(own.iter().all(|s| s.to > end || s.after.is_some()));
@@ -150,7 +152,8 @@ fn random_worlds_see_everything() {
     let mut all = windtunnel_ledger::result::Population::default();
     let (mut cached, mut queued, mut cancelled, mut ahead) = (0, 0, 0, 0);
     let mut paths = windtunnel_ledger::gateway::PathTotals::default();
-    let mut passed = 0;
+    let (mut passed, mut scaled) = (0, windtunnel_ledger::scaling::ScalingTotals::default());
+    let mut cold = 0;
     for _ in 0..500 {
         let mut draw = || {
             let scenario = world().new_tree(&mut runner).expect("a world").current();
@@ -168,6 +171,14 @@ fn random_worlds_see_everything() {
         queued += result.gateway.queued;
         cancelled += result.gateway.cancelled;
         passed += result.pipeline.map_or(0, |p| p.time.count());
+        if let Some(more) = result.scaling {
+            scaled.orders += more.orders;
+            scaled.cancelled += more.cancelled;
+            scaled.drains += more.drains;
+            let released = |c: &&ScalingChange| c.step == ScalingStep::Released;
+            cold += more.changes.iter().filter(released).count() as u64 - more.cancelled;
+            scaled.short_checks += more.short_checks;
+        }
         if let Some(more) = result.paths {
             paths.stale_kernel += more.stale_kernel;
             paths.held += more.held;
@@ -195,6 +206,11 @@ fn random_worlds_see_everything() {
         ("held back", paths.held),
         ("served by evicted kernels", paths.stale_kernel),
         ("leaked", paths.leaked),
+        ("replicas ordered", scaled.orders),
+        ("orders taken back", scaled.cancelled),
+        ("replicas on their way out", scaled.drains),
+        ("of those, released", cold),
+        ("looks that found a queue", scaled.short_checks),
     ] {
         assert!(n >= 20, "{what}: {n}");
     }

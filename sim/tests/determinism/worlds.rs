@@ -30,6 +30,9 @@ use windtunnel_scenarios::schema::pipeline::{Fail, IngressFilterSpec, PipelineSp
 use windtunnel_scenarios::schema::policies::{
     AdmissionSpec, AffinityKey, LoadSignal, RoutingSpec, TieBreak, TtlFrom,
 };
+use windtunnel_scenarios::schema::scaling::{
+    ScalingPolicySpec, ScalingRuleSpec, ScalingSignalSpec, ScalingSpec, ScheduledReplicas,
+};
 use windtunnel_scenarios::schema::shared_cache::{Prefetch, SharedCacheSpec};
 use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
 use windtunnel_scenarios::schema::verification::Unverified;
@@ -442,7 +445,80 @@ fn shared_cache() -> impl Strategy<Value = SharedCacheSpec> {
     )
 }
 
+/// Who looks at what; all signals, a forecast and a timetable.
+fn scaling_policy() -> impl Strategy<Value = ScalingPolicySpec> {
+    let signal = prop_oneof![
+        (0.3_f64..3.0).prop_map(|target| ScalingSignalSpec::QueueDepth { target }),
+        (0.3_f64..3.0).prop_map(|target| ScalingSignalSpec::Running { target }),
+        (0.3_f64..3.0).prop_map(|target| ScalingSignalSpec::Concurrency { target }),
+        (0.1_f64..1.0).prop_map(|target| ScalingSignalSpec::KvUsage { target }),
+        Just(ScalingSignalSpec::Ttft {
+            target: span(10),
+            quantile: 0.5,
+        }),
+        Just(ScalingSignalSpec::Cpu {
+            target: 0.5,
+            correlation: 0.5,
+            mean: 0.5,
+            deviation: 0.3,
+        }),
+    ];
+    prop_oneof![
+        4 => (signal, delay())
+            .prop_map(|(signal, window)| ScalingPolicySpec::Reactive { signal, window }),
+        1 => (20.0_f64..400.0, any::<bool>()).prop_map(|(rate, season)| {
+            ScalingPolicySpec::Predictive {
+                per_replica: Rate(rate),
+                level: 0.6,
+                trend: 0.3,
+                season: season.then_some(span(40)),
+                seasonal: 0.5,
+                work_off: season.then_some(span(20)),
+            }
+        }),
+        1 => (time(), 1_u32..5).prop_map(|(at, replicas)| ScalingPolicySpec::Scheduled {
+            at: vec![ScheduledReplicas {
+                from: Span(SimDuration::from_nanos(at)),
+                replicas,
+            }],
+            every: Some(span(70)),
+        }),
+    ]
+}
+
+/// Replicas that come and go all the time.
+fn scaling() -> impl Strategy<Value = ScalingSpec> {
+    let rule = |most| ScalingRuleSpec {
+        stabilization: Some(span(3)),
+        replicas: Some(most),
+        percent: None,
+        per: Some(span(4)),
+    };
+    let times = (1_u64..12 * U, prop_oneof![Just(0), 0_u64..30 * U]);
+    (scaling_policy(), times, 1_u32..3).prop_map(move |(policy, (period, boot), most)| {
+        ScalingSpec {
+            pool: None,
+            min_replicas: 1,
+            max_replicas: 5,
+            provisioning: Span(SimDuration::from_nanos(boot)),
+            period: Span(SimDuration::from_nanos(period)),
+            tolerance: 0.1,
+            policy,
+            scale_up: rule(most),
+            scale_down: rule(2),
+        }
+    })
+}
+
 pub(crate) fn world() -> impl Strategy<Value = Scenario> {
+    let scaling = prop::option::weighted(0.4, scaling());
+    (world_of_one_size(), scaling).prop_map(|(mut scenario, scaling)| {
+        scenario.fleet.scaling = scaling;
+        scenario
+    })
+}
+
+fn world_of_one_size() -> impl Strategy<Value = Scenario> {
     let store = prop::option::weighted(0.3, state_store());
     let shared = prop::option::weighted(0.4, shared_cache());
     (world_without_store(), store, shared).prop_map(|(mut scenario, store, shared)| {

@@ -54,9 +54,8 @@ pub(super) fn sizes(rules: &mut Rules<'_>) {
     if fleet.pools.is_empty() {
         rules.at_least_one(&path, fleet.replicas.into());
     }
-    let mut total = u64::from(fleet.replicas);
+    let total: u64 = fleet.sizes().map(|(_, _, most)| u64::from(most)).sum();
     for (i, pool) in fleet.pools.iter().enumerate() {
-        total += u64::from(pool.replicas);
         let path = Path::of(&format!("fleet.pools.{i}.replicas"));
         rules.at_least_one(&path, pool.replicas.into());
     }

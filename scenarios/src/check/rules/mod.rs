@@ -5,6 +5,8 @@
 mod clients;
 /// Replicas.
 mod fleet;
+/// How many replicas there are.
+mod scaling;
 /// The gateway and its policies.
 mod gateway;
 /// The gateway's stages and pools.
@@ -37,6 +39,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     fleet::sizes,
     fleet::one_kind,
     fleet::engines,
+    scaling::scaling,
     gateway::admission,
     gateway::routing,
     gateway::queue,
