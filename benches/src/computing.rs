@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 use windtunnel_base::ids::ReplicaId;
-use windtunnel_engine::config::{ClockSpec, ContinuousSpec, EngineSpec};
+use windtunnel_engine::config::{ClockSpec, ContinuousSpec, EngineSpec, ReferenceSpec};
 use windtunnel_engine::execute::{ExecutionError, StepExecutor};
 use windtunnel_reference::calibrate::Measured;
 use windtunnel_reference::error::ReferenceError;
-use windtunnel_reference::runtime::build::{Model, executor, fit, measure_steps};
+use windtunnel_reference::runtime::build::{Model, executor, fit, light, measure_steps};
 use windtunnel_reference::runtime::clock::Epoch;
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_sim::run::RunError;
@@ -64,8 +64,10 @@ impl Computing {
             };
             fit(spec).map_err(failed)?;
             let reference = spec.reference.clone().unwrap_or_default();
-            if !models.iter().any(|m| m.is(&reference)) {
-                models.push(Model::of(&reference).map_err(failed)?);
+            for named in std::iter::once(reference).chain(light(spec)) {
+                if !models.iter().any(|m| m.is(&named)) {
+                    models.push(Model::of(&named).map_err(failed)?);
+                }
             }
         }
         Ok(Some(Self {
@@ -85,10 +87,12 @@ impl Computing {
         seed: u64,
         epoch: Option<&Epoch>,
     ) -> Result<Box<dyn StepExecutor>, ExecutionError> {
-        let model = self.model(spec)?;
-        let made = executor(spec, model, blocks, seed, epoch);
-        let made = made.map_err(|error| ExecutionError(error.to_string()))?;
-        Ok(Box::new(made))
+        let light = match light(spec) {
+            Some(named) => Some(self.named(&named)?),
+            None => None,
+        };
+        let made = executor(spec, (self.model(spec)?, light), blocks, seed, epoch);
+        made.map_err(|error| ExecutionError(error.to_string()))
     }
 
     /// Measures for about `budget` how long the steps of an engine take.
@@ -106,8 +110,11 @@ impl Computing {
     }
 
     fn model(&self, spec: &ContinuousSpec) -> Result<&Model, ExecutionError> {
-        let reference = spec.reference.clone().unwrap_or_default();
-        let model = self.models.iter().find(|m| m.is(&reference));
+        self.named(&spec.reference.clone().unwrap_or_default())
+    }
+
+    fn named(&self, reference: &ReferenceSpec) -> Result<&Model, ExecutionError> {
+        let model = self.models.iter().find(|m| m.is(reference));
         model.ok_or_else(|| ExecutionError("its model was not read".into()))
     }
 }

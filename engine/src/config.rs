@@ -3,6 +3,8 @@
 
 /// A cascade of models.
 mod cascade;
+/// A cascade of models, computed.
+mod computed;
 /// Cost models.
 mod cost;
 /// Machines and models of one's own, and what steps draw.
@@ -19,6 +21,10 @@ pub mod calibration;
 pub use cascade::{
     CascadeControl, CascadeDevice, CascadeEvidence, CascadeLayers, CascadeModel, CascadeRoute,
     CascadeShadow, CascadeSkip, CascadeSpans, CascadeSpec, CascadeWorld,
+};
+pub use computed::{
+    ComputedCascade, ComputedControl, ComputedEvidence, ComputedRoute, ComputedShadow,
+    ComputedShort, ComputedSkip, ComputedSpans,
 };
 pub use cost::{
     ArchitectureSpec, BetaSpec, CoefficientsSpec, CostSpec, DecodePoint, LinearSpec, OperatorsSpec,
@@ -155,6 +161,9 @@ pub struct ContinuousSpec {
     pub fast_forward: bool,
     /// What computes the steps, with kind `reference`; means nothing otherwise.
     pub reference: Option<ReferenceSpec>,
+    /// Layers that leave out work, with kind `reference`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<Box<ComputedCascade>>,
 }
 
 impl Default for ContinuousSpec {
@@ -176,6 +185,7 @@ impl Default for ContinuousSpec {
             gpu_price: None,
             fast_forward: true,
             reference: None,
+            cascade: None,
         }
     }
 }

@@ -54,6 +54,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "weighted-gie" "prefixes" "routing";
     "reference-smoke" "reference engine" "tasks";
     "reference-live" "reference engine" "tasks";
+    "reference-cascade" "reference engine" "cascade" "agents" "tasks";
     "mm1" "theory" "stations";
     "mmc" "theory" "stations";
     "mg1" "theory" "stations";

@@ -14,7 +14,7 @@ use crate::source::{Place, Sources};
 use crate::tree::{self, Node};
 use std::path::{Path, PathBuf};
 use windtunnel_base::digest::RunDigest;
-use windtunnel_engine::config::CostSpec;
+use windtunnel_engine::config::{CostSpec, EngineSpec};
 
 /// Where a scenario is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -209,15 +209,19 @@ fn read_profiles(scenario: &mut Scenario, dir: Option<&Path>, tree: &Node) -> Ve
     });
     let mut findings = Vec::new();
     for (path, engine) in std::iter::once(first).chain(pools) {
-        let Some(spec) = engine.llm_mut() else {
-            continue;
+        let (keys, read) = match engine {
+            EngineSpec::Station(spec) => (["cascade", "file"], profile::resolve_cascade(spec, dir)),
+            EngineSpec::Continuous(spec) | EngineSpec::Reference(spec) => {
+                let read = profile::resolve(spec, dir);
+                let key = match spec.cost {
+                    CostSpec::Coefficients(_) => "file",
+                    _ => "folder",
+                };
+                (["cost", key], read)
+            }
         };
-        if let Err(error) = profile::resolve(spec, dir) {
-            let key = match spec.cost {
-                CostSpec::Coefficients(_) => "file",
-                _ => "folder",
-            };
-            let path = path.key("cost").key(key);
+        if let Err(error) = read {
+            let path = path.key(keys[0]).key(keys[1]);
             let message = format!("the cost model cannot be read: {error}");
             let at = tree.origin_of(&path);
             findings.push(Finding::error(Code::Profile, at, path.to_string(), message));

@@ -144,7 +144,12 @@ pub(crate) struct CalibrateArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub(crate) device: Device,
-    /// File to write, for `engine.cost = { kind = "table", file = … }`
+    /// Also measure every layer of a cascade, with this model of the same vocabulary as the light one; `none`
+    /// leaves layers out. pocket_light beside pocket_frontier, if absent; on the CPU
+    #[arg(long, value_name = "NAME|DIR")]
+    pub(crate) light: Option<String>,
+    /// File to write, for `engine.cost = { kind = "table", file = … }` and, with layers,
+    /// `engine.cascade.file`
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     /// Time for measuring, such as `60s`; at least three rounds are made

@@ -1,11 +1,13 @@
 //! `calibrate`: step times of a model on a device, as a cost table.
 
-use crate::args::CalibrateArgs;
+use crate::args::{CalibrateArgs, Device};
+use crate::command::cascade::measured_layers;
 use crate::command::engine::{device_kind, missing, stop};
 use crate::common::{print, say};
 use crate::exit::{Exit, Stop};
 use crate::progress::Progress;
 use anyhow::Context as _;
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use windtunnel_engine::config::calibration::{Calibration, Errors};
 use windtunnel_reference::calibrate::calibrate as measure;
 use windtunnel_reference::calibrate::plan::Plan;
 use windtunnel_reference::devices::open_any;
-use windtunnel_reference::models::load;
+use windtunnel_reference::models::{Model, Pocket, load};
 use windtunnel_reference::train::files::write;
 
 /// Parts that progress is shown in.
@@ -40,6 +42,7 @@ pub(crate) fn calibrate(args: &CalibrateArgs) -> anyhow::Result<Exit> {
         )
     };
     plan.check(&model.config).map_err(stop)?;
+    let light = light(args)?;
     let kind = device_kind(args.device);
     let opened = open_any(kind, &model.config, &model.weights, plan.pages(16));
     let mut backend = opened.map_err(|e| missing(kind, e))?;
@@ -56,9 +59,13 @@ pub(crate) fn calibrate(args: &CalibrateArgs) -> anyhow::Result<Exit> {
         ControlFlow::Continue(())
     });
     progress.finish();
-    let Some(measured) = measured.map_err(stop)? else {
+    let Some(mut measured) = measured.map_err(stop)? else {
         return Ok(Exit::Failure);
     };
+    if let Some(light) = light {
+        drop(backend);
+        measured.layers = Some(measured_layers(&model, &light, args.seed)?);
+    }
     let json = serde_json::to_string_pretty(&measured)? + "\n";
     write(&args.out, json.as_bytes()).map_err(stop)?;
     print(&summary(&measured, &args.out))?;
@@ -70,6 +77,23 @@ pub(crate) fn calibrate(args: &CalibrateArgs) -> anyhow::Result<Exit> {
         ));
     }
     Ok(Exit::Done)
+}
+
+/// The light model of the cascade whose layers are measured too; none if they are not.
+fn light(args: &CalibrateArgs) -> anyhow::Result<Option<Model>> {
+    let on_gpu = args.device == Device::Cuda;
+    let name = match args.light.as_deref() {
+        Some("none") => return Ok(None),
+        Some(_) if on_gpu => {
+            return Err(Stop::usage(
+                "error: `--light`: rates for layers are measured on the CPU; give `--device cpu`, or `--light none`\nnothing was measured",
+            ));
+        }
+        Some(name) => name,
+        None if args.model == Pocket::Frontier.name() && !on_gpu => Pocket::Light.name(),
+        None => return Ok(None),
+    };
+    Ok(Some(load(name).map_err(stop)?))
 }
 
 /// Says now, and not after a minute of measuring, that the file cannot be written.
@@ -109,7 +133,7 @@ fn summary(c: &Calibration, file: &Path) -> String {
     format!(
         "{} ({} parameters) on {}, {}\n{} points, median of {} rounds; a single measurement is {:.1} % off\n\
          decode: {} to {} sequences, {} to {} tokens in KV; prefill: {} to {} tokens after {} to {}\n\n\
-         held out  steps  median error  90th pct      bias\n{}{}{}\n{}: use it as `engine.cost = {{ kind = \"table\", file = \"{}\" }}`\n",
+         held out  steps  median error  90th pct      bias\n{}{}{}{}\n{}: use it as `engine.cost = {{ kind = \"table\", file = \"{}\" }}`\n",
         p.model,
         p.parameters,
         p.device,
@@ -128,7 +152,32 @@ fn summary(c: &Calibration, file: &Path) -> String {
         line("decode", &c.held_out.decode),
         line("prefill", &c.held_out.prefill),
         line("mixed", &c.held_out.mixed),
+        layers(c, file),
         file.display(),
         file.display()
     )
+}
+
+/// What each layer is worth, if that was measured.
+fn layers(c: &Calibration, file: &Path) -> String {
+    let Some(measured) = &c.layers else {
+        return String::new();
+    };
+    let mut out = format!(
+        "\nlayers, with {} on the CPU   ms  times less  launches   agree  exact\n",
+        measured.light
+    );
+    for cell in &measured.cells {
+        let _ = writeln!(
+            out,
+            "{:<24} {:>8.1} {:>11.2} {:>9} {:>7.3} {:>6.2}",
+            cell.layers, cell.ms, cell.times_less, cell.launches, cell.agreement, cell.exact_match
+        );
+    }
+    let _ = writeln!(
+        out,
+        "a simulated cascade reads its costs by `engine.cascade.file = \"{}\"`",
+        file.display()
+    );
+    out
 }

@@ -8,15 +8,17 @@ use crate::folder::command_line;
 use crate::progress::Progress;
 use serde_json::json;
 use std::fmt::Write as _;
+use windtunnel_engine::config::calibration::MeasuredLayers;
 use windtunnel_reference::backend::Backend;
 use windtunnel_reference::cascade::report::{Grid, grid, usual_cells};
 use windtunnel_reference::cascade::run::Models;
 use windtunnel_reference::cascade::sessions::{Workload, draw};
 use windtunnel_reference::cascade::study::{
-    Gain, Rates, Staleness, look, map, map_points, periods, staleness, table,
+    Gain, Measured, Rates, Staleness, layers, look, map, map_points, periods, staleness, table,
 };
 use windtunnel_reference::cascade::{Settings, Switches};
-use windtunnel_reference::devices::open_any;
+use windtunnel_reference::devices::{DeviceKind, open_any};
+use windtunnel_reference::error::ReferenceError;
 use windtunnel_reference::floor::cpu_ceiling;
 use windtunnel_reference::machine::{machine, today};
 use windtunnel_reference::models::{Model, load};
@@ -49,14 +51,7 @@ pub(crate) fn cascade(args: &CascadeArgs) -> anyhow::Result<Exit> {
         (Some(_), _) => device_kind(Device::Cpu),
         (None, device) => device_kind(device),
     };
-    let open = |model: &Model| {
-        // All sessions at once (the map has up to 8), each as long as the model takes, and as many
-        // prefixes kept.
-        let each = model.config.max_position_embeddings.div_ceil(16);
-        let pages = 2 * each * args.sessions.max(8) as usize + 64;
-        open_any(kind, &model.config, &model.weights, pages).map_err(|e| missing(kind, e))
-    };
-    let mut devices = [open(&frontier)?, open(&light)?, open(&frontier)?];
+    let mut devices = open(kind, &frontier, &light, args.sessions.max(MAP_SESSIONS))?;
     let silent = args.talk.quiet || args.talk.no_progress;
     let more = if args.map {
         map_points() + periods()
@@ -106,6 +101,65 @@ pub(crate) fn cascade(args: &CascadeArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Sessions at once of the largest point of the map.
+const MAP_SESSIONS: u32 = 8;
+
+/// The frontier, the light model, and the frontier again to hold answers against.
+type Devices = [Box<dyn Backend + Send>; 3];
+
+fn open(
+    kind: Option<DeviceKind>,
+    frontier: &Model,
+    light: &Model,
+    sessions: u32,
+) -> anyhow::Result<Devices> {
+    let open = |model: &Model| {
+        // All sessions at once, each as long as the model takes, and as many prefixes kept.
+        let each = model.config.max_position_embeddings.div_ceil(16);
+        let pages = 2 * each * sessions as usize + 64;
+        open_any(kind, &model.config, &model.weights, pages).map_err(|e| missing(kind, e))
+    };
+    Ok([open(frontier)?, open(light)?, open(frontier)?])
+}
+
+/// Every layer alone and together on the CPU, as a calibration has it.
+pub(crate) fn measured_layers(
+    frontier: &Model,
+    light: &Model,
+    seed: u64,
+) -> anyhow::Result<MeasuredLayers> {
+    let workload = Workload {
+        seed,
+        ..Workload::default()
+    };
+    let kind = device_kind(Device::Cpu);
+    let mut devices = open(kind, frontier, light, workload.sessions as u32)?;
+    let study = measure(&mut devices, &workload, &Settings::default(), false, &|| {});
+    as_measured(&study.map_err(stop)?, frontier, light, &workload)
+}
+
+fn as_measured(
+    study: &Study,
+    frontier: &Model,
+    light: &Model,
+    workload: &Workload,
+) -> anyhow::Result<MeasuredLayers> {
+    let ceiling = cpu_ceiling().map_err(stop)?;
+    let measured = Measured {
+        frontier: &frontier.config,
+        light,
+        rates: Rates {
+            flops_per_s: ceiling.flops_per_s,
+            bytes_per_s: ceiling.bytes_per_s,
+            weight_bytes: 4.0,
+        },
+        look: study.look,
+        workload,
+    };
+    let layers = layers(&study.cells, &measured);
+    layers.ok_or_else(|| anyhow::anyhow!("not every layer was run alone"))
+}
+
 /// What was measured.
 struct Study {
     device: String,
@@ -116,12 +170,12 @@ struct Study {
 }
 
 fn measure(
-    devices: &mut [Box<dyn Backend + Send>; 3],
+    devices: &mut Devices,
     workload: &Workload,
     settings: &Settings,
     whole: bool,
     told: &dyn Fn(),
-) -> Result<Study, windtunnel_reference::error::ReferenceError> {
+) -> Result<Study, ReferenceError> {
     let [frontier, light, reference] = devices;
     let device = frontier.device();
     let mut models = Models {
@@ -153,15 +207,7 @@ fn scenario(
     light: &Model,
     workload: &Workload,
 ) -> anyhow::Result<String> {
-    let ceiling = cpu_ceiling().map_err(stop)?;
-    let rates = Rates {
-        flops_per_s: ceiling.flops_per_s,
-        bytes_per_s: ceiling.bytes_per_s,
-        weight_bytes: 4.0,
-    };
-    let (f, l) = (&frontier.config, &light.config);
-    let table = table(&study.cells, f, l, rates, study.look, workload);
-    let table = table.ok_or_else(|| anyhow::anyhow!("nothing was run without layers"))?;
+    let table = table(&as_measured(study, frontier, light, workload)?);
     Ok(format!(
         "# The cascade as it was measured on {} ({}), {}:\n#   {}\nversion = 1\nname = \"cascade-measured\"\n\
          extends = \"library:serr-agentic\"\n\n{table}",

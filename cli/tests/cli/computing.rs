@@ -87,3 +87,102 @@ fn a_model_is_asked_and_what_does_not_fit_is_refused() {
     let wrong = place.run("engine ask hello --model model").code(2);
     assert!(wrong.err.contains("config.json"), "{wrong}");
 }
+
+/// Agents whose turns repeat themselves, on models for tests.
+const AGENTS: &str = "reference-cascade --set engine.reference.model=tiny --set engine.reference.device=cpu \
+                      --set engine.cascade.light=tiny --set traffic.max_output_tokens=12 --num-prompts 24 \
+                      --no-progress --format json";
+
+fn switched(place: &Place, policy: &str, more: &str) -> serde_json::Value {
+    let command = format!("run {AGENTS} --policy {policy} {more}");
+    place.run(&command).code(0).json()
+}
+
+#[test]
+fn layers_of_a_cascade_that_are_off_or_change_nothing_leave_a_computed_run_as_it_is() {
+    let place = Place::new();
+    let modelled = "--set engine.reference.clock=cost_model";
+    let off = switched(&place, "cascade-none", modelled);
+    assert_eq!(metric(&off, "finished"), Some(24.0));
+    let draft = format!("{modelled} --set engine.cascade.route.short=speculative");
+    let two = format!("{modelled} --set engine.cascade.spans.max=2");
+    // On the cost model's clock nothing can differ but what is answered.
+    for (policy, more) in [("cascade-l1", &two), ("cascade-l2", &draft)] {
+        let on = switched(&place, policy, more);
+        assert_eq!(on["metrics"], off["metrics"], "{policy}");
+    }
+    // Nor where the table is not there at all.
+    let table = "--set engine.reference.model=tiny --set engine.reference.device=cpu \
+                 --set engine.reference.clock=cost_model --set traffic.max_output_tokens=12 \
+                 --num-prompts 12 --no-progress --format json";
+    let without = place.run(&format!("run reference-smoke {table}")).code(0);
+    let with = place.run(&format!(
+        "run reference-smoke {table} --set engine.cascade.light=pocket_light"
+    ));
+    assert_eq!(with.code(0).json()["metrics"], without.json()["metrics"]);
+}
+
+#[test]
+fn layers_of_a_cascade_are_paid_for_by_the_work_they_leave_out() {
+    let place = Place::new();
+    let pocket = "--set engine.reference.model=pocket_frontier --set engine.cascade.light=pocket_light \
+                  --set traffic.max_output_tokens=96 --set traffic.tasks.no_change=0.6 --num-prompts 64";
+    let run = |policy: &str| switched(&place, policy, pocket);
+    let read = |summary: &serde_json::Value, name: &str| metric(summary, name).expect(name);
+    let none = run("cascade-none");
+    let right = read(&none, "verified_useful_outputs");
+    assert!(right > 0.0, "{none}");
+    // What asks the same again is answered as before, and the light model says most tokens: for one
+    // request at a time a right answer costs less by either, and the queue is shorter.
+    for policy in ["cascade-l0", "cascade-l2", "cascade-all"] {
+        let some = run(policy);
+        for key in ["cost_per_verified_output", "e2e_mean", "tpot_mean"] {
+            let (with, without) = (read(&some, key), read(&none, key));
+            assert!(with < 0.95 * without, "{policy}: {key} {with} {without}");
+        }
+        assert!(
+            read(&some, "verified_useful_outputs") > 0.5 * right,
+            "{some}"
+        );
+    }
+    // Runs on counted work repeat, whatever the layers learn on the way.
+    assert_eq!(run("cascade-all")["metrics"], run("cascade-all")["metrics"]);
+}
+
+#[test]
+fn layers_that_cannot_act_are_refused_before_anything_runs() {
+    let place = Place::new();
+    for (arguments, words) in [
+        (
+            "--set engine.kind=continuous",
+            &["cascade.layers", "kind `reference`"][..],
+        ),
+        (
+            "--set engine.cascade.route.short=early_exit --set engine.cascade.route.exit_layers=9",
+            &["cascade.route.exit_layers", "nothing was run"][..],
+        ),
+        (
+            "--set engine.cascade.route.threshold=-1",
+            &["cascade.route.threshold", "nothing was run"],
+        ),
+        (
+            "--set engine.cascade.light=nobody",
+            &["nobody", "nothing was run"],
+        ),
+        ("--set engine.cascade.layers.l6=true", &["l6", "known:"]),
+    ] {
+        let done = place.run(&format!("run {AGENTS} {arguments}")).code(2);
+        for word in words {
+            assert!(done.err.contains(word), "{arguments}: {done}");
+        }
+    }
+    let simulated = place
+        .run("run smoke --set engine.cascade.layers.l2=true")
+        .code(2);
+    assert!(simulated.err.contains("kind `reference`"), "{simulated}");
+    let lengths = "run smoke --set engine.kind=reference --set engine.reference.model=tiny \
+                   --set engine.cascade.layers.l2=true";
+    let done = place.run(lengths).code(2);
+    assert!(done.err.contains("traffic.tasks"), "{done}");
+    assert!(place.files().is_empty(), "{:?}", place.files());
+}

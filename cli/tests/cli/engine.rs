@@ -46,6 +46,16 @@ fn safetensors(change: impl Fn(&str) -> Option<(&'static str, Vec<usize>)>) -> V
     file
 }
 
+/// The same model, for sequences as long as tasks and their answers are.
+fn long() -> String {
+    let (from, to) = (
+        "\"max_position_embeddings\": 32",
+        "\"max_position_embeddings\": 512",
+    );
+    assert!(TINY.contains(from));
+    TINY.replace(from, to)
+}
+
 fn model(place: &Place, config: &str, weights: &[u8]) {
     place.write("m/config.json", config);
     std::fs::write(place.path("m/model.safetensors"), weights).expect("a writable folder");
@@ -116,6 +126,164 @@ fn a_calibration_is_a_cost_table_that_a_scenario_runs_on() {
     assert!(
         done.err.contains("t.json") && done.err.contains("calibrate"),
         "{done}"
+    );
+}
+
+#[test]
+fn layers_are_measured_beside_the_steps_and_a_simulated_cascade_reads_them() {
+    let place = Place::new();
+    model(&place, &long(), &safetensors(|_| None));
+    place.run(CALIBRATE).code(0);
+    let without: Value = serde_json::from_str(&place.read("t.json")).unwrap();
+    assert!(without.get("layers").is_none(), "{without}");
+    let scenario = "version = 1\nname = \"x\"\nextends = \"library:serr-agentic\"\n\
+                    [fleet.engine.cascade]\nfile = \"t.json\"\n";
+    place.write("s.toml", scenario);
+    let done = place.run("scenario check s.toml").code(2);
+    assert!(done.err.contains("no layers were measured"), "{done}");
+    let done = place.run(&format!("{CALIBRATE} --light m")).code(0);
+    assert!(done.out.contains("times less"), "{done}");
+    let table: Value = serde_json::from_str(&place.read("t.json")).unwrap();
+    let layers = &table["layers"];
+    let cells = layers["cells"].as_array().expect("cells");
+    let names: Vec<_> = cells.iter().filter_map(|c| c["layers"].as_str()).collect();
+    let alone = ["none", "l0", "l1", "l2", "l3", "l4", "l5"];
+    assert!(names.starts_with(&alone) && names.len() == 9, "{names:?}");
+    for cell in cells {
+        for key in ["ms", "times_less", "launches", "bytes", "agreement"] {
+            assert!(cell[key].as_f64() > Some(0.0), "{key}: {cell}");
+        }
+    }
+    let shown = place.run("scenario show s.toml --origins").code(0);
+    let launch = layers["device"]["launch"].as_str().expect("a time");
+    assert!(shown.out.contains(launch), "{launch}: {shown}");
+    place
+        .run("run s.toml --set traffic.duration=5min --no-progress")
+        .code(0);
+    // Where the scenario says the same as the file, it is refused, as is another file in its place.
+    let both = format!("{scenario}skip = {{ tpr = 0.5, fpr = 0.1, cost = \"1ms\" }}\n");
+    place.write("both.toml", both);
+    let done = place.run("scenario check both.toml").code(2);
+    assert!(done.err.contains("leave them out of one"), "{done}");
+    let resolved = place.run("scenario show s.toml").code(0).out;
+    place.write("resolved.toml", resolved);
+    place.run("scenario check resolved.toml").code(0);
+    place.write(
+        "t.json",
+        place
+            .read("t.json")
+            .replace("\"light\": \"m\"", "\"light\": \"n\""),
+    );
+    let done = place.run("scenario check resolved.toml").code(2);
+    assert!(done.err.contains("its contents have changed"), "{done}");
+}
+
+#[test]
+fn what_computes_no_numbers_ends_with_an_error_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let mut weights = safetensors(|_| None);
+    let numbers = weights.len() - 8 * 2; // those of the last tensor, the final norm
+    weights[numbers..].fill(0xff);
+    model(&place, &long(), &weights);
+    let before = place.files();
+    let run = "reference-smoke --set engine.reference.model=m --set engine.reference.device=cpu --no-progress";
+    for (command, words) in [
+        (
+            format!("run {run}"),
+            &["not numbers", "position", "nothing was written"][..],
+        ),
+        (
+            format!("live {run}"),
+            &["not numbers", "position", "nothing was written"],
+        ),
+        (
+            format!("run {run} --set engine.cascade.layers.l2=true --set engine.cascade.light=m"),
+            &["not numbers", "position", "nothing was written"],
+        ),
+        (
+            "engine ask hello --device cpu --model m --max-tokens 4".into(),
+            &["not numbers"],
+        ),
+        (CALIBRATE.into(), &["not numbers"]),
+        (format!("{CALIBRATE} --light m"), &["not numbers"]),
+        (
+            "engine cascade --device cpu --frontier m --light m --out c.toml".into(),
+            &["not numbers"],
+        ),
+    ] {
+        let done = place.run(&command).code(1);
+        assert_eq!(done.out, "", "{done}");
+        for word in words {
+            assert!(done.err.contains(word), "{word}: {done}");
+        }
+        assert_eq!(place.files(), before, "{command}");
+    }
+}
+
+#[test]
+fn runs_refuse_the_models_that_calibrations_refuse() {
+    let place = Place::new();
+    let good = safetensors(|_| None);
+    let norm = "model.norm.weight";
+    let wrong = |dtype: &'static str, shape: &[usize]| {
+        let shape = shape.to_vec();
+        safetensors(move |n| (n == norm).then(|| (dtype, shape.clone())))
+    };
+    let sizes = |from: &str, to: &str| long().replacen(from, to, 1);
+    let head = sizes("\"head_dim\": 8", "\"head_dim\": 7");
+    let huge = sizes(
+        "\"intermediate_size\": 8",
+        "\"intermediate_size\": 16000000",
+    )
+    .replace("\"hidden_size\": 8", "\"hidden_size\": 1000000");
+    let run =
+        "run reference-smoke --set engine.reference.model=m --set engine.reference.device=cpu";
+    for (config, weights, words) in [
+        (
+            long(),
+            wrong("", &[]),
+            &[norm, "config.json of the same model"][..],
+        ),
+        (long(), wrong("F16", &[9]), &[norm, "[9]", "[8]"]),
+        (long(), wrong("I32", &[8]), &[norm, "I32"]),
+        (
+            long(),
+            good[..good.len() / 2].to_vec(),
+            &["model.safetensors", "truncated"],
+        ),
+        (head, good.clone(), &["`head_dim`"]),
+        (huge, good.clone(), &["the model m", "free"]),
+        ("{".into(), good.clone(), &["config.json"]),
+    ] {
+        model(&place, &config, &weights);
+        for verb in [run.to_owned(), run.replacen("run", "live", 1)] {
+            let done = refused(&place, &verb);
+            for word in words {
+                assert!(done.err.contains(word), "{word}: {done}");
+            }
+            assert!(done.err.contains("nothing was run"), "{done}");
+        }
+    }
+    // A shard that the index names is not there.
+    place.write("m/config.json", long());
+    std::fs::remove_file(place.path("m/model.safetensors")).unwrap();
+    place.write(
+        "m/model.safetensors.index.json",
+        "{\"weight_map\": {\"model.norm.weight\": \"part-2.safetensors\"}}",
+    );
+    assert!(refused(&place, run).err.contains("part-2.safetensors"));
+    model(&place, &long(), &good);
+    let blocks = format!("{run} --set engine.kv.blocks=4000000000");
+    let done = refused(&place, &blocks);
+    assert!(
+        done.err.contains("kv.blocks") && done.err.contains("free"),
+        "{done}"
+    );
+    // Without a GPU, asking for one is the request's fault.
+    let gpu = place.run(&format!("{run} --set engine.reference.device=cuda"));
+    assert!(
+        gpu.code == 0 || (gpu.code == 2 && gpu.err.contains("cuda")),
+        "{gpu}"
     );
 }
 

@@ -1,7 +1,9 @@
 //! The file that a calibration of an engine is: what was measured, where, and how well a table made
 //! from it says the time of steps that it was not made from.
 
-use super::{DecodePoint, PrefillPoint, TableSpec};
+use super::{
+    CascadeDevice, CascadeModel, CascadeSkip, CascadeSpec, DecodePoint, PrefillPoint, TableSpec,
+};
 use serde::{Deserialize, Serialize};
 
 /// The format of files that this version writes and reads.
@@ -34,6 +36,96 @@ pub struct Calibration {
     pub decode: Vec<DecodePoint>,
     /// Prefill steps.
     pub prefill: Vec<PrefillPoint>,
+    /// Layers of a cascade with this model as the frontier, if they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<MeasuredLayers>,
+}
+
+/// Layers of a cascade, each alone and together, on sessions of tasks.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredLayers {
+    /// Name or folder of the light model.
+    pub light: String,
+    /// Digest of its weights.
+    pub light_weights: String,
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Turns of each.
+    pub turns: usize,
+    /// Share of turns that changed nothing.
+    pub no_change: f64,
+    /// The device, and the models on it.
+    pub device: CascadeDevice,
+    /// L0, as it decided here.
+    pub skip: CascadeSkip,
+    /// L1: sequences that shared a step, on average.
+    pub coherent: u32,
+    /// L3: share of pages that were anchors.
+    pub anchors: f64,
+    /// L3: share of pages in INT8.
+    pub int8: f64,
+    /// No layer, each alone, all but the last, and all.
+    pub cells: Vec<MeasuredCell>,
+}
+
+/// One switch of the layers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredCell {
+    /// Which layers acted: `none`, or such as `l0+l2`.
+    pub layers: String,
+    /// Milliseconds, as measured.
+    pub ms: f64,
+    /// How many times less that is than without layers.
+    pub times_less: f64,
+    /// Kernels launched.
+    pub launches: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Share of tokens as without layers.
+    pub agreement: f64,
+    /// Mean divergence per token from the frontier in full, in nats.
+    pub divergence: f64,
+    /// Share of answers that are right.
+    pub exact_match: f64,
+}
+
+impl MeasuredLayers {
+    /// Gives a simulated cascade the costs that were measured: the device and its models, what L0 costs
+    /// and decides, and how many sequences share a step. Which layers act, and what they are told, stay
+    /// as they are.
+    ///
+    /// # Errors
+    /// If a figure is none, with its name.
+    pub fn give(&self, spec: &mut CascadeSpec) -> Result<(), &'static str> {
+        let device = &self.device;
+        let models = [&device.frontier, &device.light];
+        let counts = models
+            .iter()
+            .all(|m: &&CascadeModel| m.parameters > 0.0 && m.kernels > 0);
+        let rates = device.compute.0 > 0.0 && device.bandwidth.0 > 0.0;
+        if !(counts && rates && device.batch > 0) {
+            return Err("layers.device");
+        }
+        let shares = [self.skip.tpr, self.skip.fpr];
+        if !shares.iter().all(|s| (0.0..=1.0).contains(s)) {
+            return Err("layers.skip");
+        }
+        if self.coherent == 0 {
+            return Err("layers.coherent");
+        }
+        spec.device = CascadeDevice {
+            batch: spec.device.batch,
+            context_memory: spec.device.context_memory,
+            ..device.clone()
+        };
+        spec.skip = self.skip.clone();
+        spec.spans.coherent = Some(self.coherent);
+        Ok(())
+    }
 }
 
 /// What was measured, where and when.

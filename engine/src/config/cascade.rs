@@ -17,6 +17,14 @@ use windtunnel_base::quantity::{Bandwidth, Bytes, Compute, Span};
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CascadeSpec {
+    /// A calibration (`windtunnel calibrate`) that gives the device and its models, what L0 costs and how it
+    /// decides, and how many sequences share a step; a relative path starts at the scenario file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Digest of that file. Written when a scenario is loaded; where it is given, other contents are
+    /// refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Which layers act.
     pub layers: CascadeLayers,
     /// The device, and the models on it.
@@ -53,6 +61,13 @@ pub struct CascadeLayers {
     pub l4: bool,
     /// Control plane.
     pub l5: bool,
+}
+
+impl CascadeLayers {
+    /// Whether any layer acts.
+    pub const fn any(self) -> bool {
+        self.l0 || self.l1 || self.l2 || self.l3 || self.l4 || self.l5
+    }
 }
 
 /// The device, and the models on it.

@@ -71,6 +71,11 @@ pub enum ClockSpec {
     /// What was measured around it.
     #[default]
     Measured,
-    /// What the cost model says: answers are real, and runs repeat byte for byte.
+    /// What the cost model says: answers are real, and runs repeat byte for byte. What layers of a
+    /// cascade save does not show.
     CostModel,
+    /// What the work that was done would take on a small device: 4 us per launch, and then the longer
+    /// of computing at 1 TFLOPS and moving bytes at 50 GB/s. Answers are real, runs repeat byte for
+    /// byte, and what layers of a cascade save shows.
+    CountedWork,
 }

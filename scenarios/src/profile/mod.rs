@@ -29,7 +29,7 @@ pub use yaml::parse as parse_yaml;
 use files::Files;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use windtunnel_engine::config::{ContinuousSpec, CostSpec, OperatorsSpec, Resident};
+use windtunnel_engine::config::{ContinuousSpec, CostSpec, OperatorsSpec, Resident, StationSpec};
 use windtunnel_engine::cost::operators::{OperatorTables, TablesError};
 
 /// Why a profile cannot be used.
@@ -142,6 +142,18 @@ pub fn resolve(spec: &mut ContinuousSpec, dir: Option<&Path>) -> Result<(), Prof
         CostSpec::Coefficients(fit) => coefficients::resolve(fit, dir),
         CostSpec::Table(table) => calibration::resolve(table, dir),
         CostSpec::Roofline { .. } | CostSpec::Linear(_) => Ok(()),
+    }
+}
+
+/// Gives the cascade of a station the costs in the calibration that it names; other stations are left as they
+/// are.
+///
+/// # Errors
+/// The first file and line that cannot be used, or a file that is not that of the digest.
+pub fn resolve_cascade(spec: &mut StationSpec, dir: Option<&Path>) -> Result<(), ProfileError> {
+    match &mut spec.cascade {
+        Some(cascade) => calibration::resolve_cascade(cascade, dir),
+        None => Ok(()),
     }
 }
 

@@ -269,7 +269,8 @@ pub enum TimeSpec {
 /// Real routine tasks, each with one right answer that a rule gives. An engine that computes
 /// (`engine.kind = "reference"`) reads their prompts, answers until its model ends the answer or
 /// `max_output_tokens` are out, and has the answer verified; a simulated one takes the length of the
-/// right answer. Lengths, prefixes and conversations are not said beside them.
+/// right answer. Lengths and prefixes are not said beside them. With `session` every turn of a conversation
+/// is a task, whose prompt repeats nothing of the turns before it.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TasksSpec {
@@ -277,6 +278,8 @@ pub struct TasksSpec {
     pub classes: Vec<TaskClass>,
     /// So many different tasks, each as likely as the others; every one is new if absent.
     pub distinct: Option<u64>,
+    /// With `session`: share of turns, after the first of a conversation, that ask the same again.
+    pub no_change: f64,
 }
 
 /// Prefixes that many requests share.

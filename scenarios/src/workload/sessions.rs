@@ -31,6 +31,8 @@ pub(crate) struct Open {
     cuts: u32,
     /// Group of its shared prefix.
     group: u32,
+    /// The task asked last, in a conversation of tasks.
+    pub(crate) task: Option<u64>,
 }
 
 impl Open {
@@ -44,6 +46,7 @@ impl Open {
             context: 0,
             cuts: 0,
             group,
+            task: None,
         }
     }
 
@@ -89,6 +92,12 @@ impl Open {
             });
         }
         prompt
+    }
+
+    /// Takes note of the task that was asked in the turn just sent.
+    pub(crate) fn asked(&mut self, task: u64) {
+        self.task = Some(task);
+        self.turn += 1;
     }
 
     /// Takes note of what was said in the turn just sent; the next turn repeats it.

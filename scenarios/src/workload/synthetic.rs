@@ -8,6 +8,7 @@ use super::prefixes::Prefixes;
 use super::questions::{Question, QuestionPlan, sampling};
 use super::rate::Curve;
 use super::sessions::{ClosedLoop, Open, SESSION_BITS};
+use super::tasks::TaskRequest;
 use super::{Arrival, TrafficError, Workload};
 use crate::names::Names;
 use crate::schema::Scenario;
@@ -223,6 +224,44 @@ struct Client {
     sent: u64,
 }
 
+/// When a task is asked, and in which turn of which conversation.
+struct Asked {
+    at: SimTime,
+    session: u64,
+    turn: u32,
+}
+
+impl ClientPlan {
+    /// The request that asks a task.
+    fn ask(
+        &self,
+        task: TaskRequest,
+        asked: Asked,
+        draws: &mut Draws,
+        prefix: &mut Vec<Extent>,
+    ) -> Arrival {
+        prefix.push(task.extent);
+        let answer = Some(task.answer_tokens);
+        let (mut truth, predicted) = self.outcome.draw(draws, answer, false);
+        truth.task = Some(task.key);
+        let mut question = Question::plain(task.extent.key);
+        question.sampling = sampling("", self.labels.max_output_tokens);
+        Arrival {
+            at: asked.at,
+            tenant: self.labels.tenant,
+            class: self.labels.class,
+            session: asked.session,
+            turn: asked.turn,
+            prompt_tokens: task.prompt_tokens,
+            max_output_tokens: self.labels.max_output_tokens,
+            predicted_output_tokens: predicted,
+            patience: self.labels.patience,
+            question: Some(question),
+            truth,
+        }
+    }
+}
+
 impl Synthetic {
     fn next_fresh(&self) -> Option<SimTime> {
         let Reverse((at, _)) = *self.fresh.peek()?;
@@ -249,27 +288,15 @@ impl Synthetic {
             Some(prefixes) => prefixes.draw(&mut client.draws.prefix),
             None => 0,
         };
-        if let Some(tasks) = &plan.tasks {
+        if let (Some(tasks), None) = (&plan.tasks, &plan.session) {
             let task = tasks.draw(&mut client.tasks, client.task_seed);
-            prefix.push(task.extent);
-            let answer = Some(task.answer_tokens);
-            let (mut truth, predicted) = plan.outcome.draw(&mut client.draws, answer, false);
-            truth.task = Some(task.key);
-            let mut question = Question::plain(task.extent.key);
-            question.sampling = sampling("", plan.labels.max_output_tokens);
-            return Some(Arrival {
+            let session = u64::from(index) << SESSION_BITS | number;
+            let asked = Asked {
                 at,
-                tenant: plan.labels.tenant,
-                class: plan.labels.class,
-                session: u64::from(index) << SESSION_BITS | number,
+                session,
                 turn: 0,
-                prompt_tokens: task.prompt_tokens,
-                max_output_tokens: plan.labels.max_output_tokens,
-                predicted_output_tokens: predicted,
-                patience: plan.labels.patience,
-                question: Some(question),
-                truth,
-            });
+            };
+            return Some(plan.ask(task, asked, &mut client.draws, prefix));
         }
         let Some(session) = &plan.session else {
             let shared = match &client.prefixes {
@@ -319,6 +346,21 @@ impl Synthetic {
         let plan = &self.plans[open.client as usize];
         let client = &self.clients[open.client as usize];
         let mut draws = Draws::new(client.per_turn, open.turn_entity());
+        if let Some(tasks) = &plan.tasks {
+            let mut rng = client.per_turn.stream("task of a turn", open.turn_entity());
+            let task = tasks.turn(open.task, &mut rng, client.task_seed);
+            let asked = Asked {
+                at,
+                session: open.id(),
+                turn: open.turn,
+            };
+            let arrival = plan.ask(task, asked, &mut draws, prefix);
+            open.asked(task.key);
+            if open.turn < open.turns {
+                self.sessions.wait(RequestId(self.taken), open);
+            }
+            return arrival;
+        }
         let input = plan.input.draw(&mut draws.input);
         let turn = open.turn;
         let prompt_tokens = match &plan.session {

@@ -11,6 +11,7 @@ use windtunnel_tasks::{CLASSES, key_of, of_key};
 pub(crate) struct TaskPlan {
     classes: Vec<TaskClass>,
     distinct: Option<u64>,
+    no_change: f64,
     streams: u64,
 }
 
@@ -36,7 +37,30 @@ impl TaskPlan {
         Self {
             classes,
             distinct: spec.distinct,
+            no_change: spec.no_change,
             streams: namespace("task"),
+        }
+    }
+
+    /// The task of a conversation's turn, after the one asked `before`.
+    pub(crate) fn turn(&self, before: Option<u64>, rng: &mut Rng, seed: u64) -> TaskRequest {
+        match before {
+            Some(key) if rng.chance(self.no_change) => self.request(key),
+            _ => self.draw(rng, seed),
+        }
+    }
+
+    fn request(&self, key: u64) -> TaskRequest {
+        let task = of_key(key);
+        let prompt_tokens = task.prompt_tokens() as u32;
+        TaskRequest {
+            key,
+            prompt_tokens,
+            answer_tokens: task.answer_tokens() as u32,
+            extent: Extent {
+                key: stream_key(self.streams, key),
+                tokens: prompt_tokens,
+            },
         }
     }
 
@@ -50,20 +74,9 @@ impl TaskPlan {
         loop {
             let class = self.classes[rng.below(self.classes.len() as u64) as usize];
             let key = key_of(class, rng.next_u64());
-            let task = of_key(key);
-            if !task.held_out() {
-                continue;
+            if of_key(key).held_out() {
+                return self.request(key);
             }
-            let prompt_tokens = task.prompt_tokens() as u32;
-            return TaskRequest {
-                key,
-                prompt_tokens,
-                answer_tokens: task.answer_tokens() as u32,
-                extent: Extent {
-                    key: stream_key(self.streams, key),
-                    tokens: prompt_tokens,
-                },
-            };
         }
     }
 }

@@ -26,11 +26,14 @@ mod count;
 mod rows;
 
 /// Multiplications from which on a product, or attention of a layer, is shared among threads: about a
-/// millisecond of one core. Waking threads that slept takes 20 to 100 us, and how long varies; below
-/// this that is more than they save.
+/// millisecond of one core, which does some 100 billion operations per second, two per multiplication.
+/// Waking threads that slept takes 20 to 100 us, and how long varies: of a millisecond shared by two that
+/// is a fifth of what is saved at most. Derived from these rates; where the two are equal for a model of
+/// some size was not measured.
 const THREADED: usize = 1 << 26;
-/// Weights from which on a product is shared, however few rows there are: reading them takes that long.
-const THREADED_WEIGHTS: usize = 1 << 21;
+/// Weights from which on a product is shared, however few rows there are: 8 MiB, which one core reads in
+/// about that long at some 10 GB/s.
+const THREADED_WEIGHTS: usize = (8 << 20) / size_of::<f32>();
 
 /// The CPU with one model.
 #[derive(Debug)]
@@ -67,6 +70,15 @@ pub struct KvMemory {
     pub page_tokens: usize,
     /// Format of pages that are being filled.
     pub filling: KvFormat,
+}
+
+impl KvMemory {
+    /// Bytes of all pages of a model while they are being filled.
+    pub const fn bytes(&self, config: &ModelConfig) -> u64 {
+        let numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
+        let page = (numbers * self.page_tokens * self.filling.bytes()) as u64;
+        page.saturating_mul(self.pages as u64)
+    }
 }
 
 impl Cpu {

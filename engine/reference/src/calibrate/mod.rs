@@ -92,7 +92,7 @@ pub fn measure(
 
 /// [`measure`], as the file that a scenario's `engine.cost = { kind = "table", file = ... }` reads;
 /// `Calibration::table` is the same as a cost model in memory. `load` is how long the model took to
-/// load.
+/// load. Layers of a cascade are measured apart (`cascade::study::layers`).
 ///
 /// # Errors
 /// As [`measure`].
@@ -120,6 +120,7 @@ pub fn calibrate(
         mixed_saving_ms: table.mixed_saving_ms,
         decode: table.decode,
         prefill: table.prefill,
+        layers: None,
     }))
 }
 

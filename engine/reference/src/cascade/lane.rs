@@ -9,16 +9,43 @@ use crate::backend::{Backend, Sampled, Sampling, Span, Work};
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
 use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
 use windtunnel_tasks::Severity;
+
+/// A device: lent for a study, or owned by whoever computes the steps of a replica.
+pub(super) enum Held<'a> {
+    Lent(&'a mut dyn Backend),
+    Owned(Box<dyn Backend>),
+}
+
+impl<'a> Deref for Held<'a> {
+    type Target = dyn Backend + 'a;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Lent(backend) => *backend,
+            Self::Owned(backend) => backend.as_ref(),
+        }
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        match self {
+            Self::Lent(backend) => *backend,
+            Self::Owned(backend) => backend.as_mut(),
+        }
+    }
+}
 
 /// The past of one sequence on one lane.
 #[derive(Debug, Default)]
 pub(super) struct Sequence {
-    pages: Vec<u32>,
+    pub(super) pages: Vec<u32>,
     /// Nodes of the prefix tree that the first pages are.
     held: Vec<u64>,
     /// Pages that are anchors, of those whose format is settled.
-    anchors: Vec<bool>,
+    pub(super) anchors: Vec<bool>,
     /// Tokens whose keys and values are in the pages.
     pub(super) done: usize,
 }
@@ -30,6 +57,8 @@ pub(super) struct Item<'t> {
     pub(super) tokens: &'t [u32],
     /// After how many of the last tokens a token is drawn.
     pub(super) draws: usize,
+    /// How.
+    pub(super) sampling: Sampling,
     /// Early exit.
     pub(super) layers: Option<usize>,
 }
@@ -58,7 +87,7 @@ pub(super) struct Tally {
 }
 
 pub(super) struct Lane<'a> {
-    backend: &'a mut dyn Backend,
+    backend: Held<'a>,
     device: DeviceModel,
     spans: Option<SpanSettings>,
     evidence: Option<EvidenceSettings>,
@@ -89,7 +118,7 @@ impl Drop for Lane<'_> {
 
 impl<'a> Lane<'a> {
     pub(super) fn new(
-        backend: &'a mut dyn Backend,
+        backend: Held<'a>,
         device: DeviceModel,
         spans: Option<SpanSettings>,
         evidence: Option<EvidenceSettings>,
@@ -108,6 +137,10 @@ impl<'a> Lane<'a> {
         }
     }
 
+    pub(super) fn page_tokens(&self) -> usize {
+        self.backend.page_tokens()
+    }
+
     pub(super) fn vocab(&self) -> usize {
         self.backend.config().vocab_size
     }
@@ -118,7 +151,7 @@ impl<'a> Lane<'a> {
         act: impl FnOnce(&mut dyn Backend) -> Result<T, ReferenceError>,
     ) -> Result<T, ReferenceError> {
         let before = self.backend.work();
-        let done = act(self.backend)?;
+        let done = act(&mut *self.backend)?;
         let work = self.backend.work().since(before);
         self.tally.work += work;
         self.tally.seconds += self.device.seconds(work);
@@ -179,7 +212,7 @@ impl<'a> Lane<'a> {
                     tokens: &item.tokens[from..to],
                     start: from,
                     pages: &item.sequence.pages,
-                    sample: (item.draws > 0).then_some(Sampling::GREEDY),
+                    sample: (item.draws > 0).then_some(item.sampling),
                     layers: item.layers,
                 });
                 owners.push(i);
@@ -216,14 +249,20 @@ impl<'a> Lane<'a> {
     fn make_room(&mut self, sequence: &mut Sequence, tokens: usize) -> Result<(), ReferenceError> {
         let size = self.backend.page_tokens();
         while sequence.pages.len() * size < tokens {
-            let page = match self.backend.take_page() {
-                Some(page) => page,
-                None => self.take_kept_page()?,
-            };
-            self.taken.insert(page);
+            let page = self.take_page()?;
             sequence.pages.push(page);
         }
         Ok(())
+    }
+
+    /// A page that nobody has.
+    pub(super) fn take_page(&mut self) -> Result<u32, ReferenceError> {
+        let page = match self.backend.take_page() {
+            Some(page) => page,
+            None => self.take_kept_page()?,
+        };
+        self.taken.insert(page);
+        Ok(page)
     }
 
     /// A page that was kept for a prefix, given up for new tokens.
@@ -248,7 +287,7 @@ impl<'a> Lane<'a> {
         })
     }
 
-    fn give_back(&mut self, page: u32) {
+    pub(super) fn give_back(&mut self, page: u32) {
         if self.taken.remove(&page) {
             self.backend.give_back_page(page);
         }

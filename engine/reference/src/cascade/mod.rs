@@ -21,10 +21,16 @@ pub mod control;
 pub mod sessions;
 /// A device's pages by sequence, and steps over them.
 mod lane;
+/// One turn that is run.
+mod job;
 /// The turns of one session at a time, from prompt to answer.
 mod turns;
+/// What is kept from one turn to the next.
+mod between;
 /// Sessions through the layers.
 pub mod run;
+/// The layers under a scheduler: steps of a replica.
+pub mod steps;
 /// Figures per cell, and how the layers act together.
 pub mod report;
 /// What the layers are worth, over more than one kind of sessions.
@@ -33,6 +39,7 @@ pub mod study;
 use crate::backend::Work;
 use crate::error::ReferenceError;
 use serde::{Deserialize, Serialize};
+use windtunnel_engine::config::{ComputedCascade, ComputedShort};
 
 /// Which layers act.
 #[derive(
@@ -185,6 +192,70 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// As a scenario says it.
+    pub fn of(spec: &ComputedCascade, seed: u64) -> Self {
+        let on = spec.layers;
+        let usual = Self::default();
+        let route = &spec.route;
+        Self {
+            layers: Switches {
+                l0: on.l0,
+                l1: on.l1,
+                l2: on.l2,
+                l3: on.l3,
+                l4: on.l4,
+                l5: on.l5,
+            },
+            skip: skip::SkipSettings {
+                threshold: spec.skip.threshold,
+                markers: spec.skip.markers.clone(),
+                ..usual.skip
+            },
+            spans: spans::SpanSettings {
+                max: spec.spans.max.map_or(usize::MAX, |max| max as usize),
+            },
+            route: route::RouteSettings {
+                short: match route.short {
+                    ComputedShort::SmallModel => route::ShortPath::SmallModel,
+                    ComputedShort::EarlyExit => route::ShortPath::EarlyExit {
+                        layers: route.exit_layers as usize,
+                    },
+                    ComputedShort::Speculative => route::ShortPath::Speculative {
+                        drafts: route.drafts as usize,
+                    },
+                },
+                threshold: route.threshold,
+                gamma: route.gamma,
+                severity_override: route.severity_override,
+                ..usual.route
+            },
+            evidence: evidence::EvidenceSettings {
+                anchors: spec.evidence.anchors,
+                int8: spec.evidence.int8,
+                ..usual.evidence
+            },
+            shadow: shadow::ShadowSettings {
+                q_min: spec.shadow.q_min,
+                k: spec.shadow.k,
+                target: spec.shadow.target,
+                eta: spec.shadow.eta,
+                fidelity: match spec.shadow.full {
+                    true => shadow::Fidelity::Full,
+                    false => shadow::Fidelity::SmallModel,
+                },
+            },
+            control: control::ControlSettings {
+                period: spec.control.period.0.as_secs_f64(),
+                delay: spec.control.delay.0.as_secs_f64(),
+                loss: spec.control.loss,
+                gain: spec.control.gain,
+                ..usual.control
+            },
+            seed,
+            ..usual
+        }
+    }
+
     /// Finds values that mean nothing.
     ///
     /// # Errors

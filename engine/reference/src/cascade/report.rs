@@ -3,12 +3,12 @@
 
 use super::control::Signals;
 use super::evidence::Mix;
+use super::job::Job;
 use super::lane::{Item, Lane, Sequence};
 use super::route::token_severity;
 use super::run::{Answers, Models, run};
 use super::sessions::Turn;
 use super::shadow::Found;
-use super::turns::Job;
 use super::{Settings, Switches};
 use crate::backend::Work;
 use crate::error::ReferenceError;
@@ -54,6 +54,7 @@ impl Quality {
             sequence: &mut sequence,
             tokens: &job.tokens[..job.tokens.len() - 1],
             draws: job.marks.len(),
+            sampling: job.sampling,
             layers: None,
         }];
         let replies = reference.run(&mut items)?;

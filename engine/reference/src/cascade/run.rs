@@ -1,17 +1,16 @@
 //! Sessions through the layers: what each turn costs, and what its answer is worth.
 
-use super::control::{ControlPlane, Observation};
-use super::lane::Lane;
+use super::between::{Between, Look};
+use super::job::Job;
+use super::lane::{Held, Lane};
 use super::report::{Cell, Quality};
 use super::sessions::Turn;
-use super::shadow::{Adaptive, Found};
-use super::skip::{self, Decision, Features};
-use super::turns::{Decoding, Job};
+use super::skip::Decision;
+use super::turns::Decoding;
 use super::{Settings, Switches, need};
 use crate::backend::Backend;
 use crate::error::ReferenceError;
 use std::time::{Duration, Instant};
-use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_tasks::tokenizer::{BOS, decode, encode};
 
 /// The models of a cascade, each on a device of its own.
@@ -36,16 +35,6 @@ impl std::fmt::Debug for Models<'_> {
 
 /// Tokens of all answers given, by session and turn, ends included.
 pub type Answers = Vec<Vec<Vec<u32>>>;
-
-/// What a session remembers between turns.
-#[derive(Clone, Debug, Default)]
-struct Memory {
-    /// State of the last turn that was run.
-    state: Option<Features>,
-    /// Its task, for the report.
-    task: String,
-    answer: Vec<u32>,
-}
 
 /// Counts of turns.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,27 +74,22 @@ pub fn run(
         )
     };
     let decoding = Decoding::new(
-        lane(&mut *models.frontier, check),
-        lane(&mut *models.light, check),
-        settings,
+        lane(Held::Lent(&mut *models.frontier), check),
+        lane(Held::Lent(&mut *models.light), check),
+        settings.clone(),
     );
     let reference = models
         .reference
         .as_deref_mut()
-        .map(|r| Lane::new(r, settings.device, None, None, true));
-    let streams = Streams::new(settings.seed);
+        .map(|r| Lane::new(Held::Lent(r), settings.device, None, None, true));
     let mut run = Run {
         settings,
         decoding,
         reference,
-        memory: vec![Memory::default(); sessions.len()],
-        skip_at: Adaptive::new(settings.skip.threshold, 2.0),
-        control: ControlPlane::new(settings.control),
-        skips: Found::default(),
+        between: Between::new(settings),
+        asked: vec![String::new(); sessions.len()],
         turns: Turns::default(),
         quality: Quality::default(),
-        shadow_rng: streams.stream("cascade shadow", 0),
-        control_rng: streams.stream("cascade control", 0),
         checking: Duration::ZERO,
     };
     let begin = Instant::now();
@@ -156,26 +140,13 @@ struct Run<'a> {
     settings: &'a Settings,
     decoding: Decoding<'a>,
     reference: Option<Lane<'a>>,
-    memory: Vec<Memory>,
-    skip_at: Adaptive,
-    control: ControlPlane,
-    /// What verification found of skipped turns.
-    skips: Found,
+    between: Between,
+    /// Task of each session's last turn that was run.
+    asked: Vec<String>,
     turns: Turns,
     quality: Quality,
-    shadow_rng: Rng,
-    control_rng: Rng,
     /// Time spent on the report rather than on answers.
     checking: Duration,
-}
-
-/// A turn that is run: to be answered, or to see whether it was right to skip it.
-struct Running {
-    job: Job,
-    state: Option<Features>,
-    change: Option<f64>,
-    /// The probability that a skip is verified with.
-    skipped: Option<f64>,
 }
 
 impl Run<'_> {
@@ -190,38 +161,29 @@ impl Run<'_> {
         turn: usize,
         answers: &mut Answers,
     ) -> Result<(), ReferenceError> {
-        if self.layers().l5 {
-            let now = turn as f64 * self.settings.turn_gap;
-            self.control.advance(now, &mut self.control_rng);
-            self.decoding.factor = self.control.factor();
-            self.decoding.more = self.control.read().0.drift * self.settings.control.gain;
-        }
+        let now = turn as f64 * self.settings.turn_gap;
+        self.between.advance(now, &mut self.decoding);
         let (mut jobs, mut rest) = (Vec::new(), Vec::new());
+        // A skipped turn is answered with what was known, whatever verification finds.
+        let mut given: Vec<Vec<u32>> = vec![Vec::new(); sessions.len()];
         let here = || sessions.iter().map(|s| s.get(turn)).enumerate();
         for (s, turn) in here() {
             let Some(turn) = turn else {
                 continue;
             };
-            self.turns.all += 1;
-            if let Some(running) = self.admit(s, turn)? {
-                jobs.push(running.job);
-                rest.push((running.state, running.change, running.skipped));
+            let look = self.admit(s, turn)?;
+            given[s] = look.known.clone().unwrap_or_default();
+            if look.runs() {
+                let mut tokens = vec![BOS];
+                tokens.extend(encode(&turn.prompt));
+                jobs.push(self.decoding.begin(tokens));
+                rest.push((s, turn, look));
             }
         }
         self.decoding.advance(&mut jobs)?;
-        // A skipped turn is answered with what was known, whatever verification finds.
-        let mut given: Vec<Vec<u32>> = self.memory.iter().map(|m| m.answer.clone()).collect();
-        for (job, (state, change, skipped)) in jobs.into_iter().zip(rest) {
-            let running = Running {
-                job,
-                state,
-                change,
-                skipped,
-            };
-            let session = running.job.session;
-            let task = sessions[session].get(turn).map_or("", |t| t.task.as_str());
-            if let Some(answer) = self.conclude(running, task)? {
-                given[session] = answer;
+        for (job, (s, turn, look)) in jobs.into_iter().zip(rest) {
+            if let Some(answer) = self.conclude(s, turn, look, job)? {
+                given[s] = answer;
             }
         }
         for (s, turn) in here() {
@@ -236,100 +198,54 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// L0: whether a turn is run. One that is skipped may be run beside the traffic.
-    fn admit(&mut self, session: usize, turn: &Turn) -> Result<Option<Running>, ReferenceError> {
-        let mut tokens = vec![BOS];
-        tokens.extend(encode(&turn.prompt));
-        let (mut state, mut change, mut skipped) = (None, None, None);
-        if self.layers().l0 {
-            let bytes: Vec<u32> = encode(&turn.state).collect();
-            let embedding = self.decoding.light.embed(&bytes)?;
-            let now = skip::features(&embedding, turn.state.as_bytes(), &self.settings.skip);
-            let memory = &self.memory[session];
-            let threshold = self.skip_at.value() * self.decoding.factor;
-            let before = memory.state.as_ref();
-            let decision = skip::decide(before, &now, &turn.state, threshold, &self.settings.skip);
-            state = Some(now);
-            let same = windtunnel_tasks::solve(&memory.task) == windtunnel_tasks::solve(&turn.task);
-            match decision {
-                Decision::Danger => self.turns.danger += 1,
-                Decision::Run(delta) => {
-                    change = delta;
-                    self.turns.false_runs += u64::from(delta.is_some() && same);
-                }
-                Decision::Skip(delta) => {
-                    change = Some(delta);
-                    self.turns.skipped += 1;
-                    self.turns.false_skips += u64::from(!same);
-                    let shadow = &self.settings.shadow;
-                    // The nearer to the threshold, the riskier.
-                    let risk = delta / threshold.max(f64::MIN_POSITIVE);
-                    let probability = shadow.probability(risk);
-                    if !self.layers().l4 || !self.shadow_rng.chance(probability) {
-                        self.skips.count(None);
-                        self.tell(change, None, None);
-                        return Ok(None);
-                    }
-                    skipped = Some(probability);
-                }
+    /// L0, and whether it was right.
+    fn admit(&mut self, session: usize, turn: &Turn) -> Result<Look, ReferenceError> {
+        self.turns.all += 1;
+        let look = self
+            .between
+            .look(session as u64, &turn.state, &mut self.decoding)?;
+        let same = || {
+            let [before, now] =
+                [&self.asked[session], &turn.task].map(|t| windtunnel_tasks::solve(t));
+            before == now
+        };
+        match look.decision {
+            None => {}
+            Some(Decision::Danger) => self.turns.danger += 1,
+            Some(Decision::Run(change)) => {
+                self.turns.false_runs += u64::from(change.is_some() && same());
+            }
+            Some(Decision::Skip(_)) => {
+                self.turns.skipped += 1;
+                self.turns.false_skips += u64::from(!same());
             }
         }
-        Ok(Some(Running {
-            job: self.decoding.begin(session, tokens),
-            state,
-            change,
-            skipped,
-        }))
+        Ok(look)
     }
 
     /// L4, the report and the memory of a turn that was run. Gives its answer, unless it was skipped.
     fn conclude(
         &mut self,
-        running: Running,
-        task: &str,
+        session: usize,
+        turn: &Turn,
+        look: Look,
+        mut job: Job,
     ) -> Result<Option<Vec<u32>>, ReferenceError> {
-        let mut job = running.job;
-        let mut differed = None;
-        if self.layers().l4 {
-            differed = self.decoding.verify(&mut job, &mut self.shadow_rng)?;
-        }
-        let memory = &mut self.memory[job.session];
-        if let Some(probability) = running.skipped {
-            let wrong = f64::from(u8::from(memory.answer != job.answer()));
-            self.skips.count(Some((probability, wrong)));
-            self.skip_at.learn(wrong, &self.settings.shadow);
-            differed = Some(wrong);
-        } else {
+        let skipped = look.known.is_some();
+        self.between
+            .conclude(session as u64, look, &mut job, &mut self.decoding)?;
+        turn.task.clone_into(&mut self.asked[session]);
+        if !skipped {
             self.turns.run += 1;
-        }
-        memory.state = running.state;
-        task.clone_into(&mut memory.task);
-        memory.answer = job.answer().to_vec();
-        self.tell(running.change, differed, Some(&job));
-        if running.skipped.is_none() {
             let begin = Instant::now();
             if let Some(reference) = &mut self.reference {
                 self.quality.judge(reference, &job)?;
             }
             self.checking += begin.elapsed();
         }
-        let answer = running.skipped.is_none().then(|| job.answer().to_vec());
+        let answer = (!skipped).then(|| job.answer().to_vec());
         self.decoding.finish(job)?;
         Ok(answer)
-    }
-
-    /// Tells the control plane of a turn.
-    fn tell(&mut self, change: Option<f64>, differed: Option<f64>, job: Option<&Job>) {
-        let mean = |of: fn(&super::turns::Mark) -> f64| {
-            let marks = &job?.marks;
-            Some(marks.iter().map(of).sum::<f64>() / marks.len().max(1) as f64)
-        };
-        self.control.observe(&Observation {
-            risk: mean(|m| m.risk),
-            novelty: change,
-            confidence: mean(|m| 1.0 - m.unsure),
-            differed,
-        });
     }
 
     /// The figures of the run.
@@ -339,7 +255,7 @@ impl Run<'_> {
         let (f, l) = (&d.frontier.tally, &d.light.tally);
         let given: usize = answers.iter().flatten().map(Vec::len).sum();
         let rate = |n: u64, of: u64| n as f64 / of.max(1) as f64;
-        let (signals, _) = self.control.read();
+        let (signals, _) = self.between.control.read();
         Cell {
             layers: self.layers(),
             wall_seconds: wall.as_secs_f64(),
@@ -374,8 +290,8 @@ impl Run<'_> {
                 d.tokens.draft_steps,
             ),
             verified: d.found,
-            verified_skips: self.skips,
-            skip_threshold: self.skip_at.value(),
+            verified_skips: self.between.skips,
+            skip_threshold: self.between.skip_at.value(),
             route_threshold: d.threshold.value(),
             signals,
             exact_match: rate(self.turns.exact, self.turns.all),

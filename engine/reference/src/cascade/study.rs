@@ -7,9 +7,13 @@ use super::sessions::{Workload, draw};
 use super::{Settings, Switches};
 use crate::config::ModelConfig;
 use crate::error::ReferenceError;
+use crate::models::Model;
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
 use std::time::Instant;
+use windtunnel_base::quantity::{Bandwidth, Bytes, Compute, Span};
+use windtunnel_base::time::SimDuration;
+use windtunnel_engine::config::calibration::{MeasuredCell, MeasuredLayers};
+use windtunnel_engine::config::{CascadeDevice, CascadeModel, CascadeSkip};
 
 /// Shares of turns that change nothing, of the map of total gains.
 const REPEATED: [f64; 4] = [0.0, 0.3, 0.6, 0.9];
@@ -180,75 +184,137 @@ pub struct Rates {
     pub weight_bytes: f64,
 }
 
-/// A table `[fleet.engine.cascade]` of what was measured, in TOML. Launches take what steps without layers
-/// took beyond the longer of computing and moving bytes; the share of turns skipped rightly and wrongly
-/// is that of L0 alone; spans are as coherent as L1 alone found them, formats those of L3 alone.
-pub fn table(
-    cells: &Grid,
-    frontier: &ModelConfig,
-    light: &ModelConfig,
-    rates: Rates,
-    look: f64,
-    workload: &Workload,
-) -> Option<String> {
+/// Who was measured: names and digests are said of the light model only, as the frontier is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured<'a> {
+    /// The sizes of the frontier.
+    pub frontier: &'a ModelConfig,
+    /// The light model.
+    pub light: &'a Model,
+    /// What the device does.
+    pub rates: Rates,
+    /// Seconds of a look at a state.
+    pub look: f64,
+    /// The sessions.
+    pub workload: &'a Workload,
+}
+
+/// What was measured, as a calibration says it and the simulator reads it. Launches take what steps
+/// without layers took beyond the longer of computing and moving bytes; the share of turns skipped
+/// rightly and wrongly is that of L0 alone; spans are as coherent as L1 alone found them, formats those
+/// of L3 alone. None if one of these cells is missing.
+pub fn layers(cells: &Grid, measured: &Measured<'_>) -> Option<MeasuredLayers> {
     let cell = |layers: Switches| cells.cells.iter().find(|c| c.layers == layers);
     let none = cell(Switches::NONE)?;
+    let (skips, spans, formats) = (
+        cell(Switches::only(0))?,
+        cell(Switches::only(1))?,
+        cell(Switches::only(3))?,
+    );
+    let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    let right = skips.turns_skipped - skips.false_skips;
+    let unchanged = right + skips.false_runs;
+    let pages = formats.mix.pages();
+    Some(MeasuredLayers {
+        light: measured.light.name.clone(),
+        light_weights: measured.light.digest.clone(),
+        sessions: measured.workload.sessions,
+        turns: measured.workload.turns,
+        no_change: measured.workload.no_change,
+        device: device(none, measured),
+        skip: CascadeSkip {
+            tpr: share(right, unchanged),
+            fpr: share(skips.false_skips, skips.turns.saturating_sub(unchanged)),
+            cost: span(measured.look),
+        },
+        coherent: spans.span_mean.round().max(1.0) as u32,
+        anchors: share(formats.mix.anchors, pages),
+        int8: share(formats.mix.int8, pages),
+        cells: cells.cells.iter().map(|c| figures(c, none)).collect(),
+    })
+}
+
+fn span(seconds: f64) -> Span {
+    Span(SimDuration::from_secs_f64(seconds).unwrap_or_default())
+}
+
+/// The device as the session cost model sees it.
+fn device(none: &Cell, measured: &Measured<'_>) -> CascadeDevice {
+    let rates = measured.rates;
     let steps = none.steps.max(1) as f64;
     let kernels = none.work.launches as f64 / steps;
     let computing = none.work.flops as f64 / rates.flops_per_s;
     let moving = none.work.bytes() as f64 / rates.bytes_per_s;
     let launch = (none.wall_seconds - computing.max(moving)).max(0.0) / (kernels * steps);
-    // The simulator's weights have two bytes.
-    let bandwidth = rates.bytes_per_s * 2.0 / rates.weight_bytes;
     let model = |config: &ModelConfig| {
         let kv = config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_dim * 2;
-        let kernels = kernels * config.num_hidden_layers as f64 / frontier.num_hidden_layers as f64;
+        let deep = config.num_hidden_layers as f64 / measured.frontier.num_hidden_layers as f64;
+        CascadeModel {
+            parameters: config.parameters() as f64,
+            kv_per_token: Bytes(kv as u64),
+            kernels: (kernels * deep).round().max(1.0) as u32,
+        }
+    };
+    CascadeDevice {
+        compute: Compute(rates.flops_per_s),
+        // The simulator's weights have two bytes.
+        bandwidth: Bandwidth(rates.bytes_per_s * 2.0 / rates.weight_bytes),
+        launch: span(launch),
+        frontier: model(measured.frontier),
+        light: model(&measured.light.config),
+        ..CascadeDevice::default()
+    }
+}
+
+fn figures(cell: &Cell, none: &Cell) -> MeasuredCell {
+    let short = |x: f64, unit: f64| (x / unit).round() * unit;
+    MeasuredCell {
+        layers: cell.layers.name(),
+        ms: short(cell.wall_seconds * 1e3, 1e-3),
+        times_less: short(none.wall_seconds / cell.wall_seconds.max(1e-9), 1e-4),
+        launches: cell.work.launches,
+        bytes: cell.work.bytes(),
+        flops: cell.work.flops,
+        agreement: cell.agreement.unwrap_or(1.0),
+        divergence: cell.quality.unwrap_or_default().mean_kl(),
+        exact_match: cell.exact_match,
+    }
+}
+
+/// [`layers`] as a table `[fleet.engine.cascade]`, in TOML.
+pub fn table(measured: &MeasuredLayers) -> String {
+    let device = &measured.device;
+    let model = |m: &CascadeModel| {
         format!(
-            "{{ parameters = {:.1}, kv_per_token = \"{kv}B\", kernels = {:.0} }}",
-            config.parameters() as f64,
-            kernels.max(1.0)
+            "{{ parameters = {:.1}, kv_per_token = \"{}B\", kernels = {} }}",
+            m.parameters, m.kv_per_token.0, m.kernels
         )
     };
-    let mut text = String::from("[fleet.engine.cascade.device]\n");
-    let _ = writeln!(text, "compute = \"{:.4}TFLOPS\"", rates.flops_per_s / 1e12);
-    let _ = writeln!(text, "bandwidth = \"{:.3}GB/s\"", bandwidth / 1e9);
-    let _ = writeln!(text, "launch = \"{:.3}us\"", launch * 1e6);
-    let _ = writeln!(text, "frontier = {}", model(frontier));
-    let _ = writeln!(text, "light = {}", model(light));
-    let _ = writeln!(
-        text,
-        "\n[fleet.engine.cascade.world]\nno_change = {:?}",
-        workload.no_change
-    );
-    let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-    if let Some(c) = cell(Switches::only(0)) {
-        let right = c.turns_skipped - c.false_skips;
-        let unchanged = right + c.false_runs;
-        let _ = writeln!(
-            text,
-            "\n[fleet.engine.cascade.skip]\ntpr = {:.4}\nfpr = {:.4}\ncost = \"{:.3}us\"",
-            share(right, unchanged),
-            share(c.false_skips, c.turns.saturating_sub(unchanged)),
-            look * 1e6
-        );
-    }
-    if let Some(c) = cell(Switches::only(1)) {
-        let coherent = c.span_mean.round().max(1.0);
-        let _ = writeln!(
-            text,
-            "\n[fleet.engine.cascade.spans]\nmax = {coherent:.0}\ncoherent = {coherent:.0}"
-        );
-    }
-    if let Some(c) = cell(Switches::only(3)) {
-        let pages = c.mix.pages();
-        let _ = writeln!(
-            text,
-            "\n[fleet.engine.cascade.evidence]\nanchors = {:.4}\nint8 = {:.4}",
-            share(c.mix.anchors, pages),
-            share(c.mix.int8, pages)
-        );
-    }
-    Some(text)
+    let us = |span: Span| span.0.as_secs_f64() * 1e6;
+    format!(
+        "[fleet.engine.cascade.device]\n\
+         compute = \"{:.4}TFLOPS\"\n\
+         bandwidth = \"{:.3}GB/s\"\n\
+         launch = \"{:.3}us\"\n\
+         frontier = {}\n\
+         light = {}\n\n\
+         [fleet.engine.cascade.world]\nno_change = {:?}\n\n\
+         [fleet.engine.cascade.skip]\ntpr = {:.4}\nfpr = {:.4}\ncost = \"{:.3}us\"\n\n\
+         [fleet.engine.cascade.spans]\nmax = {coherent}\ncoherent = {coherent}\n\n\
+         [fleet.engine.cascade.evidence]\nanchors = {:.4}\nint8 = {:.4}\n",
+        device.compute.0 / 1e12,
+        device.bandwidth.0 / 1e9,
+        us(device.launch),
+        model(&device.frontier),
+        model(&device.light),
+        measured.no_change,
+        measured.skip.tpr,
+        measured.skip.fpr,
+        us(measured.skip.cost),
+        measured.anchors,
+        measured.int8,
+        coherent = measured.coherent,
+    )
 }
 
 #[cfg(test)]
@@ -299,7 +365,26 @@ mod tests {
             weight_bytes: 4.0,
         };
         let look = look(&mut models, &workload).unwrap();
-        let text = table(&cells, &config, &config, rates, look, &workload).unwrap();
+        let light = Model {
+            name: "light".into(),
+            weights: Weights::random(&config, 2).unwrap(),
+            config: config.clone(),
+            digest: "0".into(),
+        };
+        let measured = Measured {
+            frontier: &config,
+            light: &light,
+            rates,
+            look,
+            workload: &workload,
+        };
+        let layers = layers(&cells, &measured).unwrap();
+        assert_eq!(layers.cells[0].layers, "none");
+        assert!((layers.cells[0].times_less - 1.0).abs() < 1e-9);
+        // A simulated cascade gets the same from the calibration as from the table.
+        let mut given = CascadeSpec::default();
+        layers.give(&mut given).unwrap();
+        let text = table(&layers);
         #[derive(serde::Deserialize)]
         struct File {
             fleet: Fleet,
@@ -318,6 +403,9 @@ mod tests {
             cascade.device.frontier.parameters,
             config.parameters() as f64
         );
+        assert_eq!(given.device.frontier, cascade.device.frontier);
+        assert_eq!(given.spans.coherent, cascade.spans.coherent);
+        assert!((given.skip.tpr - cascade.skip.tpr).abs() < 1e-4);
         // Two sessions run side by side, and share all their steps while both have turns to answer.
         assert_eq!(cascade.spans.coherent, Some(2));
         let none = &cells.cells[0];

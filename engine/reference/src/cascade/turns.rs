@@ -1,63 +1,16 @@
 //! From prompts to answers: full steps, short paths, drafts, and the verification of short answers.
 
-use super::lane::{Item, Lane, Reply, Sequence};
+use super::job::{Job, Mark};
+use super::lane::{Item, Lane, Reply};
 use super::route::{ShortPath, own_risk, propagate, token_severity, uncertainty};
 use super::shadow::{Adaptive, Fidelity, Found};
 use super::speculate::accept;
 use super::{Settings, evidence::Mix};
-use crate::backend::Work;
+use crate::backend::{Sampling, Work};
 use crate::error::ReferenceError;
 use windtunnel_base::rng::Rng;
 use windtunnel_tasks::Severity;
 use windtunnel_tasks::tokenizer::EOS;
-
-/// How a token of an answer came about.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
-    /// By the short path.
-    pub(super) short: bool,
-    pub(super) risk: f64,
-    pub(super) unsure: f64,
-}
-
-/// One turn that is run.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub(super) session: usize,
-    /// Prompt, and the answer so far.
-    pub(super) tokens: Vec<u32>,
-    /// Tokens of the prompt.
-    pub(super) prompt: usize,
-    pub(super) marks: Vec<Mark>,
-    /// Of every token of the answer, if they are kept.
-    pub(super) logits: Vec<Vec<f32>>,
-    frontier: Sequence,
-    light: Option<Sequence>,
-    risk: f64,
-    open: bool,
-    settled: [bool; 2],
-}
-
-impl Job {
-    pub(super) fn answer(&self) -> &[u32] {
-        &self.tokens[self.prompt..]
-    }
-
-    fn short_tokens(&self) -> usize {
-        self.marks.iter().filter(|m| m.short).count()
-    }
-
-    /// Takes a token as the next of the answer.
-    fn push(&mut self, reply: Reply, token: u32, mark: Mark, most: usize) {
-        self.tokens.push(token);
-        self.marks.push(mark);
-        self.risk = mark.risk;
-        if !reply.logits.is_empty() {
-            self.logits.push(reply.logits);
-        }
-        self.open = token != EOS && self.marks.len() < most;
-    }
-}
 
 /// Counts of tokens.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,7 +28,7 @@ pub(super) struct Tokens {
 pub(super) struct Decoding<'a> {
     pub(super) frontier: Lane<'a>,
     pub(super) light: Lane<'a>,
-    settings: &'a Settings,
+    pub(super) settings: Settings,
     /// What L5 multiplies thresholds by.
     pub(super) factor: f64,
     /// What L5 adds to the share that is verified.
@@ -88,32 +41,25 @@ pub(super) struct Decoding<'a> {
 }
 
 impl<'a> Decoding<'a> {
-    pub(super) fn new(frontier: Lane<'a>, light: Lane<'a>, settings: &'a Settings) -> Self {
+    pub(super) fn new(frontier: Lane<'a>, light: Lane<'a>, settings: Settings) -> Self {
         Self {
             frontier,
             light,
-            settings,
             factor: 1.0,
             more: 0.0,
             threshold: Adaptive::new(settings.route.threshold, 1.0),
+            settings,
             found: Found::default(),
             tokens: Tokens::default(),
             shadow: (Work::default(), 0.0),
         }
     }
 
-    pub(super) fn begin(&mut self, session: usize, tokens: Vec<u32>) -> Job {
+    pub(super) fn begin(&mut self, tokens: Vec<u32>) -> Job {
+        let frontier = self.frontier.begin(&tokens);
         Job {
-            session,
-            prompt: tokens.len(),
-            frontier: self.frontier.begin(&tokens),
-            tokens,
-            marks: Vec::new(),
-            logits: Vec::new(),
-            light: None,
-            risk: 0.0,
-            open: true,
-            settled: [false; 2],
+            frontier,
+            ..Job::new(tokens, self.settings.max_new_tokens, Sampling::GREEDY)
         }
     }
 
@@ -137,26 +83,39 @@ impl<'a> Decoding<'a> {
     /// Runs all jobs to the ends of their answers.
     pub(super) fn advance(&mut self, jobs: &mut [Job]) -> Result<(), ReferenceError> {
         while jobs.iter().any(|j| j.open) {
-            match self.settings.route.short {
-                _ if !self.settings.layers.l2 => {
-                    let open = all_open(jobs);
-                    self.full(jobs, &open)?;
-                }
-                ShortPath::EarlyExit { layers } => self.routed(jobs, Some(layers))?,
-                ShortPath::SmallModel => self.routed(jobs, None)?,
-                ShortPath::Speculative { drafts } => self.drafted(jobs, drafts)?,
+            self.round(jobs)?;
+            for job in jobs.iter_mut() {
+                self.settle_prompt(job)?;
             }
-            self.settle_prompts(jobs)?;
         }
         for job in jobs.iter() {
-            self.tokens.all += job.marks.len() as u64;
-            self.tokens.short += job.short_tokens() as u64;
-            let critical = |t: u32| token_severity(t) == Severity::Critical;
-            let missed = |(m, t): &(&Mark, &u32)| m.short && critical(**t);
-            self.tokens.critical_short +=
-                job.marks.iter().zip(job.answer()).filter(missed).count() as u64;
+            self.count(job);
         }
         Ok(())
+    }
+
+    /// The next token of every open job, or more of them where drafts stand; jobs that are only to
+    /// read do that in the same steps.
+    pub(super) fn round(&mut self, jobs: &mut [Job]) -> Result<(), ReferenceError> {
+        match self.settings.route.short {
+            _ if !self.settings.layers.l2 => {
+                let open = all_open(jobs);
+                self.full(jobs, &open)
+            }
+            ShortPath::EarlyExit { layers } => self.routed(jobs, Some(layers)),
+            ShortPath::SmallModel => self.routed(jobs, None),
+            ShortPath::Speculative { drafts } => self.drafted(jobs, drafts),
+        }
+    }
+
+    /// Counts the tokens of a complete answer.
+    pub(super) fn count(&mut self, job: &Job) {
+        self.tokens.all += job.marks.len() as u64;
+        self.tokens.short += job.short_tokens() as u64;
+        let critical = |t: u32| token_severity(t) == Severity::Critical;
+        let missed = |(m, t): &(&Mark, &u32)| m.short && critical(**t);
+        self.tokens.critical_short +=
+            job.marks.iter().zip(job.answer()).filter(missed).count() as u64;
     }
 
     /// The threshold of the short path now.
@@ -164,32 +123,41 @@ impl<'a> Decoding<'a> {
         self.threshold.value() * self.factor
     }
 
-    fn settle_prompts(&mut self, jobs: &mut [Job]) -> Result<(), ReferenceError> {
-        for job in jobs {
-            // The last token of a prompt may be read again, by verification.
-            let prompt = &job.tokens[..job.prompt - 1];
-            if !job.settled[0] && job.frontier.done >= job.prompt {
-                self.frontier.settle(&mut job.frontier, prompt)?;
-                job.settled[0] = true;
-            }
-            if let Some(light) = &mut job.light
-                && !job.settled[1]
-                && light.done >= job.prompt
-            {
-                self.light.settle(light, prompt)?;
-                job.settled[1] = true;
-            }
+    /// Stores the pages of a prompt that was read in their formats.
+    pub(super) fn settle_prompt(&mut self, job: &mut Job) -> Result<(), ReferenceError> {
+        // The last token of a prompt may be read again, by verification.
+        let prompt = &job.tokens[..job.prompt - 1];
+        if !job.settled[0] && job.frontier.done >= job.prompt {
+            self.frontier.settle(&mut job.frontier, prompt)?;
+            job.settled[0] = true;
+        }
+        if let Some(light) = &mut job.light
+            && !job.settled[1]
+            && light.done >= job.prompt
+        {
+            self.light.settle(light, prompt)?;
+            job.settled[1] = true;
         }
         Ok(())
+    }
+
+    /// Stores all full pages of a complete answer in their formats.
+    pub(super) fn settle_all(&mut self, job: &mut Job) -> Result<(), ReferenceError> {
+        self.frontier.settle(&mut job.frontier, &job.tokens)?;
+        match &mut job.light {
+            Some(light) => self.light.settle(light, &job.tokens),
+            None => Ok(()),
+        }
     }
 
     /// The frontier's next token of some jobs.
     fn full(&mut self, jobs: &mut [Job], which: &[usize]) -> Result<(), ReferenceError> {
         let replies = on_frontier(&mut self.frontier, jobs, which, None)?;
         for (&i, reply) in which.iter().zip(replies) {
-            let mark = self.mark(&reply, jobs[i].risk, false);
-            let token = reply.sampled.token;
-            jobs[i].push(reply, token, mark, self.settings.max_new_tokens);
+            if jobs[i].reads.is_none() {
+                let mark = self.mark(&reply, jobs[i].risk, false);
+                jobs[i].push(reply, mark);
+            }
         }
         Ok(())
     }
@@ -209,23 +177,30 @@ impl<'a> Decoding<'a> {
     /// path leaves the frontier; none takes the light model.
     fn routed(&mut self, jobs: &mut [Job], exit: Option<usize>) -> Result<(), ReferenceError> {
         let theta = self.theta();
-        let (gamma, most) = (self.settings.route.gamma, self.settings.max_new_tokens);
+        let gamma = self.settings.route.gamma;
         let open = all_open(jobs);
-        // A prompt is read in full before anybody leaves early.
         let (try_short, mut rest): (Vec<usize>, Vec<usize>) = open.into_iter().partition(|&i| {
-            let read = exit.is_none() || jobs[i].frontier.done + 1 >= jobs[i].prompt;
-            let begun = exit.is_none() || !jobs[i].marks.is_empty();
-            gamma * jobs[i].risk < theta && read && begun
+            let job = &jobs[i];
+            if job.reads.is_some() {
+                // The frontier reads a prompt when it is first needed, if the light model can begin.
+                return exit.is_none();
+            }
+            // A prompt is read in full before anybody leaves early.
+            let read = exit.is_none() || job.frontier.done + 1 >= job.prompt;
+            let begun = exit.is_none() || !job.marks.is_empty();
+            gamma * job.risk < theta && read && begun
         });
         let replies = match exit {
             Some(_) => on_frontier(&mut self.frontier, jobs, &try_short, exit)?,
             None => on_light(&mut self.light, jobs, &try_short)?,
         };
         for (&i, reply) in try_short.iter().zip(replies) {
+            if jobs[i].reads.is_some() {
+                continue;
+            }
             let mark = self.mark(&reply, jobs[i].risk, true);
             if mark.risk < theta {
-                let token = reply.sampled.token;
-                jobs[i].push(reply, token, mark, most);
+                jobs[i].push(reply, mark);
             } else {
                 // The token's keys and values of the layers left out are computed anew.
                 jobs[i].frontier.done -= usize::from(exit.is_some());
@@ -238,7 +213,6 @@ impl<'a> Decoding<'a> {
 
     /// A step of drafts of all open jobs.
     fn drafted(&mut self, jobs: &mut [Job], drafts: usize) -> Result<(), ReferenceError> {
-        let most = self.settings.max_new_tokens;
         let open = all_open(jobs);
         let lengths: Vec<usize> = open.iter().map(|&i| jobs[i].tokens.len()).collect();
         for round in 0..drafts {
@@ -246,9 +220,12 @@ impl<'a> Decoding<'a> {
                 .iter()
                 .copied()
                 .filter(|&i| {
-                    let drafted = jobs[i].tokens.len() - jobs[i].prompt - jobs[i].marks.len();
-                    let ended = drafted > 0 && jobs[i].tokens.last() == Some(&EOS);
-                    drafted == round && !ended && jobs[i].marks.len() + drafted + 1 < most
+                    let job = &jobs[i];
+                    let drafted = job.tokens.len() - job.prompt - job.marks.len();
+                    let ended = drafted > 0 && job.tokens.last() == Some(&EOS);
+                    let room =
+                        job.tokens.len() < job.room && job.marks.len() + drafted + 1 < job.most;
+                    job.reads.is_none() && drafted == round && !ended && room
                 })
                 .collect();
             let replies = on_light(&mut self.light, jobs, &which)?;
@@ -258,6 +235,9 @@ impl<'a> Decoding<'a> {
         }
         let mut replies = verify_drafts(&mut self.frontier, jobs, &open, &lengths)?;
         for ((&i, &length), replies) in open.iter().zip(&lengths).zip(&mut replies) {
+            if jobs[i].reads.is_some() {
+                continue;
+            }
             let drafts = jobs[i].tokens.split_off(length);
             let chosen: Vec<u32> = replies.iter().map(|r| r.sampled.token).collect();
             let (kept, _) = accept(&drafts, &chosen);
@@ -269,8 +249,7 @@ impl<'a> Decoding<'a> {
                     break;
                 }
                 let mark = self.mark(&reply, jobs[i].risk, false);
-                let token = reply.sampled.token;
-                jobs[i].push(reply, token, mark, most);
+                jobs[i].push(reply, mark);
             }
             let right = length + kept;
             jobs[i].frontier.done = jobs[i].frontier.done.min(right);
@@ -291,7 +270,7 @@ impl<'a> Decoding<'a> {
         if short == 0 {
             return Ok(None);
         }
-        let settings = &self.settings.shadow;
+        let settings = self.settings.shadow;
         let risks = job.marks.iter().filter(|m| m.short).map(|m| m.risk);
         let risk = risks.fold(0.0, f64::max);
         let probability = (settings.probability(risk) + self.more).min(1.0);
@@ -313,7 +292,7 @@ impl<'a> Decoding<'a> {
         self.shadow.0 += after.0.since(before.0);
         self.shadow.1 += after.1 - before.1;
         self.found.count(Some((probability, share)));
-        self.threshold.learn(share, settings);
+        self.threshold.learn(share, &settings);
         Ok(Some(share))
     }
 
@@ -338,6 +317,7 @@ impl<'a> Decoding<'a> {
             sequence,
             tokens: &job.tokens[..job.tokens.len() - 1],
             draws,
+            sampling: job.sampling,
             layers: None,
         }];
         let replies = lane.run(&mut items)?;
@@ -372,6 +352,11 @@ fn chosen<'j>(jobs: &'j mut [Job], which: &[usize]) -> Vec<&'j mut Job> {
         .collect()
 }
 
+/// What the models are shown of a job.
+fn shown(tokens: &[u32], reads: Option<usize>) -> &[u32] {
+    &tokens[..reads.unwrap_or(tokens.len())]
+}
+
 fn last_of_each(replies: Vec<Vec<Reply>>) -> Vec<Reply> {
     replies
         .into_iter()
@@ -389,9 +374,10 @@ fn on_frontier(
     let mut items: Vec<Item<'_>> = jobs
         .iter_mut()
         .map(|job| Item {
+            draws: job.draws(),
+            sampling: job.sampling,
+            tokens: shown(&job.tokens, job.reads),
             sequence: &mut job.frontier,
-            tokens: &job.tokens,
-            draws: 1,
             layers,
         })
         .collect();
@@ -413,9 +399,10 @@ fn on_light(
         .iter_mut()
         .filter_map(|job| {
             Some(Item {
+                draws: job.draws(),
+                sampling: job.sampling,
+                tokens: shown(&job.tokens, job.reads),
                 sequence: job.light.as_mut()?,
-                tokens: &job.tokens,
-                draws: 1,
                 layers: None,
             })
         })
@@ -435,9 +422,10 @@ fn verify_drafts(
         .iter_mut()
         .zip(lengths)
         .map(|(job, &length)| Item {
+            draws: (job.tokens.len() - length + 1) * job.draws(),
+            sampling: job.sampling,
+            tokens: shown(&job.tokens, job.reads),
             sequence: &mut job.frontier,
-            draws: job.tokens.len() - length + 1,
-            tokens: &job.tokens,
             layers: None,
         })
         .collect();

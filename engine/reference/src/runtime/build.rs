@@ -7,8 +7,10 @@ use crate::backend::cpu::{Cpu, KvMemory};
 use crate::backend::cuda::{CudaBackend, CudaOptions, Source};
 use crate::calibrate::plan::Plan;
 use crate::calibrate::{Measured, measure};
+use crate::cascade::Settings;
+use crate::cascade::steps::{LayeredExecutor, check};
 use crate::config::ModelConfig;
-use crate::devices::first_that_fits;
+use crate::devices::{first_that_fits, fits};
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
 use crate::models::{self, Pocket};
@@ -18,8 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use windtunnel_engine::config::{
-    ClockSpec, ContinuousSpec, DeviceSpec, ModelSpec, ReferenceSpec, WeightsSpec,
+    ClockSpec, ComputedCascade, ContinuousSpec, DeviceSpec, ModelSpec, ReferenceSpec, WeightsSpec,
 };
+use windtunnel_engine::execute::StepExecutor;
 
 /// A model on the host, from which replicas are made.
 #[derive(Clone, Debug)]
@@ -52,6 +55,11 @@ impl Model {
     /// If there is none of that name, or its files are missing or wrong.
     pub fn of(spec: &ReferenceSpec) -> Result<Self, ReferenceError> {
         let config = sizes(&spec.model)?;
+        // As 32-bit floats, which is how they are kept on the host.
+        fits(
+            &format!("the model {}", spec.model),
+            4 * config.parameters() as u64,
+        )?;
         let weights = match named(&spec.model) {
             Some(_) => named_weights(&spec.model, &config, spec)?,
             None => Weights::load(Path::new(&spec.model), &config)?,
@@ -110,24 +118,43 @@ pub fn sizes(model: &str) -> Result<ModelConfig, ReferenceError> {
         path: path.clone(),
         error,
     })?;
-    serde_json::from_str(&text).map_err(|error| ReferenceError::Malformed {
+    let config: ModelConfig = serde_json::from_str(&text).map_err(|error| ReferenceError::Malformed {
         path,
         reason: error.to_string(),
         remedy: "give a Llama-family `config.json` of Hugging Face, or one of pocket_frontier, pocket_light and tiny".into(),
-    })
+    })?;
+    config.check()?;
+    Ok(config)
 }
 
 /// Memory for keys and values where a scenario gives no `kv.blocks`.
 const HOST_MEMORY: u64 = 1 << 30;
 
+/// The cascade of an engine, if any of its layers acts.
+fn layers(spec: &ContinuousSpec) -> Option<&ComputedCascade> {
+    spec.cascade.as_deref().filter(|c| c.layers.any())
+}
+
+/// The light model of an engine's cascade, as models are named; none if no layer acts.
+pub fn light(spec: &ContinuousSpec) -> Option<ReferenceSpec> {
+    let reference = spec.reference.clone().unwrap_or_default();
+    layers(spec).map(|cascade| ReferenceSpec {
+        model: cascade.light.clone(),
+        ..reference
+    })
+}
+
 /// Gives an engine the sizes of the model it computes, so that lengths and memory are that model's;
 /// without `kv.blocks` it gets those of 1 GiB.
 ///
 /// # Errors
-/// If there is none of that name, or its `config.json` is missing or wrong.
+/// If there is none of that name, its `config.json` is missing or wrong, or its layers do not fit it.
 pub fn fit(spec: &mut ContinuousSpec) -> Result<(), ReferenceError> {
     let reference = spec.reference.clone().unwrap_or_default();
     let config = sizes(&reference.model)?;
+    if let Some(cascade) = layers(spec) {
+        check(&Settings::of(cascade, 0), &config, &sizes(&cascade.light)?)?;
+    }
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let max_len = small(config.max_position_embeddings);
     spec.custom_model = Some(ModelSpec {
@@ -151,22 +178,23 @@ pub fn fit(spec: &mut ContinuousSpec) -> Result<(), ReferenceError> {
     Ok(())
 }
 
-/// An executor for an engine with so many blocks of memory, computing `model`. `epoch` is the clock of
-/// a run in real time; none if time is simulated.
+/// An executor for an engine with so many blocks of memory, computing `model`, and `light` beside it where
+/// layers of a cascade act. `epoch` is the clock of a run in real time; none if time is simulated.
 ///
 /// # Errors
 /// If the device is not there, or has not the memory.
 pub fn executor(
     spec: &ContinuousSpec,
-    model: &Model,
+    (model, light): (&Model, Option<&Model>),
     blocks: u64,
     seed: u64,
     epoch: Option<&Epoch>,
-) -> Result<ReferenceExecutor, ReferenceError> {
+) -> Result<Box<dyn StepExecutor>, ReferenceError> {
     let reference = spec.reference.clone().unwrap_or_default();
     let clock = match (reference.clock, epoch) {
         (_, Some(epoch)) => Clock::Wall(epoch.clone()),
         (ClockSpec::CostModel, None) => Clock::CostModel,
+        (ClockSpec::CountedWork, None) => Clock::CountedWork,
         (ClockSpec::Measured, None) => Clock::Measured,
     };
     let drawing = Drawing {
@@ -179,8 +207,17 @@ pub fn executor(
         page_tokens: spec.kv.block_size as usize,
         filling: KvFormat::F16,
     };
-    let backend = backend(reference.device, model, &memory)?;
-    Ok(ReferenceExecutor::new(backend, drawing, clock))
+    let frontier = backend(reference.device, model, &memory)?;
+    let (Some(cascade), Some(light)) = (layers(spec), light) else {
+        return Ok(Box::new(ReferenceExecutor::new(frontier, drawing, clock)));
+    };
+    let light = backend(reference.device, light, &memory)?;
+    let settings = Settings::of(cascade, seed);
+    let own = model.config.max_position_embeddings;
+    let longest = spec.max_model_len.map_or(own, |len| own.min(len as usize));
+    let ways = (drawing, clock);
+    let layered = LayeredExecutor::new(frontier, light, settings, ways, longest);
+    Ok(Box::new(layered))
 }
 
 /// Measures for about `budget` how long the steps take that an engine's scheduler may ask of `model`, on
@@ -228,6 +265,8 @@ fn backend(
     memory: &KvMemory,
 ) -> Result<Box<dyn Backend>, ReferenceError> {
     let cpu = || -> Result<Box<dyn Backend>, ReferenceError> {
+        let what = format!("`kv.blocks` of {} blocks", memory.pages);
+        fits(&what, memory.bytes(&model.config))?;
         Ok(Box::new(Cpu::new(&model.config, &model.weights, memory)?))
     };
     let cuda = || -> Result<Box<dyn Backend>, ReferenceError> {

@@ -40,6 +40,8 @@ impl Epoch {
 pub enum Clock {
     /// What the cost model says.
     CostModel,
+    /// What the work that was done would take by a device model.
+    CountedWork,
     /// What was measured around it: a simulated clock that advances by it.
     Measured,
     /// In real time: it ends now. What scheduler, gateway and books took since it was due counts
@@ -51,7 +53,7 @@ impl Clock {
     /// A step begins.
     pub fn start(&self) -> Option<Instant> {
         match self {
-            Self::CostModel => None,
+            Self::CostModel | Self::CountedWork => None,
             Self::Measured => Some(Instant::now()),
             Self::Wall(epoch) => {
                 epoch.elapsed();
@@ -60,10 +62,14 @@ impl Clock {
         }
     }
 
-    /// The step that began at `begin` of the run's clock ends.
-    pub fn stop(&self, watch: Option<Instant>, begin: SimTime) -> StepTime {
+    /// The step that began at `begin` of the run's clock ends; `counted` are the seconds that its work
+    /// would take by a device model.
+    pub fn stop(&self, watch: Option<Instant>, begin: SimTime, counted: f64) -> StepTime {
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
         let took = match (self, watch) {
+            (Self::CountedWork, _) => SimDuration::from_secs_f64(counted)
+                .unwrap_or_default()
+                .as_nanos(),
             (Self::Wall(epoch), _) => nanos(epoch.elapsed()).saturating_sub(begin.as_nanos()),
             (_, Some(watch)) => nanos(watch.elapsed()),
             (_, None) => return StepTime::Modelled,

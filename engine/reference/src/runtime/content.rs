@@ -16,6 +16,8 @@ pub struct Content {
     /// The stream that the answer continues, and where in the prompt it begins.
     continues: Option<(u64, u32)>,
     alphabet: u32,
+    /// The client's own limit on the answer.
+    limit: Option<u32>,
 }
 
 impl Content {
@@ -34,6 +36,7 @@ impl Content {
                 task: None,
                 continues,
                 alphabet,
+                limit: submission.request.max_output_tokens,
             });
         };
         if vocab != VOCAB as usize {
@@ -55,12 +58,18 @@ impl Content {
             task: Some(task),
             continues: None,
             alphabet,
+            limit: submission.request.max_output_tokens,
         })
     }
 
     /// Tokens of the prompt.
     pub fn prompt_tokens(&self) -> u32 {
         self.prompt.len() as u32
+    }
+
+    /// The client's own limit on the answer, in tokens.
+    pub const fn limit(&self) -> Option<u32> {
+        self.limit
     }
 
     /// The task, if it is one.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod build;
 
 use crate::backend::{Backend, Sampled, Sampling, Span};
+use crate::cascade::DeviceModel;
 use crate::error::ReferenceError;
 use clock::Clock;
 use content::Content;
@@ -33,6 +34,13 @@ pub struct Drawing {
     pub top_p: f32,
     /// Seed of the run; each request has its own from it.
     pub seed: u64,
+}
+
+impl Drawing {
+    /// Seed of one request's sequence.
+    pub(crate) const fn seed_of(&self, request: RequestId) -> u64 {
+        mix64(self.seed ^ mix64(request.0 as u64))
+    }
 }
 
 /// Told of a complete answer: whose it is, and its tokens.
@@ -222,7 +230,7 @@ impl StepExecutor for ReferenceExecutor {
             sampling: Sampling {
                 temperature: self.drawing.temperature,
                 top_p: self.drawing.top_p,
-                seed: mix64(self.drawing.seed ^ mix64(u64::from(id.0))),
+                seed: self.drawing.seed_of(id),
             },
             finished: false,
         };
@@ -236,6 +244,7 @@ impl StepExecutor for ReferenceExecutor {
         ended: &mut Vec<RequestId>,
     ) -> Result<StepTime, ExecutionError> {
         let watch = self.clock.start();
+        let before = self.backend.work();
         let computed = self.compute(plan);
         computed.map_err(|error| match error {
             ReferenceError::NotANumber { sequence, position } => ExecutionError(format!(
@@ -246,7 +255,9 @@ impl StepExecutor for ReferenceExecutor {
             other => ExecutionError(other.to_string()),
         })?;
         self.note(plan, ended);
-        Ok(self.clock.stop(watch, plan.begin))
+        let work = self.backend.work().since(before);
+        let counted = DeviceModel::default().seconds(work);
+        Ok(self.clock.stop(watch, plan.begin, counted))
     }
 
     fn finish(&mut self, request: RequestId) -> Option<Answer> {
@@ -264,9 +275,9 @@ impl StepExecutor for ReferenceExecutor {
     }
 }
 
-fn told(request: RequestId, reason: &str) -> ExecutionError {
+pub(crate) fn told(request: RequestId, reason: &str) -> ExecutionError {
     ExecutionError(format!("{request:?}: {reason}"))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,18 +19,20 @@ use windtunnel_engine::replica::Replica;
 use windtunnel_engine::request::{RequestView, Truth};
 use windtunnel_tasks::{TaskClass, key_of, of_key};
 
-const BLOCK: u32 = 8;
-const BLOCKS: u64 = 24;
+pub(crate) const BLOCK: u32 = 8;
+pub(crate) const BLOCKS: u64 = 24;
 
 #[derive(Clone, Debug)]
-struct Job {
-    at: u64,
-    prompt: u32,
-    output: u32,
-    prefix: Vec<Extent>,
-    continues: bool,
-    task: Option<u64>,
-    max_output: Option<u32>,
+pub(crate) struct Job {
+    pub(crate) at: u64,
+    pub(crate) prompt: u32,
+    pub(crate) output: u32,
+    pub(crate) prefix: Vec<Extent>,
+    pub(crate) continues: bool,
+    pub(crate) task: Option<u64>,
+    pub(crate) max_output: Option<u32>,
+    /// None is a conversation of its own.
+    pub(crate) session: Option<u64>,
 }
 
 impl Job {
@@ -43,10 +45,11 @@ impl Job {
             continues: false,
             task: None,
             max_output: None,
+            session: None,
         }
     }
 
-    fn task(class: TaskClass, number: u64, max_output: u32) -> Self {
+    pub(crate) fn task(class: TaskClass, number: u64, max_output: u32) -> Self {
         let key = key_of(class, number);
         let prompt = of_key(key).prompt_tokens() as u32;
         Self {
@@ -61,7 +64,7 @@ impl Job {
     }
 }
 
-fn spec(scheduler: SchedulerSpec, kv: KvSpec) -> EngineSpec {
+pub(crate) fn spec(scheduler: SchedulerSpec, kv: KvSpec) -> EngineSpec {
     EngineSpec::Continuous(Box::new(ContinuousSpec {
         scheduler,
         kv,
@@ -70,7 +73,7 @@ fn spec(scheduler: SchedulerSpec, kv: KvSpec) -> EngineSpec {
 }
 
 /// Memory for one long request and little else.
-fn small() -> KvSpec {
+pub(crate) fn small() -> KvSpec {
     KvSpec {
         block_size: BLOCK,
         blocks: Some(BLOCKS),
@@ -78,7 +81,7 @@ fn small() -> KvSpec {
     }
 }
 
-fn cpu(config: &ModelConfig, weights: &Weights) -> Box<Cpu> {
+pub(crate) fn cpu(config: &ModelConfig, weights: &Weights) -> Box<Cpu> {
     let memory = KvMemory {
         pages: BLOCKS as usize,
         page_tokens: BLOCK as usize,
@@ -87,27 +90,40 @@ fn cpu(config: &ModelConfig, weights: &Weights) -> Box<Cpu> {
     Box::new(Cpu::new(config, weights, &memory).unwrap())
 }
 
-type Answers = BTreeMap<u32, Vec<u32>>;
+pub(crate) type Answers = BTreeMap<u32, Vec<u32>>;
+pub(crate) type Played = (Answers, Vec<(SimTime, EngineOutcome)>, Replica);
+
+pub(crate) const GREEDY: Drawing = Drawing {
+    temperature: 0.0,
+    top_p: 1.0,
+    seed: 5,
+};
 
 /// Runs jobs to the end; their answers if they are computed, and all outcomes.
-fn play(
+fn play(spec: &EngineSpec, weights: Option<&Weights>, jobs: &[(u32, Job)]) -> Played {
+    let Some(weights) = weights else {
+        return play_on(spec, None, jobs);
+    };
+    let make = |listener| -> Box<dyn StepExecutor> {
+        let backend = cpu(&tiny(), weights);
+        Box::new(ReferenceExecutor::new(backend, GREEDY, Clock::CostModel).listen(listener))
+    };
+    play_on(spec, Some(&make), jobs)
+}
+
+/// As [`play`], on the executor that `make` gives.
+pub(crate) fn play_on(
     spec: &EngineSpec,
-    weights: Option<&Weights>,
+    make: Option<&dyn Fn(Listener) -> Box<dyn StepExecutor>>,
     jobs: &[(u32, Job)],
-) -> (Answers, Vec<(SimTime, EngineOutcome)>, Replica) {
+) -> Played {
     let mut engine = Replica::build(spec).unwrap();
     let answers = Rc::new(RefCell::new(Answers::new()));
-    if let Some(weights) = weights {
-        let drawing = Drawing {
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: 5,
-        };
-        let executor = ReferenceExecutor::new(cpu(&tiny(), weights), drawing, Clock::CostModel);
+    if let Some(make) = make {
         let heard = Rc::clone(&answers);
-        engine.execute_with(Box::new(executor.listen(Box::new(move |id, tokens| {
+        engine.execute_with(make(Box::new(move |id, tokens| {
             heard.borrow_mut().insert(id.0, tokens.to_vec());
-        }))));
+        })));
     }
     let (mut told, mut outcomes, mut now, mut next) = (Vec::new(), Vec::new(), 0, None);
     let mut jobs = jobs.iter().peekable();
@@ -146,7 +162,7 @@ fn submit(engine: &mut Replica, id: u32, job: &Job, now: SimTime) {
             tenant: TenantId(0),
             class: ClassId(0),
             priority: 0,
-            session: u64::from(id),
+            session: job.session.unwrap_or_else(|| u64::from(id)),
             prefix: &job.prefix,
         },
         truth: Truth {

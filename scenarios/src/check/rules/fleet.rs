@@ -97,6 +97,7 @@ pub(super) fn engines(rules: &mut Rules<'_>) {
             }
             EngineSpec::Continuous(spec) | EngineSpec::Reference(spec) => {
                 continuous(rules, &path, spec);
+                computed_cascade(rules, &path, engine);
             }
         }
         can_be_built(rules, &path, engine);
@@ -159,6 +160,34 @@ fn cascade(rules: &mut Rules<'_>, path: &Path, spec: &CascadeSpec) {
     if !(spec.shadow.k >= 0.0 && spec.shadow.k.is_finite()) {
         let at = path.key("shadow").key("k");
         rules.error(Code::OutOfRange, &at, "more risk is not verified less");
+    }
+}
+
+/// Layers of a cascade act where models compute, on answers that have an end.
+fn computed_cascade(rules: &mut Rules<'_>, path: &Path, engine: &EngineSpec) {
+    let layers = engine.llm().and_then(|spec| spec.cascade.as_deref());
+    if !layers.is_some_and(|cascade| cascade.layers.any()) {
+        return;
+    }
+    let here = path.key("cascade").key("layers");
+    if matches!(engine, EngineSpec::Continuous(_)) {
+        let message = "these layers leave out work of models that compute, and here nothing does";
+        rules.error(Code::Contradiction, &here, message).label =
+            "take kind `reference`, or for a simulated cascade kind `station`".to_owned();
+        return;
+    }
+    let traffic = &rules.scenario.traffic;
+    let asks = |tasks: bool| tasks && traffic.trace.is_none();
+    let all = match traffic.clients.as_slice() {
+        [] => asks(traffic.tasks.is_some()),
+        some => some
+            .iter()
+            .all(|c| asks(c.tasks.is_some() || traffic.tasks.is_some())),
+    };
+    if !all {
+        let message = "layers need answers that have an end and can be verified";
+        let finding = rules.error(Code::Incomplete, &here, message);
+        finding.label = "not every client asks `traffic.tasks`".to_owned();
     }
 }
 

@@ -131,13 +131,13 @@ fn draws_of(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec) {
     }
 }
 
-/// A task has its own words: nothing is said about lengths beside it, and nothing stands before it.
+/// A task has its own words: nothing is said about lengths beside it, and nothing stands before it;
+/// a conversation of tasks has a task for each turn.
 fn tasks(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec, spec: &TasksSpec) {
     let others = [
         ("input", client.input.is_some()),
         ("output", client.output.is_some()),
         ("prefix", client.prefix.is_some()),
-        ("session", client.session.is_some()),
     ];
     for (key, given) in others {
         if given {
@@ -149,6 +149,13 @@ fn tasks(rules: &mut Rules<'_>, path: &Path, client: &ClientSpec, spec: &TasksSp
     }
     if let Some(n) = spec.distinct {
         rules.at_least_one(&path.key("tasks").key("distinct"), n);
+    }
+    let repeats = path.key("tasks").key("no_change");
+    rules.share(&repeats, spec.no_change);
+    let session = client.session.is_some() || rules.scenario.traffic.session.is_some();
+    if spec.no_change > 0.0 && !session {
+        let message = "only turns of a conversation ask the same again; give `session` too";
+        rules.warn(Code::Pointless, &repeats, message);
     }
 }
 

@@ -3,6 +3,7 @@ use super::super::report::{divergence, grid, usual_cells};
 use super::super::route::{RouteSettings, ShortPath};
 use super::super::sessions::{Workload, draw};
 use super::super::shadow::ShadowSettings;
+use super::super::skip;
 use super::*;
 use crate::backend::cpu::{Cpu, KvMemory};
 use crate::config::ModelConfig;
