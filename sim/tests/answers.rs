@@ -13,9 +13,10 @@ use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::answers::{
     AnswersSpec, CoalescingSpec, OnFailure, SemanticSpec, SimilarityRule, TtlSince,
 };
+use windtunnel_scenarios::schema::faults::Target;
 use windtunnel_scenarios::schema::pipeline::{PipelineSpec, StageSpec};
 use windtunnel_scenarios::schema::policies::AdmissionSpec;
-use windtunnel_scenarios::schema::{Scenario, VerificationSpec};
+use windtunnel_scenarios::schema::{FaultSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::{Arrival, Question};
 use windtunnel_sim::{RunOptions, run};
 
@@ -369,4 +370,42 @@ fn a_similar_question_may_get_a_wrong_answer() {
     let good: Vec<bool> = result.rows.iter().map(|row| row.good).collect();
     assert_eq!(good, [true, true, false]);
     assert_eq!(result.gateway.answers.wrong, 1);
+}
+
+/// Whom a lost replica was serving gets an expired answer, and what its last step still brings is nobody's.
+#[test]
+fn what_a_lost_replica_still_brings_is_nobodys() {
+    for lost_at in 21..25 {
+        let mut scenario = with_answers(AnswersSpec {
+            ttl: Some(span(1)),
+            stale_if_error: span(100),
+            ..AnswersSpec::default()
+        });
+        scenario.faults.push(FaultSpec::ReplicaLoss {
+            at: span(lost_at),
+            lasts: span(1),
+            detection: span(0),
+            on: Target::default(),
+        });
+        let result = play(&scenario, [ask(0, 1), ask(20, 1)]);
+        assert_eq!(sources(&result), [None, Some(Stale)]);
+        assert_eq!(ends(&result), [5, lost_at]);
+        assert_eq!(result.gateway.answers.stale_on_error, 1);
+    }
+}
+
+/// Client and follower of a fetch have both given up: it is not made for nobody.
+#[test]
+fn a_fetch_that_nobody_waits_for_any_more_is_cancelled() {
+    let asked = |at, patience| Arrival {
+        patience: Some(units(patience)),
+        ..ask(at, 1)
+    };
+    let scenario = coalescing(CoalescingSpec::default());
+    let result = play(&scenario, [asked(0, 2), asked(1, 3)]);
+    assert_eq!(result.gateway.answers.kept_on, 1);
+    let ended: Vec<End> = result.rows.iter().map(|row| row.end).collect();
+    assert_eq!(ended, [End::Abandoned; 2]);
+    // Left at 4, when the follower did; its service would have taken until 5.
+    assert_eq!(result.replicas[0].busy_ns, 4 * U);
 }

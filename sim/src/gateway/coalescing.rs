@@ -34,6 +34,8 @@ struct Flight {
     last: u32,
     /// So many wait.
     followers: u32,
+    /// A fetch that goes on although its client has left.
+    kept: u32,
 }
 
 /// What comes of the failure of a fetch.
@@ -106,6 +108,7 @@ impl Flights {
             first: NONE,
             last: NONE,
             followers: 0,
+            kept: NONE,
         };
         let at = self.free.pop().unwrap_or(self.flights.len() as u32);
         match self.flights.get_mut(at as usize) {
@@ -163,6 +166,19 @@ impl Flights {
         };
         let flight = &self.flights[flight as usize];
         flight.followers > 0 && flight.fetches == 1
+    }
+
+    /// A fetch goes on for those who wait, although its client has left.
+    pub fn keep_on(&mut self, slot: u32) {
+        if let Role::Fetch(flight) = self.role(slot) {
+            self.flights[flight as usize].kept = slot;
+        }
+    }
+
+    /// The fetch for a key that goes on although its client and all who waited have left.
+    pub fn kept_for_nobody(&self, key: Key) -> Option<u32> {
+        let flight = &self.flights[*self.by_key.get(&key.0)? as usize];
+        (flight.followers == 0 && flight.kept != NONE).then_some(flight.kept)
     }
 
     /// The requests that others wait for, and for nobody else; by ascending slot.
@@ -263,7 +279,11 @@ impl Flights {
 
     fn end_fetch(&mut self, slot: u32, flight: u32) {
         self.set(slot, Role::None);
-        self.flights[flight as usize].fetches -= 1;
+        let f = &mut self.flights[flight as usize];
+        f.fetches -= 1;
+        if f.kept == slot {
+            f.kept = NONE;
+        }
         self.close_if_idle(flight);
     }
 

@@ -5,6 +5,26 @@ use proptest::prelude::*;
 
 const KEY: Key = Key(7);
 
+/// Who goes on for others alone is known once they have left too.
+#[test]
+fn a_fetch_that_was_kept_on_is_found_when_nobody_waits_any_more() {
+    let mut flights = Flights::default();
+    flights.fetch(0, Key(7));
+    assert!(flights.follow(1, Key(7)) && flights.follow(2, Key(7)));
+    assert!(flights.is_needed(0));
+    flights.keep_on(0);
+    assert!(flights.leave(1));
+    assert_eq!(flights.kept_for_nobody(Key(7)), None);
+    assert!(flights.leave(2));
+    assert_eq!(flights.kept_for_nobody(Key(7)), Some(0));
+    flights.failed(0, OnFailure::FanOut, &mut Vec::new());
+    assert!(flights.is_empty());
+    // A fetch whose client is still there is nobody's to cancel.
+    flights.fetch(3, Key(7));
+    assert!(flights.follow(4, Key(7)) && flights.leave(4));
+    assert_eq!(flights.kept_for_nobody(Key(7)), None);
+}
+
 #[test]
 fn followers_are_answered_in_the_order_they_came() {
     let mut flights = Flights::default();

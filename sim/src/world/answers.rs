@@ -501,12 +501,20 @@ impl<M: Machine> World<'_, M> {
             return false;
         };
         if desk.flights.leave(slot) {
+            let arrival = &self.requests.get(slot).arrival;
+            let asked = arrival.question;
+            let key = asked.map(|question| desk.keys.exact(arrival.tenant, &question));
+            let unneeded = key.and_then(|key| desk.flights.kept_for_nobody(key));
             self.stop_timer(slot);
             self.gateway.totals.dropped += 1;
             self.gone(slot);
+            if let Some(unneeded) = unneeded {
+                self.cancel_at_gateway(unneeded);
+            }
             return true;
         }
         if desk.flights.is_needed(slot) {
+            desk.flights.keep_on(slot);
             self.gateway.totals.answers.kept_on += 1;
             return true;
         }

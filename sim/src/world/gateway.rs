@@ -281,6 +281,8 @@ impl<M: Machine> World<'_, M> {
     /// Turns away a request that had been admitted.
     pub(super) fn turn_away(&mut self, slot: u32, reason: Refusal) {
         self.gateway.in_system -= 1;
+        // Not admitted any more: what the refusal sets off may cancel it in this very moment.
+        self.requests.get_mut(slot).place = Place::Processing;
         self.refuse(slot, reason);
     }
 

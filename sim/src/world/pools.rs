@@ -27,10 +27,9 @@ impl<M: Machine> World<'_, M> {
                 self.requests.get_mut(slot).lane = pool;
                 self.enter_lane(slot);
             }
-            Path::StaleAnswer(_) if self.has_spare(slot) => {
-                // As if whoever should have answered had failed; those who wait for it get it too.
-                self.fetch_failed(slot, Refusal::Shed);
-            }
+            // As if whoever should have answered had failed: who is turned away while an expired answer is
+            // kept is given that, and so are those who wait for its answer.
+            Path::StaleAnswer(_) if self.has_spare(slot) => self.turn_away(slot, Refusal::Shed),
             Path::StaleAnswer(until) | Path::Hold(until) => self.hold(slot, until),
             Path::Refuse => self.turn_away(slot, Refusal::Shed),
         }

@@ -193,6 +193,10 @@ impl<M: Machine> World<'_, M> {
             };
             return self.waste(slot, tokens);
         }
+        // It was lost, and answered from elsewhere: what the last step still brings is nobody's.
+        if flight.cancelled && flight.source.is_some() {
+            return;
+        }
         if flight.generated != NOT_YET {
             let twice = Violation::new(
                 Law::Causality,

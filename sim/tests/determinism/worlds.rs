@@ -2,6 +2,7 @@
 
 use crate::common::Script;
 use crate::common::{U, plain, request, span};
+use crate::stored::{answers, coalescing, question};
 use proptest::prelude::*;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::ClassId;
@@ -63,11 +64,14 @@ fn prefix() -> impl Strategy<Value = Vec<Extent>> {
 fn arrival() -> impl Strategy<Value = (Arrival, Vec<Extent>)> {
     let patience = prop_oneof![3 => Just(None), 1 => time().prop_map(Some)];
     let body = (time(), 1_u32..60, 1_u32..40, 0_u32..2, patience);
-    (body, prefix(), any::<(bool, bool)>(), 0_u64..4).prop_map(
-        |((at, prompt, output, class, patience), prefix, (good, output_continues), session)| {
+    let asked = (0_u64..4, question());
+    (body, prefix(), any::<(bool, bool)>(), asked).prop_map(
+        |((at, prompt, output, class, patience), prefix, (good, output_continues), asked)| {
+            let (session, question) = asked;
             let mut arrival = request(0, prompt, output);
             arrival.at = SimTime::from_nanos(at);
             arrival.session = session;
+            arrival.question = question;
             arrival.class = ClassId(class);
             arrival.patience = patience.map(SimDuration::from_nanos);
             arrival.predicted_output_tokens = (output % 3 > 0).then_some(output);
@@ -240,10 +244,12 @@ fn clients() -> impl Strategy<Value = Option<ClientsSpec>> {
         ],
         3..6,
     );
-    let retries = (0_u32..4, time(), jitter, on).prop_map(|(max, backoff, jitter, on)| {
+    let rules = (0_u32..4, 1_u32..3, time(), jitter, on);
+    let retries = rules.prop_map(|(max, layers, backoff, jitter, on)| {
         let backoff = Span(SimDuration::from_nanos(backoff / 4));
         RetriesSpec {
             max,
+            layers,
             backoff,
             factor: 1.5,
             jitter,
@@ -521,7 +527,10 @@ pub(crate) fn world() -> impl Strategy<Value = Scenario> {
 fn world_of_one_size() -> impl Strategy<Value = Scenario> {
     let store = prop::option::weighted(0.3, state_store());
     let shared = prop::option::weighted(0.4, shared_cache());
-    (world_without_store(), store, shared).prop_map(|(mut scenario, store, shared)| {
+    let answers = prop::option::weighted(0.6, answers());
+    let kept = (answers, prop::option::weighted(0.5, coalescing()));
+    (world_without_store(), store, shared, kept).prop_map(|(mut scenario, store, shared, kept)| {
+        (scenario.gateway.answers, scenario.gateway.coalescing) = kept;
         scenario.fleet.shared_cache = shared.filter(|_| scenario.fleet.pools.is_empty());
         let Some((mut store, blackout)) = store else {
             return scenario;
@@ -546,10 +555,7 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
         0_u8..6,
     );
     let end = prop_oneof![2 => Just(None), 1 => (1_u64..80 * U).prop_map(Some)];
-    let faults = prop_oneof![
-        2 => Just(Vec::new()),
-        1 => prop::collection::vec(fault(), 1..3),
-    ];
+    let faults = prop_oneof![Just(Vec::new()), prop::collection::vec(fault(), 1..4),];
     let trouble = (faults, pipeline());
     let rest = (
         end,
