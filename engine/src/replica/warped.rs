@@ -150,6 +150,9 @@ pub struct Warped {
     wake: Option<SimTime>,
     /// It has something under way, or was told something to which it may have an answer.
     busy: bool,
+    /// Until then it had nothing to do. Its own time has no moment for each of those outside, and a
+    /// step that begins at one of its own must not seem to begin before there was a reason for it.
+    rested_until: SimTime,
 }
 
 impl Warped {
@@ -163,6 +166,7 @@ impl Warped {
             time: OwnTime::new(),
             wake: None,
             busy,
+            rested_until: SimTime::ZERO,
         }
     }
 
@@ -204,6 +208,7 @@ impl Warped {
 /// Tells an observer on the time outside what happens on a replica's own.
 struct Outside<'a, O> {
     time: &'a OwnTime,
+    rested_until: SimTime,
     observer: &'a mut O,
 }
 
@@ -222,7 +227,7 @@ impl<O: StepObserver> StepObserver for Outside<'_, O> {
         energy: MicroJoules,
         extrapolated: bool,
     ) {
-        let from = self.time.begin(from);
+        let from = self.time.begin(from).max(self.rested_until);
         let to = self.time.end(to).max(from);
         self.observer.step(from, to, shape, energy, extrapolated);
     }
@@ -235,9 +240,17 @@ impl Engine for Warped {
         submission: &Submission<'_>,
         observer: &mut O,
     ) -> Result<(), Refusal> {
+        if !self.busy {
+            self.rested_until = now;
+        }
         self.busy = true;
         let (time, inside) = (&self.time, self.time.inside(now));
-        let mut outside = Outside { time, observer };
+        let rested_until = self.rested_until;
+        let mut outside = Outside {
+            time,
+            rested_until,
+            observer,
+        };
         ask!(&mut self.inner, e => e.submit(inside, submission, &mut outside))
     }
 
@@ -249,7 +262,12 @@ impl Engine for Warped {
     ) -> bool {
         self.busy = true;
         let (time, inside) = (&self.time, self.time.inside(now));
-        let mut outside = Outside { time, observer };
+        let rested_until = self.rested_until;
+        let mut outside = Outside {
+            time,
+            rested_until,
+            observer,
+        };
         ask!(&mut self.inner, e => e.cancel(inside, request, &mut outside))
     }
 
@@ -275,7 +293,12 @@ impl Engine for Warped {
             return; // it goes on, and begins when it is asked what comes next
         }
         let (time, inside) = (&self.time, self.time.inside(now));
-        let mut outside = Outside { time, observer };
+        let rested_until = self.rested_until;
+        let mut outside = Outside {
+            time,
+            rested_until,
+            observer,
+        };
         ask!(&mut self.inner, e => e.advance(inside, outcomes, &mut outside));
     }
 
