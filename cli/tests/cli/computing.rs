@@ -90,7 +90,7 @@ fn a_model_is_asked_and_what_does_not_fit_is_refused() {
 
 /// Agents whose turns repeat themselves, on models for tests.
 const AGENTS: &str = "reference-cascade --set engine.reference.model=tiny --set engine.reference.device=cpu \
-                      --set engine.cascade.light=tiny --set traffic.max_output_tokens=12 --num-prompts 24 \
+                      --set engine.cascade.light=tiny --set traffic.max_output_tokens=12 --set traffic.num_prompts=24 \
                       --no-progress --format json";
 
 fn switched(place: &Place, policy: &str, more: &str) -> serde_json::Value {
@@ -126,7 +126,7 @@ fn layers_of_a_cascade_that_are_off_or_change_nothing_leave_a_computed_run_as_it
 fn layers_of_a_cascade_are_paid_for_by_the_work_they_leave_out() {
     let place = Place::new();
     let pocket = "--set engine.reference.model=pocket_frontier --set engine.cascade.light=pocket_light \
-                  --set traffic.max_output_tokens=96 --set traffic.tasks.no_change=0.6 --num-prompts 64";
+                  --set traffic.max_output_tokens=96 --set traffic.tasks.no_change=0.6 --set traffic.num_prompts=64";
     let run = |policy: &str| switched(&place, policy, pocket);
     let read = |summary: &serde_json::Value, name: &str| metric(summary, name).expect(name);
     let none = run("cascade-none");
