@@ -62,6 +62,7 @@ fn the_catalogue_is_complete_and_its_names_are_unique() {
         "V-E1", "V-E2", "V-E3", "E01", "E03", "E10", "E11", "E12", "E25",
     ];
     expected.extend(scaling.map(String::from));
+    expected.push("V-Z4".into());
     assert_eq!(ids, expected);
     for case in catalogue::cases() {
         assert!(!case.points.is_empty(), "{} has no point", case.id);

@@ -23,11 +23,13 @@ pub enum Account {
     Verification,
     /// The gateway: its instances and its stages.
     Gateway,
+    /// Tokens, where they are paid for one by one.
+    Tokens,
 }
 
 impl Account {
     /// All accounts, in the order of reports.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Source,
         Self::Prefill,
         Self::Decode,
@@ -36,6 +38,7 @@ impl Account {
         Self::Idle,
         Self::Verification,
         Self::Gateway,
+        Self::Tokens,
     ];
 
     /// The account as a word, as in files.
@@ -49,6 +52,7 @@ impl Account {
             Self::Idle => "idle",
             Self::Verification => "verification",
             Self::Gateway => "gateway",
+            Self::Tokens => "tokens",
         }
     }
 }

@@ -30,6 +30,8 @@ mod similar;
 mod prefixes;
 /// What gateways share: V-R1.
 mod sharing;
+/// Prompt caches that are paid for by the token: V-Z4.
+mod caching_prices;
 /// Token-level methods and formats: V-T, V-Q and E-06.
 mod tokens;
 /// The gateway's stages: V-R2, C-03.
@@ -408,6 +410,7 @@ pub fn cases() -> Vec<Case> {
         metastability::CASES,
         stages::CASES,
         scaling::CASES,
+        caching_prices::CASES,
     ]
     .concat()
 }

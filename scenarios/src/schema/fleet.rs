@@ -2,6 +2,7 @@
 
 use super::scaling::ScalingSpec;
 use super::shared_cache::SharedCacheSpec;
+use super::token_prices::TokenPricesSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::Span;
@@ -17,6 +18,8 @@ pub struct FleetSpec {
     pub engine: EngineSpec,
     /// What these replicas are called where a pool is named.
     pub name: String,
+    /// What their tokens cost, beside their hours.
+    pub token_prices: Option<TokenPricesSpec>,
     /// Further replicas of other kinds; their ids follow.
     pub pools: Vec<PoolSpec>,
     /// A cache of prompts that all replicas share, behind their own.
@@ -36,6 +39,7 @@ impl Default for FleetSpec {
             replicas: 1,
             engine: EngineSpec::Continuous(Box::<ContinuousSpec>::default()),
             name: "main".to_owned(),
+            token_prices: None,
             pools: Vec::new(),
             shared_cache: None,
             scaling: None,
@@ -46,6 +50,18 @@ impl Default for FleetSpec {
 }
 
 impl FleetSpec {
+    /// What the tokens of each replica cost, by id; empty if none of them are paid for by the token.
+    pub fn token_prices(&self) -> Vec<Option<TokenPricesSpec>> {
+        let first = std::iter::repeat_n(self.token_prices, self.replicas as usize);
+        let pools = self.pools.iter();
+        let others = pools.flat_map(|p| std::iter::repeat_n(p.token_prices, p.replicas as usize));
+        let prices: Vec<_> = first.chain(others).collect();
+        if prices.iter().any(Option::is_some) {
+            return prices;
+        }
+        Vec::new()
+    }
+
     /// The pools by name, each with the ids of its replicas: those of `engine` first, then `pools`.
     pub fn pools_by_id(&self) -> impl Iterator<Item = (&str, std::ops::Range<u32>)> {
         let mut from = 0;
@@ -110,6 +126,9 @@ pub struct PoolSpec {
     pub replicas: u32,
     /// What each is.
     pub engine: EngineSpec,
+    /// What their tokens cost, beside their hours.
+    #[serde(default)]
+    pub token_prices: Option<TokenPricesSpec>,
 }
 
 /// One-way delays. The gateway sees an answer leave `gateway_to_replica` after the replica

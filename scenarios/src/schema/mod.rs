@@ -23,6 +23,8 @@ pub mod answers;
 pub mod state_store;
 /// The cache of prompts that replicas share.
 pub mod shared_cache;
+/// Prices by the token.
+pub mod token_prices;
 /// One enum per policy family: its variants are the policies there are.
 pub mod policies;
 /// Where requests come from.

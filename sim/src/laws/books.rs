@@ -14,6 +14,8 @@ pub(crate) struct Owed {
     pub(crate) verification: u64,
     /// The gateway's instances and stages, in nano-dollars.
     pub(crate) gateway: u64,
+    /// Tokens times their prices, rounded down once, in nano-dollars.
+    pub(crate) tokens: u64,
     /// Steps that began before the step before them on the same replica had ended.
     pub(crate) overlaps: u64,
 }
@@ -52,7 +54,14 @@ pub(crate) fn finish<'a>(
             format!("{gateway}"),
         );
     }
-    let replicas = all.money.total() - verification - gateway;
+    let tokens = all.money.received(Account::Tokens);
+    if tokens != owed.tokens {
+        return fail(
+            format!("tokens to cost {} nano-dollars", owed.tokens),
+            format!("{tokens}"),
+        );
+    }
+    let replicas = all.money.total() - verification - gateway - tokens;
     if replicas != owed.replicas {
         return fail(
             format!(
@@ -97,6 +106,7 @@ mod tests {
         replicas: 70,
         verification: 30,
         gateway: 0,
+        tokens: 0,
         overlaps: 0,
     };
 
@@ -145,6 +155,14 @@ mod tests {
         assert_ne!(forged, honest);
         let forged: Books = serde_json::from_str(&forged).expect("still books");
         assert!(breaks(verdict(&forged, OWED)));
+    }
+
+    #[test]
+    fn tokens_that_cost_too_much_or_little_show() {
+        let mut books = books(50, 20, 30);
+        books.money.post(Account::Source, Account::Tokens, 7);
+        assert_eq!(verdict(&books, Owed { tokens: 7, ..OWED }), Ok(()));
+        assert!(breaks(verdict(&books, Owed { tokens: 6, ..OWED })));
     }
 
     #[test]

@@ -34,6 +34,8 @@ mod signals;
 mod store;
 /// The cache of prompts that replicas share.
 mod shared_cache;
+/// Tokens that are paid for.
+mod token_prices;
 /// The replicas' side.
 mod replica;
 
@@ -62,6 +64,7 @@ use windtunnel_engine::engine::{EngineOutcome, Onward};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
+use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 use windtunnel_scenarios::schema::traffic::ArrivalSpec;
 use windtunnel_scenarios::schema::{Scenario, WarmUp};
 use windtunnel_scenarios::workload::Workload;
@@ -96,6 +99,8 @@ pub(crate) struct World<'a, M> {
     shared_cache: Option<Box<SharedCache>>,
     /// Who orders replicas and lets them go, if somebody does.
     scaling: Option<Box<Scaling>>,
+    /// By replica, what its tokens cost; empty if none do.
+    token_prices: Vec<Option<TokenPricesSpec>>,
     verifier: Option<Verifier>,
     recorder: Recorder,
     sampler: Sampler,
@@ -213,6 +218,7 @@ impl<'a, M: Machine> World<'a, M> {
             gateway,
             answers: Desk::new(scenario, streams, warm_up.unwrap_or(SimTime::ZERO)).map(Box::new),
             shared_cache,
+            token_prices: scenario.fleet.token_prices(),
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             scaling: Scaling::new(scenario, replicas, streams),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),

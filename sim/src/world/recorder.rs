@@ -18,6 +18,9 @@ use windtunnel_ledger::result::{Collector, Population, ReplicaTotals, Segment};
 /// First guess of a segment's length; the ledger doubles it as a run gets long.
 const FIRST_SEGMENT: SimDuration = SimDuration::from_millis(1);
 
+/// Prices of tokens are per million.
+const MILLION: u128 = 1_000_000;
+
 /// Writes down a run.
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -46,6 +49,8 @@ pub(super) struct Recorder {
     gateway: u64,
     /// Price of an hour of its instances, in nano-dollars.
     pub(super) gateway_hourly: u64,
+    /// What tokens have cost so far, in millionths of a nano-dollar, likewise.
+    tokens: u128,
 }
 
 /// What is written down of a whole run.
@@ -87,6 +92,7 @@ impl Recorder {
             checks: 0,
             gateway: 0,
             gateway_hourly: 0,
+            tokens: 0,
         }
     }
 
@@ -159,6 +165,15 @@ impl Recorder {
         self.checks += price.0;
         let money = &mut self.collector.segment(at).books.money;
         money.post(Account::Source, Account::Verification, price.0);
+    }
+
+    /// Tokens are paid for, in millionths of a nano-dollar; what is over waits for the next.
+    pub(super) fn pay_tokens(&mut self, at: SimTime, millionths: u128) {
+        let paid = self.tokens / MILLION;
+        self.tokens += millionths;
+        let amount = (self.tokens / MILLION - paid) as u64;
+        let money = &mut self.collector.segment(at).books.money;
+        money.post(Account::Source, Account::Tokens, amount);
     }
 
     /// The gateway's stages have cost something.
@@ -271,6 +286,7 @@ impl Recorder {
                     .sum(),
                 verification: self.checks,
                 gateway: self.gateway,
+                tokens: (self.tokens / MILLION) as u64,
                 overlaps: self.meters.iter().map(Meter::overlaps).sum(),
             };
             let books = self.collector.segments().iter().map(|s| &s.books);
@@ -291,7 +307,8 @@ impl Recorder {
 fn absorb_books(digest: &mut RunDigest, books: &Books) {
     // Accounts that came later count only where something was posted: what has no such costs keeps
     // its digest.
-    let used = |a: &Account| *a != Account::Gateway || books.money.received(*a) > 0;
+    let later = [Account::Gateway, Account::Tokens];
+    let used = |a: &Account| !later.contains(a) || books.money.received(*a) > 0;
     for account in Account::ALL.into_iter().filter(used) {
         digest.absorb([
             books.money.received(account),

@@ -179,6 +179,9 @@ impl<M: Machine> World<'_, M> {
         let Some(slot) = self.requests.slot(request) else {
             return;
         };
+        if !self.token_prices.is_empty() {
+            self.charge_tokens(slot, outcome);
+        }
         let now = self.now;
         let flight = self.requests.get_mut(slot);
         if flight.leaving_replica

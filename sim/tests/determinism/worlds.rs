@@ -36,6 +36,7 @@ use windtunnel_scenarios::schema::scaling::{
 };
 use windtunnel_scenarios::schema::shared_cache::{Prefetch, SharedCacheSpec};
 use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
+use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 use windtunnel_scenarios::schema::verification::Unverified;
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
@@ -531,6 +532,13 @@ fn world_of_one_size() -> impl Strategy<Value = Scenario> {
     let kept = (answers, prop::option::weighted(0.5, coalescing()));
     (world_without_store(), store, shared, kept).prop_map(|(mut scenario, store, shared, kept)| {
         (scenario.gateway.answers, scenario.gateway.coalescing) = kept;
+        // Odd prices, so that what is over has to wait.
+        scenario.fleet.token_prices = shared.as_ref().map(|cache| TokenPricesSpec {
+            input: Money(NanoUsd(3_000_001)),
+            cached_input: Some(Money(NanoUsd(cache.capacity))),
+            output: Money(NanoUsd(15_000_007)),
+            ..TokenPricesSpec::default()
+        });
         scenario.fleet.shared_cache = shared.filter(|_| scenario.fleet.pools.is_empty());
         let Some((mut store, blackout)) = store else {
             return scenario;
@@ -581,6 +589,7 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
             fleet.engine = EngineSpec::Continuous(Box::new(engine));
             if station {
                 fleet.pools.push(PoolSpec {
+                    token_prices: None,
                     name: "kernels".to_owned(),
                     replicas: 1,
                     engine: EngineSpec::Station(StationSpec {

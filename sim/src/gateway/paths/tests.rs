@@ -19,6 +19,7 @@ fn paths(eviction: EvictionSpec, leakage: Option<LeakageSpec>) -> Paths {
     scenario.fleet.replicas = 2;
     for name in ["kernels", "small"] {
         scenario.fleet.pools.push(PoolSpec {
+            token_prices: None,
             name: name.to_owned(),
             replicas: 1,
             engine: EngineSpec::Continuous(Box::default()),
