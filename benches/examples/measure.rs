@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! cargo run --release -p windtunnel-benches --example measure -- SCENARIO [KEY=VALUE]...
+//! cargo run --release -p windtunnel-benches --example measure -- shape NAME [requests=N] [traces=DIR] [fidelity=DIR]
 //! ```
 //!
+//! `NAME` is a standard shape of `windtunnel bench`, which this runs once.
 //! `SCENARIO` is `mm1`, `one-replica` or `shared-prefixes` (the benchmarks' own), a library name or a
 //! path. `rows=true` keeps a row per request, `laws=false` checks no laws; other keys are those of
 //! the scenario. Traces are looked for in `WINDTUNNEL_TRACES`.
@@ -16,6 +18,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 use windtunnel_benches::execute::{RunPoint, run_point};
+use windtunnel_benches::speed::{Effort, SHAPES, prepare};
+use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::{LoadEnv, Override, Source, load, workload};
 
 fn source(argument: &str) -> Source {
@@ -59,6 +63,9 @@ fn main() -> ExitCode {
 fn measure() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let scenario = arguments.next().ok_or("which scenario?")?;
+    if scenario == "shape" {
+        return shape(arguments);
+    }
     let (mut laws, mut rows, mut overrides) = (true, false, Vec::new());
     for argument in arguments {
         match argument.split_once('=') {
@@ -84,8 +91,36 @@ fn measure() -> Result<(), Box<dyn Error>> {
         rows,
         watch: None,
     };
+    report(&scenario, || {
+        run_point(&point, &|_| ()).map_err(|e| e.to_string())
+    })
+}
+
+/// Runs a standard shape once.
+fn shape(mut arguments: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
+    let name = arguments.next().ok_or("which shape?")?;
+    let shape = SHAPES.iter().find(|shape| shape.name == name);
+    let shape = shape.ok_or("there is no such shape")?;
+    let mut effort = Effort::default();
+    for argument in arguments {
+        match argument.split_once('=') {
+            Some(("requests", n)) => effort.requests = Some(n.parse()?),
+            Some(("traces", folder)) => effort.traces = Some(folder.into()),
+            Some(("fidelity", folder)) => effort.fidelity = Some(folder.into()),
+            _ => return Err(format!("what is `{argument}`?").into()),
+        }
+    }
+    let ready = prepare(shape, &effort)?;
+    report(&name, || ready.run())
+}
+
+/// Runs something and prints what it cost.
+fn report(
+    name: &str,
+    run: impl FnOnce() -> Result<RunResult, String>,
+) -> Result<(), Box<dyn Error>> {
     let (before, begun) = (cpu_ns(), Instant::now());
-    let result = run_point(&point, &|_| ())?;
+    let result = run()?;
     let wall = begun.elapsed().as_secs_f64();
     let cpu = match (before, cpu_ns()) {
         (Some(before), Some(after)) => (after - before) as f64 / 1e9,
@@ -96,7 +131,7 @@ fn measure() -> Result<(), Box<dyn Error>> {
     let per = |count: u64| cpu * 1e9 / count.max(1) as f64;
     writeln!(
         std::io::stdout(),
-        "{scenario}: {cpu:.3} s CPU ({wall:.3} s), {:.0} MB at most; {sent} requests at {:.0} ns, \
+        "{name}: {cpu:.3} s CPU ({wall:.3} s), {:.0} MB at most; {sent} requests at {:.0} ns, \
          {} events at {:.0} ns, {steps} steps at {:.1} ns; digest {}",
         peak_mb().unwrap_or(f64::NAN),
         per(sent),

@@ -82,6 +82,10 @@ impl Workload for Played {
     }
 
     fn departed(&mut self, _: RequestId, _: SimTime, _: bool) {}
+
+    fn heeds_departures(&self) -> bool {
+        false
+    }
 }
 
 /// A normal length within limits, to the nearest token.

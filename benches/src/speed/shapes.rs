@@ -71,6 +71,7 @@ const ALL_STAGES: &[&str] = &[
     r#"gateway.paths={ frontier = "frontier", kernels = [{ name = "k", class = "routine", pool = "kernels" }], leakage = { capacity = "200 req/s" } }"#,
     r#"gateway.answers={ ttl = "1h", capacity = 10_000, ttl_jitter = 0.1, early_refresh = 1.0, semantic = { rule = { kind = "threshold", at_least = 1.0 } } }"#,
     "gateway.coalescing.enabled=true",
+    r#"gateway.state_store={ gateways = 2, write_batch = "5ms" }"#,
     "gateway.queue.max_in_flight=1000",
     r#"gateway.queue.order="vtc""#,
 ];
@@ -180,7 +181,7 @@ pub const SHAPES: [Shape; 18] = [
         "gateway-all",
         [200_000, 10_000],
         Work::Own(GATEWAY, ALL_STAGES),
-        "the same with every stage, store, budget and fair queue on",
+        "the same with every stage, both stores, budget and fair queue on",
     ),
     shape(
         "open-sessions",

@@ -76,4 +76,8 @@ impl<W: Workload> Workload for Limited<W> {
         self.under_way = self.under_way.saturating_sub(1);
         self.inner.departed(request, at, finished);
     }
+
+    fn heeds_departures(&self) -> bool {
+        self.limits.max_concurrency.is_some() || self.inner.heeds_departures()
+    }
 }

@@ -109,6 +109,12 @@ pub trait Workload {
     /// Told once per request that left the system, however it left, when its client learns of
     /// it. A closed-loop workload may then have a request due, also earlier than it said before.
     fn departed(&mut self, request: RequestId, at: SimTime, finished: bool);
+
+    /// Whether departures can change what is due. A workload that says no, before its first request,
+    /// need not be told of any.
+    fn heeds_departures(&self) -> bool {
+        true
+    }
 }
 
 /// The traffic of a scenario, read and compiled once; every seed plays it anew. Cheap to clone.

@@ -408,4 +408,8 @@ impl Workload for PoolPlay {
     }
 
     fn departed(&mut self, _: RequestId, _: SimTime, _: bool) {}
+
+    fn heeds_departures(&self) -> bool {
+        false
+    }
 }

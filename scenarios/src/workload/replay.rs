@@ -292,4 +292,8 @@ impl Workload for Replay {
     }
 
     fn departed(&mut self, _: RequestId, _: SimTime, _: bool) {}
+
+    fn heeds_departures(&self) -> bool {
+        false
+    }
 }

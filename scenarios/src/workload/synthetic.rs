@@ -435,4 +435,8 @@ impl Workload for Synthetic {
                 .plan(at.saturating_add(think), open.id(), open);
         }
     }
+
+    fn heeds_departures(&self) -> bool {
+        self.plans.iter().any(|plan| plan.session.is_some())
+    }
 }

@@ -58,10 +58,36 @@ impl Causality {
     pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
         let slots = facts.slots_needed().max(self.stages.len());
         self.stages.resize(slots, Stage::Nowhere);
-        let columns = facts.times().iter().zip(facts.slots());
-        for (i, ((&at, &slot), &kind)) in columns.zip(facts.kinds()).enumerate() {
+        let usual = match is_in_order(self.now, facts.times()) {
+            true => self.usual(facts),
+            false => 0,
+        };
+        if let Some(&last) = facts.times()[..usual].last() {
+            self.now = last;
+        }
+        self.unusual(facts, usual)
+    }
+
+    /// Follows facts whose times are in order as far as each can follow on the one before, as nearly all
+    /// do; says how many those were.
+    fn usual(&mut self, facts: &Facts) -> usize {
+        let columns = facts.slots().iter().zip(facts.kinds());
+        for (i, (&slot, &kind)) in columns.enumerate() {
+            let stage = &mut self.stages[slot as usize];
+            let Some(next) = AFTER[usize::from(place(*stage, kind))] else {
+                return i;
+            };
+            *stage = next;
+        }
+        facts.len()
+    }
+
+    /// Looks closely at the facts from this one on.
+    fn unusual(&mut self, facts: &Facts, from: usize) -> Breach {
+        for i in from..facts.len() {
+            let (at, slot, kind) = (facts.times()[i], facts.slots()[i], facts.kinds()[i]);
             let stage = self.stages[slot as usize];
-            let next = AFTER[stage as usize][usize::from(kind)];
+            let next = AFTER[usize::from(place(stage, kind))];
             match next {
                 Some(next) if at >= self.now => {
                     self.now = at;
@@ -91,14 +117,32 @@ impl Causality {
     }
 }
 
+/// Whether times never run back, from `now` on.
+fn is_in_order(now: u64, times: &[u64]) -> bool {
+    let pairs = times.iter().zip(times.iter().skip(1));
+    let ordered = pairs.fold(true, |ordered, (a, b)| ordered & (a <= b));
+    ordered && times.first().is_none_or(|&first| first >= now)
+}
+
+/// A table with room for sixteen stages and kinds, which any byte is a place in.
+const TABLE: usize = 1 << 8;
+const _: () = assert!(Stage::ALL.len() <= 16 && Fact::KINDS.len() <= 16);
+
+/// Where [`AFTER`] says what comes of a fact of this kind.
+#[inline]
+const fn place(stage: Stage, kind: u8) -> u8 {
+    (stage as u8) << 4 | kind & 0xf
+}
+
 /// [`after`], by stage and kind of fact.
-const AFTER: [[Option<Stage>; Fact::KINDS.len()]; Stage::ALL.len()] = {
-    let mut table = [[None; Fact::KINDS.len()]; Stage::ALL.len()];
+const AFTER: [Option<Stage>; TABLE] = {
+    let mut table = [None; TABLE];
     let mut stage = 0;
     while stage < Stage::ALL.len() {
         let mut kind = 0;
         while kind < Fact::KINDS.len() {
-            table[stage][kind] = after(Stage::ALL[stage], Fact::KINDS[kind]);
+            let at = place(Stage::ALL[stage], kind as u8);
+            table[at as usize] = after(Stage::ALL[stage], Fact::KINDS[kind]);
             kind += 1;
         }
         stage += 1;
@@ -190,11 +234,11 @@ mod tests {
 
     #[test]
     fn the_table_is_what_can_follow() {
-        for (place, stage) in Stage::ALL.into_iter().enumerate() {
-            assert_eq!(stage as usize, place);
+        for (number, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(stage as usize, number);
             for fact in Fact::KINDS {
-                let row = AFTER[stage as usize];
-                assert_eq!(row[usize::from(fact.kind())], after(stage, fact));
+                let at = place(stage, fact.kind());
+                assert_eq!(AFTER[usize::from(at)], after(stage, fact));
             }
         }
     }

@@ -17,12 +17,13 @@ const SENT: u8 = Fact::Sent.kind();
 const BEGUN: u8 = Fact::Begun(Purpose::Attempt).kind();
 const CLOSED: u8 = Fact::Closed.kind();
 
-/// Kinds of facts with which a request comes or goes.
-const TURNS: [bool; Fact::KINDS.len()] = {
-    let mut turns = [false; Fact::KINDS.len()];
-    let mut kind = 0;
-    while kind < turns.len() {
-        turns[kind] = kind == SENT as usize || kind == BEGUN as usize || Fact::KINDS[kind].is_end();
+/// Kinds of facts with which a request comes or goes, a bit each.
+const TURNS: u32 = {
+    let (mut turns, mut kind) = (0, 0);
+    while kind < Fact::KINDS.len() {
+        if kind == SENT as usize || kind == BEGUN as usize || Fact::KINDS[kind].is_end() {
+            turns |= 1 << kind;
+        }
         kind += 1;
     }
     turns
@@ -56,7 +57,7 @@ impl Conservation {
         let columns = facts.slots().iter().zip(facts.requests());
         for (i, ((&slot, &request), &kind)) in columns.zip(facts.kinds()).enumerate() {
             let known = self.lives[slot as usize].0 == u64::from(request);
-            if known && !TURNS[usize::from(kind)] {
+            if known && TURNS >> kind & 1 == 0 {
                 continue;
             }
             let at = SimTime::from_nanos(facts.times()[i]);

@@ -383,7 +383,7 @@ impl<M: Machine> World<'_, M> {
             let at = self.now + self.fleet.network.client;
             for follower in desk.flights.followers(slot) {
                 let waits = self.requests.get_mut(follower);
-                (waits.first_token, waits.last_token) = (at, at);
+                (waits.answer.first_token, waits.answer.last_token) = (at, at);
             }
         }
     }
@@ -409,9 +409,9 @@ impl<M: Machine> World<'_, M> {
             Answer {
                 tenant: flight.arrival.tenant,
                 question,
-                output_tokens: flight.arrival.truth.output_tokens,
-                good: flight.arrival.truth.good,
-                verdict: flight.verdict,
+                output_tokens: flight.answer.output_tokens,
+                good: flight.answer.good,
+                verdict: flight.answer.verdict,
             },
             self.now,
         );
@@ -421,9 +421,9 @@ impl<M: Machine> World<'_, M> {
             let at = seen.max(sent) + self.fleet.network.client;
             let stamped = Stamped::at_once(
                 at,
-                flight.verdict,
-                flight.arrival.truth.output_tokens,
-                flight.arrival.truth.good,
+                flight.answer.verdict,
+                flight.answer.output_tokens,
+                flight.answer.good,
             );
             self.answered_elsewhere(follower, AnswerSource::Coalesced, &stamped);
         }

@@ -184,7 +184,7 @@ impl<M: Machine> World<'_, M> {
     pub(super) fn attempt_timed_out(&mut self, work: u32) {
         let flight = self.requests.get_mut(work);
         flight.timeout = None;
-        let (Some(call), false) = (flight.call, flight.last_token <= self.now) else {
+        let (Some(call), false) = (flight.call, flight.answer.last_token <= self.now) else {
             return; // its client has every token, and only waits for the verdict
         };
         if self.settle_attempt(call, work) {
@@ -206,7 +206,7 @@ impl<M: Machine> World<'_, M> {
         if !cancels {
             return;
         }
-        if flight.generated != NOT_YET {
+        if flight.answer.generated != NOT_YET {
             self.waste(work, None);
         }
         self.close_work(work);
@@ -215,7 +215,7 @@ impl<M: Machine> World<'_, M> {
 
     /// What was generated for an attempt was for nothing: so many tokens, or its whole answer.
     pub(super) fn waste(&mut self, work: u32, tokens: Option<u32>) {
-        let whole = self.requests.get(work).arrival.truth.output_tokens;
+        let whole = self.requests.get(work).answer.output_tokens;
         let tokens = u64::from(tokens.unwrap_or(whole));
         self.count_of(work, |p| p.wasted_tokens += tokens);
     }
@@ -223,7 +223,7 @@ impl<M: Machine> World<'_, M> {
     /// The answer to an attempt has reached its client.
     pub(super) fn attempt_answered(&mut self, call: u32, work: u32) {
         let flight = self.requests.get(work);
-        let (answer, tenant) = (flight.answer(), flight.arrival.tenant);
+        let (answer, tenant) = (flight.answer, flight.arrival.tenant);
         let source = flight.source.unwrap_or(AnswerSource::Attempt);
         if !self.settle_attempt(call, work) {
             if source == AnswerSource::Attempt {
@@ -256,7 +256,7 @@ impl<M: Machine> World<'_, M> {
         let open = attempts.calls.get(call as usize).map(|c| &c.open);
         open.is_some_and(|open| {
             let mut open = open.iter();
-            open.any(|&work| self.requests.get(work).last_token <= self.now)
+            open.any(|&work| self.requests.get(work).answer.last_token <= self.now)
         })
     }
 

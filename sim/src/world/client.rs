@@ -125,7 +125,7 @@ impl<M: Machine> World<'_, M> {
         }
         let flight = self.requests.get_mut(slot);
         flight.timeout = None;
-        if flight.last_token <= self.now || self.has_every_token(slot) {
+        if flight.answer.last_token <= self.now || self.has_every_token(slot) {
             return; // it has every token, and only waits for the verdict
         }
         self.end(slot, End::Abandoned, Fact::Abandoned);
@@ -167,7 +167,7 @@ impl<M: Machine> World<'_, M> {
         if let Some(timer) = flight.timeout.take() {
             self.queue.cancel(timer);
         }
-        let (id, good, verdict) = (flight.id, flight.arrival.truth.good, flight.verdict);
+        let (id, good, verdict) = (flight.id, flight.answer.good, flight.answer.verdict);
         let mut row = flight.row(end, self.now);
         row.met_objectives = self.classes[row.class as usize].met_by(&row);
         row.measured = end != End::Unfinished
@@ -183,7 +183,7 @@ impl<M: Machine> World<'_, M> {
         if self.attempts.is_some() {
             self.end_attempts(slot, end == End::Unfinished);
         }
-        if end != End::Unfinished {
+        if end != End::Unfinished && self.heeds_departures {
             self.workload.departed(id, self.now, end == End::Finished);
             self.next_arrival = self.workload.next_at();
         }

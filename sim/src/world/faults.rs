@@ -219,7 +219,7 @@ impl<M: Machine> World<'_, M> {
     pub(super) fn fail_at_replica(&mut self, slot: u32) {
         let flight = self.requests.get(slot);
         // An answer that has left already is on its way.
-        let left = flight.generated != NOT_YET;
+        let left = flight.answer.generated != NOT_YET;
         if flight.place != Place::Out || flight.cancelled || left {
             return;
         }

@@ -1,8 +1,8 @@
-//! The gateway's side of the world: who gets in, who waits, who goes where, and what comes back.
+//! The gateway's side of the world: what it is made of, who gets in, and who waits.
 
 use super::lanes::Lanes;
-use super::requests::{NOT_YET, Place};
-use super::signals::{self, Cache, Changes, LiveCaches, Nothing};
+use super::requests::Place;
+use super::signals::{self, Cache, Changes};
 use super::stages::Stages;
 use super::store::Shared;
 use super::{World, requests::Requests};
@@ -13,13 +13,12 @@ use crate::gateway::admission::Admission;
 use crate::gateway::paths::Paths;
 use crate::gateway::routing::{self, FleetFacts};
 use crate::laws::{Verdict, bounds};
-use crate::view::{Feedback, FleetView, News, Observed, PolicyCx, ReplicaView, Route, Signals};
-use windtunnel_base::ids::{ReplicaId, RequestId};
+use crate::view::{Feedback, Observed, ReplicaView, Signals};
+use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_ledger::decision::{Candidate, Decision, GatewayTotals};
-use windtunnel_ledger::entry::Fact;
+use windtunnel_ledger::decision::{Decision, GatewayTotals};
 use windtunnel_scenarios::Names;
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::schema::fleet::Counted;
@@ -44,7 +43,7 @@ pub(super) struct Gateway {
     pub(super) wants_feedback: bool,
     /// First tokens are told to somebody.
     pub(super) hears_tokens: bool,
-    rng: Rng,
+    pub(super) rng: Rng,
     pub(super) views: Vec<ReplicaView>,
     /// The replicas that are not, while some are; or all, as the policy is to see them.
     pub(super) offered: Vec<ReplicaView>,
@@ -59,14 +58,14 @@ pub(super) struct Gateway {
     pub(super) telemetry: Telemetry,
     pub(super) cache: Cache,
     /// Admitted and not yet answered or dropped.
-    in_system: u64,
+    pub(super) in_system: u64,
     /// Which pool serves whom, if the scenario has pools.
     pub(super) paths: Option<Box<Paths>>,
     /// The stages, if the scenario has them.
     pub(super) stages: Option<Box<Stages>>,
     pub(super) totals: GatewayTotals,
-    record_decisions: bool,
-    scores: Vec<f64>,
+    pub(super) record_decisions: bool,
+    pub(super) scores: Vec<f64>,
     pub(super) decisions: Vec<Decision>,
 }
 
@@ -179,9 +178,15 @@ impl Gateway {
     }
 
     /// Tells the policy what came of a decision.
-    fn feedback(&mut self, requests: &Requests, slot: u32, feedback: Feedback, now: SimTime) {
+    pub(super) fn feedback(
+        &mut self,
+        requests: &Requests,
+        slot: u32,
+        feedback: Feedback,
+        now: SimTime,
+    ) {
         if self.wants_feedback
-            && let Some(replica) = requests.get(slot).replica
+            && let Some(replica) = requests.get(slot).answer.replica
         {
             let request = requests.view(slot);
             let policy = &mut self.lanes.of_mut(replica).policy;
@@ -304,95 +309,6 @@ impl<M: Machine> World<'_, M> {
         }
     }
 
-    /// Asks the policy where a request goes, and sends it there.
-    fn route(&mut self, slot: u32) {
-        let lane = self.requests.get(slot).lane;
-        self.read_signals(lane);
-        let gateway = &mut self.gateway;
-        gateway.leave_out_full(lane);
-        if gateway.shared.is_some() {
-            let flight = self.requests.get(slot);
-            gateway.know(flight.id, lane, flight.answered);
-        }
-        let (offered, news) = if gateway.offers_all() {
-            (&gateway.views, gateway.changes.news())
-        } else {
-            (&gateway.offered, News::Everything)
-        };
-        let live = LiveCaches(&self.fleet.machines);
-        let fleet = FleetView {
-            now: self.now,
-            replicas: offered,
-            cache: match &gateway.cache {
-                Cache::Blind => &Nothing,
-                Cache::Live => &live,
-                Cache::Reported(view, _) | Cache::Copied(view, ..) => view,
-            },
-            news,
-        };
-        let request = self.requests.view(slot);
-        let record = gateway.record_decisions || self.recorder.watches(request.id);
-        let mut cx = PolicyCx {
-            rng: &mut gateway.rng,
-            scores: record.then_some(&mut gateway.scores),
-        };
-        let policy = &mut gateway.lanes.get_mut(lane).policy;
-        let route = policy.route(&request, &fleet, &mut cx);
-        if record {
-            let age = match &gateway.telemetry {
-                Telemetry::Off => None,
-                Telemetry::Live => Some(Age::None),
-                Telemetry::Scraped(_) | Telemetry::OnDecision(_) => Some(Age::SinceReading),
-            };
-            let decision = describe(request.id, &fleet, age, route, &gateway.scores);
-            gateway.decisions.push(decision);
-            gateway.scores.clear();
-        }
-        match route {
-            Route::To(replica) => {
-                let lawful = bounds::route(self.now, request.id, replica, offered);
-                let breach = lawful.is_err();
-                self.recorder.judge(lawful);
-                gateway.told();
-                let expects_cached = gateway.decided(lane, self.now);
-                self.requests.get_mut(slot).expects_cached = expects_cached;
-                if !breach {
-                    self.dispatch(slot, replica);
-                }
-            }
-            Route::Refuse(reason) => self.turn_away(slot, reason),
-        }
-    }
-
-    /// Sends a request to a replica.
-    fn dispatch(&mut self, slot: u32, replica: ReplicaId) {
-        let gateway = &mut self.gateway;
-        let view = &mut gateway.views[replica.index()];
-        let lawful = bounds::room(self.now, view, gateway.max_in_flight);
-        self.recorder.judge(lawful);
-        let flight = self.requests.get_mut(slot);
-        let prompt = flight.arrival.prompt_tokens;
-        view.in_flight += 1;
-        view.in_flight_tokens += u64::from(prompt);
-        view.total_tokens += u64::from(prompt)
-            + u64::from(flight.arrival.predicted_output_tokens.unwrap_or_default());
-        if view.in_flight == gateway.max_in_flight {
-            gateway.lanes.filled(replica, true);
-        }
-        gateway.changes.note(replica);
-        gateway.totals.dispatched += 1;
-        let tenant = flight.arrival.tenant;
-        gateway.lanes.of_mut(replica).room.served(tenant, prompt, 0);
-        gateway.count_shared(flight.id, replica, true, self.now);
-        flight.place = Place::Out;
-        flight.replica = Some(replica);
-        flight.dispatched = self.now;
-        self.recorder.dispatched(replica, prompt);
-        self.fact(slot, Fact::Dispatched(replica));
-        let way = self.fleet.network.replica + self.fleet.frontends[replica.index()].input.0;
-        self.hop(slot, way, Hop::ToReplica);
-    }
-
     /// Turns a request away at the gateway, which has nothing of it.
     pub(super) fn refuse(&mut self, slot: u32, reason: Refusal) {
         if self.answers.is_some() && self.fetch_failed(slot, reason) {
@@ -401,201 +317,5 @@ impl<M: Machine> World<'_, M> {
         self.gone(slot);
         let delay = self.fleet.network.client;
         self.hop(slot, delay, Hop::RefusalDelivered(reason));
-    }
-
-    /// Takes an answered, refused or cancelled request off its replica's account.
-    fn release(&mut self, slot: u32, feedback: Feedback) {
-        let flight = self.requests.get(slot);
-        let Some(replica) = flight.replica else {
-            return;
-        };
-        let gateway = &mut self.gateway;
-        let view = &mut gateway.views[replica.index()];
-        if view.in_flight == gateway.max_in_flight {
-            gateway.lanes.filled(replica, false);
-        }
-        let lawful = bounds::release(self.now, view, flight.arrival.prompt_tokens);
-        self.recorder.judge(lawful);
-        gateway.changes.note(replica);
-        gateway.answering[replica.index()] -= u32::from(flight.generated != NOT_YET);
-        gateway.in_system -= 1;
-        gateway.count_shared(flight.id, replica, false, self.now);
-        gateway.feedback(&self.requests, slot, feedback, self.now);
-        let empty = gateway.views[replica.index()].in_flight == 0;
-        self.gone(slot);
-        if empty && self.scaling.is_some() {
-            self.has_nothing_in_flight(replica);
-        }
-    }
-
-    /// The gateway sees the first token of an answer.
-    pub(super) fn token_seen(&mut self, slot: u32) {
-        if self.requests.get(slot).place == Place::Out {
-            let now = self.now;
-            self.gateway
-                .feedback(&self.requests, slot, Feedback::FirstToken, now);
-            if self.scaling.is_some() {
-                self.hear_first_token(slot);
-            }
-        }
-    }
-
-    /// The gateway has a whole answer. Its tokens went on to the client as they came; the last
-    /// message, that the answer is whole and checked, waits for the verdict.
-    pub(super) fn answer_seen(&mut self, slot: u32) {
-        if self.requests.get(slot).place != Place::Out {
-            return; // cancelled
-        }
-        self.release(slot, Feedback::Finished);
-        let arrival = &self.requests.get(slot).arrival;
-        let (tenant, output) = (arrival.tenant, arrival.truth.output_tokens);
-        let lane = self.requests.get(slot).lane;
-        self.gateway
-            .lanes
-            .get_mut(lane)
-            .room
-            .served(tenant, 0, output);
-        self.requests.get_mut(slot).last_token = self.now + self.fleet.network.client;
-        if self.verifier.is_none() {
-            if self.answers.is_some() {
-                self.fetched(slot);
-            }
-            return self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);
-        }
-        if self.answers.is_some() {
-            self.fetch_seen(slot);
-        }
-        if self.verifier_is_out() {
-            return self.unverified_answer(slot);
-        }
-        self.verify(slot);
-    }
-
-    /// The verifier begins to check an answer.
-    pub(super) fn verify(&mut self, slot: u32) {
-        if let Some(verifier) = &self.verifier {
-            self.recorder.check(self.now, verifier.price);
-            let latency = verifier.latency;
-            self.hop(slot, latency, Hop::Judged);
-        }
-    }
-
-    /// The verifier, or who stands in for it, is done with an answer.
-    pub(super) fn judged(&mut self, slot: u32, by_backup: bool) {
-        let id = self.requests.judged_as(slot);
-        let good = self.requests.get(slot).arrival.truth.good;
-        let verifier = self.verifier.as_ref();
-        let judge = match by_backup {
-            true => verifier.and_then(|v| v.backup(id)),
-            false => verifier,
-        };
-        if let Some(verifier) = judge {
-            let accepted = verifier.accepts(id, good);
-            self.requests.get_mut(slot).verdict = Some(accepted);
-            self.fact(slot, Fact::Verified { accepted });
-        }
-        if self.answers.is_some() {
-            self.fetched(slot);
-        }
-        self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);
-    }
-
-    /// The gateway learns that a replica refused.
-    pub(super) fn refusal_seen(&mut self, slot: u32, reason: Refusal) {
-        if self.requests.get(slot).place != Place::Out {
-            return; // cancelled
-        }
-        self.release(slot, Feedback::Failed);
-        if self.answers.is_some() && self.fetch_failed(slot, reason) {
-            return;
-        }
-        let delay = self.fleet.network.client;
-        self.hop(slot, delay, Hop::RefusalDelivered(reason));
-    }
-
-    /// A client's cancellation reaches the gateway.
-    pub(super) fn cancel_at_gateway(&mut self, slot: u32) {
-        if self.answers.is_some() && self.fetch_cancelled(slot) {
-            return;
-        }
-        let flight = self.requests.get(slot);
-        match flight.place {
-            // Who followed another was taken care of.
-            Place::Coming | Place::Processing | Place::Following => {
-                self.gateway.totals.dropped += 1;
-                self.gone(slot);
-            }
-            Place::Asking | Place::Held => {
-                self.gateway.in_system -= 1;
-                self.gateway.totals.dropped += 1;
-                self.gone(slot);
-            }
-            Place::Waiting => {
-                let waited = self
-                    .gateway
-                    .lanes
-                    .get_mut(flight.lane)
-                    .room
-                    .remove(flight.id);
-                debug_assert!(waited, "{:?} waits in no room", flight.id);
-                self.gateway.in_system -= 1;
-                self.gateway.totals.dropped += 1;
-                self.gone(slot);
-            }
-            Place::Out => {
-                self.gateway.totals.cancelled += 1;
-                self.release(slot, Feedback::Failed);
-                self.hop(slot, self.fleet.network.replica, Hop::CancelAtReplica);
-            }
-            Place::Gone => {} // answered meanwhile
-        }
-    }
-
-    pub(super) fn gone(&mut self, slot: u32) {
-        self.settle_charge(slot);
-        self.requests.get_mut(slot).place = Place::Gone;
-        self.leaving.push(slot);
-    }
-}
-
-/// How old statistics are, where a policy reads them.
-#[derive(Clone, Copy)]
-enum Age {
-    /// They are live.
-    None,
-    /// As their reading.
-    SinceReading,
-}
-
-/// A decision as it is kept.
-fn describe(
-    request: RequestId,
-    fleet: &FleetView<'_>,
-    age: Option<Age>,
-    route: Route,
-    scores: &[f64],
-) -> Decision {
-    let nanos = |v: &ReplicaView, age| match age {
-        Age::None => 0,
-        Age::SinceReading => fleet.now.since(v.stats.read_at).as_nanos(),
-    };
-    let candidate = |v: &ReplicaView| Candidate {
-        replica: v.id.0,
-        score: scores.get(v.id.index()).copied(),
-        in_flight: v.in_flight,
-        running: v.stats.value.running,
-        waiting: v.stats.value.waiting,
-        telemetry_age_ns: age.map(|age| nanos(v, age)),
-    };
-    let (replica, refused) = match route {
-        Route::To(replica) => (Some(replica.0), None),
-        Route::Refuse(reason) => (None, Some(reason)),
-    };
-    Decision {
-        at_ns: fleet.now.as_nanos(),
-        request: request.0,
-        replica,
-        refused,
-        candidates: fleet.replicas.iter().map(candidate).collect(),
     }
 }

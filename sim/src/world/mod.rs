@@ -16,6 +16,10 @@ mod works;
 mod attempts;
 /// The gateway's side.
 mod gateway;
+/// Where requests go.
+mod dispatch;
+/// What comes back.
+mod returns;
 /// The gateway's pools, rooms and policies.
 mod lanes;
 /// The gateway's stages.
@@ -84,6 +88,8 @@ pub(crate) struct World<'a, M> {
     faults: Option<Box<Faults>>,
     workload: &'a mut dyn Workload,
     next_arrival: Option<SimTime>,
+    /// The workload is told who leaves.
+    heeds_departures: bool,
     order: [Source; 3],
     cut_at: SimTime,
     warm_up: Option<SimTime>,
@@ -201,6 +207,7 @@ impl<'a, M: Machine> World<'a, M> {
             turns_left: 0,
             faults: Faults::new(scenario, replicas, streams),
             next_arrival: workload.next_at(),
+            heeds_departures: workload.heeds_departures(),
             workload,
             order: options.ties.sources(),
             cut_at: scenario
@@ -412,15 +419,17 @@ impl<'a, M: Machine> World<'a, M> {
             },
         }
         self.tidy();
-        if self.recorder.laws.is_some() {
-            let waiting = self.gateway.lanes.waiting();
-            let verdict = Progress::instant(
-                self.now,
-                waiting,
-                waiting == 0 || self.gateway.lanes.are_drained(),
-            );
-            self.recorder.judge(verdict);
+        if self.recorder.laws.is_some() && self.gateway.lanes.waiting() > 0 {
+            self.look_at_waiting();
         }
+    }
+
+    /// With laws, while requests wait: no replica has room for them.
+    #[cold]
+    fn look_at_waiting(&mut self) {
+        let lanes = &self.gateway.lanes;
+        let verdict = Progress::instant(self.now, lanes.waiting(), lanes.are_drained());
+        self.recorder.judge(verdict);
     }
 
     /// Uses room that was made, and frees slots that nothing refers to any more.

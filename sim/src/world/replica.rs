@@ -22,7 +22,7 @@ impl<M: Machine> World<'_, M> {
     /// A request reaches its replica.
     pub(super) fn submit(&mut self, slot: u32) {
         let flight = self.requests.get(slot);
-        let Some(replica) = flight.replica else {
+        let Some(replica) = flight.answer.replica else {
             return;
         };
         if flight.cancelled {
@@ -45,7 +45,7 @@ impl<M: Machine> World<'_, M> {
         self.fleet.touch(r);
         match taken {
             Ok(()) => {
-                self.requests.get_mut(slot).accepted = self.now;
+                self.requests.get_mut(slot).answer.accepted = self.now;
                 self.fact(slot, Fact::Accepted);
                 if self.shared_cache.is_some() {
                     self.offer_shared(slot, r);
@@ -62,7 +62,7 @@ impl<M: Machine> World<'_, M> {
     pub(super) fn cancel_at_replica(&mut self, slot: u32) {
         let flight = self.requests.get_mut(slot);
         flight.cancelled = true;
-        let (id, Some(replica)) = (flight.id, flight.replica) else {
+        let (id, Some(replica)) = (flight.id, flight.answer.replica) else {
             return;
         };
         let r = replica.index();
@@ -200,7 +200,7 @@ impl<M: Machine> World<'_, M> {
         if flight.cancelled && flight.source.is_some() {
             return;
         }
-        if flight.generated != NOT_YET {
+        if flight.answer.generated != NOT_YET {
             let twice = Violation::new(
                 Law::Causality,
                 now,
@@ -212,10 +212,10 @@ impl<M: Machine> World<'_, M> {
         match outcome {
             Outcome::Started { cached_tokens } => {
                 let fetched = std::mem::take(&mut flight.fetched_tokens);
-                let first = flight.started > now;
+                let first = flight.answer.started > now;
                 if first {
-                    flight.started = now;
-                    flight.cached_tokens = cached_tokens;
+                    flight.answer.started = now;
+                    flight.answer.cached_tokens = cached_tokens;
                     self.gateway.false_affinity +=
                         u64::from(flight.expects_cached && cached_tokens == fetched);
                 }
@@ -229,7 +229,7 @@ impl<M: Machine> World<'_, M> {
             Outcome::FirstToken => {
                 let out = flight.frontend_time(&self.fleet.frontends, 1);
                 let way = self.fleet.network.all_the_way() + out;
-                flight.first_token = now.saturating_add(way);
+                flight.answer.first_token = now.saturating_add(way);
                 self.fact(slot, Fact::FirstToken);
                 self.write_shared(slot, false);
                 if self.gateway.hears_tokens {
@@ -237,19 +237,19 @@ impl<M: Machine> World<'_, M> {
                 }
             }
             Outcome::Preempted { generated } => {
-                flight.preemptions += 1;
+                flight.answer.preemptions += 1;
                 self.fact(slot, Fact::Preempted { generated });
             }
             Outcome::Answered { tokens, good } => {
                 // What was drawn for the simulation is replaced by what came.
-                flight.arrival.truth.output_tokens = tokens;
-                flight.arrival.truth.good = good;
+                flight.answer.output_tokens = tokens;
+                flight.answer.good = good;
             }
             Outcome::Finished => {
-                flight.generated = now;
+                flight.answer.generated = now;
                 let out = flight.answer_time(&self.fleet.frontends);
                 if flight.place == Place::Out
-                    && let Some(replica) = flight.replica
+                    && let Some(replica) = flight.answer.replica
                 {
                     self.gateway.answering[replica.index()] += 1;
                 }
@@ -278,7 +278,7 @@ impl<M: Machine> World<'_, M> {
         }
         for &slot in &slots {
             let flight = self.requests.get(slot);
-            if let Some(replica) = flight.replica {
+            if let Some(replica) = flight.answer.replica {
                 let r = replica.index();
                 let mut listener = self.recorder.observer(r);
                 self.fleet.machines[r].cancel(end, flight.id, &mut listener);

@@ -7,7 +7,7 @@ use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::queue::EventKey;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::config::FrontendSpec;
-use windtunnel_engine::request::{RequestView, Submission};
+use windtunnel_engine::request::{RequestView, Submission, Truth};
 use windtunnel_ledger::entry::{AnswerSource, Purpose};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::workload::Arrival;
@@ -46,7 +46,6 @@ pub(super) struct Flight {
     pub(super) place: Place,
     /// Which of the gateway's lanes it is in.
     pub(super) lane: u8,
-    pub(super) replica: Option<ReplicaId>,
     /// Its story has ended for its client; the rest is tidying up.
     pub(super) ended: bool,
     /// A cancellation has reached its replica.
@@ -60,19 +59,10 @@ pub(super) struct Flight {
     /// Messages about it in the event queue.
     pub(super) hops: u16,
     pub(super) timeout: Option<EventKey>,
-    pub(super) dispatched: SimTime,
-    pub(super) accepted: SimTime,
-    pub(super) started: SimTime,
-    /// At the client.
-    pub(super) first_token: SimTime,
-    pub(super) generated: SimTime,
-    /// Last output token, at the client.
-    pub(super) last_token: SimTime,
-    pub(super) cached_tokens: u32,
+    /// Its answer, as far as there is one yet.
+    pub(super) answer: Answer,
     /// Of the tokens found when it starts next, those fetched from a shared cache.
     pub(super) fetched_tokens: u32,
-    pub(super) preemptions: u32,
-    pub(super) verdict: Option<bool>,
     /// Set for work that is no request of a client's.
     pub(super) purpose: Option<Purpose>,
     /// The slot of the call that this work is done for, if it is for one. That slot is kept until all
@@ -95,7 +85,6 @@ impl Flight {
             priority,
             place: Place::Coming,
             lane: 0,
-            replica: None,
             ended: false,
             cancelled: false,
             leaving_replica: false,
@@ -103,16 +92,8 @@ impl Flight {
             expects_cached: false,
             hops: 0,
             timeout: None,
-            dispatched: NOT_YET,
-            accepted: NOT_YET,
-            started: NOT_YET,
-            first_token: NOT_YET,
-            generated: NOT_YET,
-            last_token: NOT_YET,
-            cached_tokens: 0,
+            answer: Answer::to_come(&arrival.truth),
             fetched_tokens: 0,
-            preemptions: 0,
-            verdict: None,
             purpose: None,
             call: None,
             works: 0,
@@ -123,7 +104,7 @@ impl Flight {
 
     /// What its replica's frontend takes to bring out so many tokens.
     pub(super) fn frontend_time(&self, frontends: &[FrontendSpec], tokens: u32) -> SimDuration {
-        self.replica.map_or(SimDuration::ZERO, |replica| {
+        self.answer.replica.map_or(SimDuration::ZERO, |replica| {
             let per_token = frontends[replica.index()].per_token.0;
             per_token.saturating_mul(u64::from(tokens))
         })
@@ -131,53 +112,30 @@ impl Flight {
 
     /// What its replica's frontend takes to bring out the whole answer.
     pub(super) fn answer_time(&self, frontends: &[FrontendSpec]) -> SimDuration {
-        let tokens = self.arrival.truth.output_tokens.max(1);
-        let completion = self.replica.map(|r| frontends[r.index()].completion.0);
+        let tokens = self.answer.output_tokens.max(1);
+        let completion = self
+            .answer
+            .replica
+            .map(|r| frontends[r.index()].completion.0);
         self.frontend_time(frontends, tokens) + completion.unwrap_or_default()
-    }
-
-    /// What of an answer belongs to whoever gets it.
-    pub(super) fn answer(&self) -> Answer {
-        Answer {
-            replica: self.replica,
-            dispatched: self.dispatched,
-            accepted: self.accepted,
-            started: self.started,
-            first_token: self.first_token,
-            generated: self.generated,
-            last_token: self.last_token,
-            cached_tokens: self.cached_tokens,
-            preemptions: self.preemptions,
-            verdict: self.verdict,
-            output_tokens: self.arrival.truth.output_tokens,
-            good: self.arrival.truth.good,
-        }
     }
 
     /// Takes over an answer from elsewhere.
     pub(super) fn take_answer(&mut self, source: AnswerSource, answer: &Answer) {
         self.source = Some(source);
-        self.replica = answer.replica;
-        self.dispatched = answer.dispatched;
-        self.accepted = answer.accepted;
-        self.started = answer.started;
-        self.first_token = answer.first_token;
-        self.generated = answer.generated;
-        self.last_token = answer.last_token;
-        self.cached_tokens = answer.cached_tokens;
-        self.preemptions = answer.preemptions;
-        self.verdict = answer.verdict;
-        self.arrival.truth.output_tokens = answer.output_tokens;
-        self.arrival.truth.good = answer.good;
+        self.answer = *answer;
     }
 
     /// Tokens of prompt and output that its tenant has to pay: what was never sent to a replica is
     /// free, and of an answer that was broken off nobody knows how much was made.
     pub(super) fn used_tokens(&self) -> (u32, u32) {
-        match (self.dispatched == NOT_YET, self.generated == NOT_YET) {
+        match (
+            self.answer.dispatched == NOT_YET,
+            self.answer.generated == NOT_YET,
+        ) {
             (true, _) => (0, 0),
             (false, true) => (self.arrival.prompt_tokens, u32::MAX),
-            (false, false) => (self.arrival.prompt_tokens, self.arrival.truth.output_tokens),
+            (false, false) => (self.arrival.prompt_tokens, self.answer.output_tokens),
         }
     }
 
@@ -190,27 +148,27 @@ impl Flight {
             turn: self.arrival.turn,
             tenant: self.arrival.tenant.0,
             class: self.arrival.class.0,
-            replica: self.replica.map(|r| r.0),
+            replica: self.answer.replica.map(|r| r.0),
             end,
             measured: false,
             sent_ns: self.arrival.at.as_nanos(),
-            dispatched_ns: stamp(self.dispatched),
-            accepted_ns: stamp(self.accepted),
-            started_ns: stamp(self.started),
-            first_token_ns: stamp(self.first_token),
-            generated_ns: stamp(self.generated),
-            last_token_ns: stamp(self.last_token),
+            dispatched_ns: stamp(self.answer.dispatched),
+            accepted_ns: stamp(self.answer.accepted),
+            started_ns: stamp(self.answer.started),
+            first_token_ns: stamp(self.answer.first_token),
+            generated_ns: stamp(self.answer.generated),
+            last_token_ns: stamp(self.answer.last_token),
             ended_ns: now.as_nanos(),
             prompt_tokens: self.arrival.prompt_tokens,
-            cached_tokens: self.cached_tokens,
+            cached_tokens: self.answer.cached_tokens,
             output_tokens: if end == End::Finished {
-                self.arrival.truth.output_tokens
+                self.answer.output_tokens
             } else {
                 0
             },
-            preemptions: self.preemptions,
-            accepted_by_verifier: self.verdict,
-            good: self.arrival.truth.good,
+            preemptions: self.answer.preemptions,
+            accepted_by_verifier: self.answer.verdict,
+            good: self.answer.good,
             met_objectives: false,
             attempts: self.attempts,
             answer: self.source,
@@ -238,8 +196,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Nothing of it is there. What was drawn stands until something else comes.
+    const fn to_come(truth: &Truth) -> Self {
+        Self::at_once(NOT_YET, None, truth.output_tokens, truth.good)
+    }
+
     /// One that reaches the client at `at`, all at once, and that no replica made for this request.
-    pub(super) fn at_once(
+    pub(super) const fn at_once(
         at: SimTime,
         verdict: Option<bool>,
         output_tokens: u32,
@@ -392,7 +355,7 @@ impl Requests {
         let mut slots = self.in_order();
         slots.retain(|&s| {
             let f = &self.flights[s as usize];
-            f.place == Place::Out && f.replica == Some(replica)
+            f.place == Place::Out && f.answer.replica == Some(replica)
         });
         slots
     }

@@ -2,15 +2,17 @@
 //! run: it doubles, and every second sample goes, whenever there are too many.
 
 use rustc_hash::FxHashMap;
+use std::cmp::Reverse;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::engine::EngineStats;
 use windtunnel_ledger::result::{ReplicaSample, Sample};
 
 /// First guess of the distance, where nothing is known of the length.
 const FIRST_DISTANCE: SimDuration = SimDuration::from_millis(1);
-/// Where something is known, a run may still be shorter by this factor without losing a sample.
-const SHORTER: u64 = 2;
-/// Samples handed over at once: so many of a replica's share a line of memory.
+/// Where something is known, a run may still be this much shorter without losing a sample: a fifth,
+/// which of some hundred arrivals at random is beyond all chance.
+const SHORTER: (u64, u64) = (4, 5);
+/// So many samples of a replica share a line of memory.
 const TOGETHER: usize = 64 / size_of::<Kept>();
 
 /// A sample, replicas apart.
@@ -61,8 +63,8 @@ impl Sampler {
         // Halving needs a pair.
         let capacity = if capacity == 0 { 0 } else { capacity.max(2) };
         let mut distance = FIRST_DISTANCE;
-        let fits = |distance: SimDuration| distance.saturating_mul(SHORTER * capacity as u64);
-        while capacity > 0 && SimTime::ZERO.saturating_add(fits(distance)) < expected_end {
+        let shortest = expected_end.as_nanos() / SHORTER.1 * SHORTER.0;
+        while capacity > 0 && distance.saturating_mul(capacity as u64).as_nanos() < shortest {
             distance = distance.saturating_mul(2);
         }
         Self {
@@ -124,7 +126,9 @@ impl Sampler {
     #[cold]
     fn halve(&mut self) {
         let dropped = self.samples.iter().skip(1).step_by(2);
-        self.free.extend(dropped.rev().map(|sample| sample.place));
+        self.free.extend(dropped.map(|sample| sample.place));
+        // The next samples come close together, so that a replica's share lines of memory.
+        self.free.sort_unstable_by_key(|&place| Reverse(place));
         let samples = self.samples.len();
         for i in 1..samples.div_ceil(2) {
             self.samples[i] = self.samples[2 * i];
@@ -148,19 +152,21 @@ impl Sampler {
             replicas: Vec::with_capacity(totals.len()),
         };
         let mut samples: Vec<Sample> = self.samples.iter().map(sample).collect();
-        // A few samples at once, whose places are mostly side by side: each line of memory is met once.
-        let together = samples.chunks_mut(TOGETHER);
-        for (samples, taken) in together.zip(self.samples.chunks(TOGETHER)) {
+        // Samples whose places are side by side at once: each line of memory is met once.
+        let place = |i: usize| self.samples[i].place as usize;
+        let mut by_place: Vec<usize> = (0..samples.len()).collect();
+        by_place.sort_unstable_by_key(|&i| place(i));
+        for together in by_place.chunk_by(|&a, &b| place(a) / TOGETHER == place(b) / TOGETHER) {
             for (replica, &kv_total) in totals.iter().enumerate() {
-                for (sample, taken) in samples.iter_mut().zip(taken) {
-                    let at = replica * self.capacity + taken.place as usize;
+                for &i in together {
+                    let at = replica * self.capacity + place(i);
                     let [running, waiting, held, cached] = self.replicas[at];
                     let narrow = [u64::from(held), u64::from(cached)];
                     let [kv_held, kv_cached] = match self.wide.is_empty() {
                         true => narrow,
                         false => self.wide.get(&at).copied().unwrap_or(narrow),
                     };
-                    sample.replicas.push(ReplicaSample {
+                    samples[i].replicas.push(ReplicaSample {
                         running,
                         waiting,
                         kv_held,
@@ -195,7 +201,7 @@ mod tests {
                 assert_eq!(blocks, [held(sample.at_ns), held(sample.at_ns + 1)]);
             }
             // To know about when it ends saves work and changes nothing.
-            for guess in [end, 2 * end, end / 10] {
+            for guess in [end, 5 * (end / 4), end / 10] {
                 assert_eq!(self::samples(end, SimTime::from_nanos(guess)), samples);
             }
         }

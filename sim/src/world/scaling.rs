@@ -280,7 +280,7 @@ impl<M: Machine> World<'_, M> {
     pub(super) fn hear_first_token(&mut self, slot: u32) {
         let flight = self.requests.get(slot);
         let came = flight.arrival.at.saturating_add(self.fleet.network.client);
-        let replica = flight.replica;
+        let replica = flight.answer.replica;
         if let Some(scaling) = &mut self.scaling
             && replica.is_some_and(|r| scaling.ids.contains(&r.0))
         {

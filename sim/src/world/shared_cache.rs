@@ -38,15 +38,15 @@ impl<M: Machine> World<'_, M> {
             return;
         };
         let request = self.requests.view(slot);
-        let truth = self.requests.get(slot).arrival.truth;
+        let flight = self.requests.get(slot);
         if !answered {
             return shared.write(request.prefix, 0);
         }
         let named: u64 = request.prefix.iter().map(|e| u64::from(e.tokens)).sum();
-        if truth.output_continues && named == u64::from(request.prompt_tokens) {
+        if flight.arrival.truth.output_continues && named == u64::from(request.prompt_tokens) {
             let most = request.max_output_tokens.unwrap_or(u32::MAX);
             // The last token is not in memory when the answer ends.
-            let output = truth.output_tokens.min(most).saturating_sub(1);
+            let output = flight.answer.output_tokens.min(most).saturating_sub(1);
             shared.write(request.prefix, output);
         }
     }

@@ -299,18 +299,18 @@ impl Gateway {
         self.lanes.is_one_and_open() && self.counted == Counted::UntilAnswered && !self.several
     }
 
-    /// Writes down the replicas of a lane that take requests, unless those are all there are.
+    /// Writes down the replicas of a lane that take requests.
     pub(super) fn leave_out_full(&mut self, lane: u8) {
-        if self.offers_all() || self.counted == Counted::UntilLastStep {
-            return; // all do, or they are written down already
+        if self.counted == Counted::UntilLastStep {
+            return; // they are written down already
         }
         let (lanes, offered) = (&self.lanes, &mut self.offered);
         lanes.open(lane, &self.views, self.max_in_flight, offered);
     }
 
-    /// The policy has been asked.
-    pub(super) fn told(&mut self) {
-        if self.offers_all() {
+    /// The policy has been asked; `all` if it was shown all replicas as they are.
+    pub(super) fn told(&mut self, all: bool) {
+        if all {
             self.changes.clear();
         } else {
             self.changes.note_everything();
