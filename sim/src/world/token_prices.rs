@@ -9,7 +9,7 @@ use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 impl<M: Machine> World<'_, M> {
     /// What the tokens of a request's replica cost, if they do.
     fn prices_of(&self, slot: u32) -> Option<TokenPricesSpec> {
-        let replica = self.requests.get(slot).replica?;
+        let replica = self.requests.get(slot).answer.replica?;
         self.token_prices.get(replica.index()).copied().flatten()
     }
 
@@ -21,14 +21,14 @@ impl<M: Machine> World<'_, M> {
         };
         let flight = self.requests.get(slot);
         let amount = match outcome {
-            Outcome::Started { cached_tokens } if flight.started > self.now => {
+            Outcome::Started { cached_tokens } if flight.answer.started > self.now => {
                 let request = self.requests.view(slot);
                 let shareable: u64 = request.prefix.iter().map(|e| u64::from(e.tokens)).sum();
                 let prompt = request.prompt_tokens;
                 let shareable = shareable.min(u64::from(prompt)) as u32;
                 prices.prompt(prompt, shareable, cached_tokens)
             }
-            Outcome::Finished if flight.generated == NOT_YET => {
+            Outcome::Finished if flight.answer.generated == NOT_YET => {
                 prices.answer(flight.arrival.truth.output_tokens)
             }
             _ => return,
