@@ -154,10 +154,6 @@ fn layers_that_cannot_act_are_refused_before_anything_runs() {
     let place = Place::new();
     for (arguments, words) in [
         (
-            "--set engine.kind=continuous",
-            &["cascade.layers", "kind `reference`"][..],
-        ),
-        (
             "--set engine.cascade.route.short=early_exit --set engine.cascade.route.exit_layers=9",
             &["cascade.route.exit_layers", "nothing was run"][..],
         ),
