@@ -1,16 +1,16 @@
 //! A scenario in real time beside its simulation. Step times are measured alone, on a grid of all steps that
 //! the scheduler may ask for; what scheduler, gateway and waking up add is taken from the live run
-//! itself, in two folds: stretches of time alternate, and the requests of each are simulated with what
-//! the steps of the others' stretches say. So no request has a say in its own prediction, and a
-//! machine whose speed drifts over minutes is measured in the very minutes that it is judged in.
+//! itself, stretch by stretch: the requests of each are simulated with what the steps of the stretches
+//! before and after it say. So no request has a say in its own prediction, and a machine whose speed
+//! changes every few seconds is measured in the very moments that it is judged in.
 
-/// Stretches of time by turns.
-mod folds;
+/// Stretches of time.
+mod stretches;
 
 /// What steps take in a live run.
 mod times;
 
-use self::folds::{Fold, Folds};
+use self::stretches::Stretches;
 use self::times::{LiveStep, StepTimes};
 use super::FidelityError;
 use crate::computing::Computing;
@@ -21,7 +21,7 @@ use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::quantity::Span;
 use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_engine::config::{ContinuousSpec, CostSpec, EngineSpec, TableSpec};
+use windtunnel_engine::config::{ContinuousSpec, CostSpec, EngineSpec};
 use windtunnel_engine::execute::ExecutionError;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
@@ -69,36 +69,34 @@ pub fn compare_live(
     let mut live = measured.rows;
     live.sort_by_key(|row| row.request);
     let spans: Vec<(u64, u64)> = live.iter().map(span).collect();
-    let folds = Folds::of(&spans);
-    let says = [Fold::A, Fold::B].map(|fold| Says::of(&folds, fold, &alone.table, &steps));
+    let stretches = Stretches::of(&spans);
     let mut simulated = Vec::with_capacity(live.len());
-    for says in &says {
-        let rows = simulate(scenario, traffic, seed, &says.times, &live).map_err(failed)?;
-        // A request is of the fold that it was in live, whenever the simulation sends it.
+    let mut said = Vec::with_capacity(stretches.count());
+    for stretch in 0..stretches.count() {
+        let beside = stretches.beside(stretch, &steps);
+        let times = StepTimes::of(alone.table.clone(), &beside);
+        let rows = simulate(scenario, traffic, seed, &times, &live).map_err(failed)?;
+        // A request is of the stretch that it was sent in live, whenever the simulation sends it.
         let live_at = |row: &Row| live.binary_search_by_key(&row.request, |r| r.request);
-        let judged =
-            |row: &Row| live_at(row).is_ok_and(|at| folds.of_request(spans[at].0) == says.fold);
+        let judged = |row: &Row| live_at(row).is_ok_and(|at| stretches.at(spans[at].0) == stretch);
         simulated.extend(rows.into_iter().filter(judged));
+        said.push((times, stretches.within(stretch, &steps)));
     }
     simulated.sort_by_key(|row| row.request);
     let mut run = Run::new(name);
     run.requests = live.len() as u64;
     run.steps = steps.len() as u64;
-    for (fold, says) in ["a", "b"].iter().zip(&says) {
-        let named = |(name, value)| (format!("{name}_{fold}"), value);
-        run.settings
-            .extend(says.times.settings().into_iter().map(named));
+    for (stretch, (times, _)) in said.iter().enumerate() {
+        let named = |(name, value)| (format!("{name}_{stretch:02}"), value);
+        run.settings.extend(times.settings().into_iter().map(named));
     }
     run.notes.push(measured_alone(&alone));
     run.notes.push(format!(
-        "what a live run adds is taken from the steps of other requests: of {} stretches of {:.1} s, the even ones ({} steps) say what the odd ones take, and the odd ones ({} steps) what the even ones take",
-        folds.count(),
-        folds.length().as_secs_f64(),
-        says[0].made_of,
-        says[1].made_of,
+        "what a live run adds is taken from the steps of other requests: each of {} stretches of {:.1} s is predicted from the two beside it",
+        stretches.count(),
+        stretches.length().as_secs_f64(),
     ));
-    let judged = says.map(|s| (s.times, folds.judged(s.fold, &steps)));
-    run.notes.extend(StepTimes::residuals(&judged));
+    run.notes.extend(StepTimes::residuals(&said));
     figures(&mut run, &live, &simulated);
     run.conclude();
     Ok(Fidelity::of(vec![System {
@@ -132,25 +130,6 @@ fn measured_alone(alone: &Measured) -> String {
         100.0 * held_out.prefill.median,
         100.0 * held_out.mixed.median,
     )
-}
-
-/// What the steps of one fold take, by those of the other.
-struct Says {
-    fold: Fold,
-    times: StepTimes,
-    /// So many steps of the other fold.
-    made_of: usize,
-}
-
-impl Says {
-    fn of(folds: &Folds, fold: Fold, alone: &TableSpec, steps: &[LiveStep]) -> Self {
-        let others = folds.others(fold, steps);
-        Self {
-            fold,
-            times: StepTimes::of(alone.clone(), &others),
-            made_of: others.len(),
-        }
-    }
 }
 
 /// When a request was sent and when it needed no more steps, ns.

@@ -1,33 +1,24 @@
-//! A live run in two folds: stretches of time by turns, so that each request is predicted from the steps
-//! of others that were made around the same minute.
+//! A live run in stretches of time, each of which is predicted from the ones beside it: from steps that served
+//! none of its requests, made in the same moments.
 
 use super::times::LiveStep;
 use windtunnel_base::time::{SimDuration, SimTime};
 
 /// As many stretches as a run has if its requests are short.
-const STRETCHES: u64 = 12;
+const STRETCHES: u64 = 20;
 /// A stretch is at least so many times as long as nine tenths of the requests take: the steps that
 /// still serve requests of the stretch before say nothing.
 const LATENCIES: u64 = 8;
 
-/// One half of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fold {
-    /// The first stretch and every second one after it.
-    A,
-    /// The others.
-    B,
-}
-
-/// Which stretch is of which fold, and from when on it is free of the requests of the one before.
+/// Where stretches begin, and from when on each is free of the requests before it.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Folds {
+pub(super) struct Stretches {
     length: SimDuration,
     /// When the last request that was sent before a stretch was through.
     free_from: Vec<SimTime>,
 }
 
-impl Folds {
+impl Stretches {
     /// Of the requests of a live run: when they were sent and when they were through, ns.
     pub(super) fn of(requests: &[(u64, u64)]) -> Self {
         let mut took: Vec<u64> = requests.iter().map(|(sent, end)| end - sent).collect();
@@ -35,8 +26,8 @@ impl Folds {
         let usual = took.get(took.len() * 9 / 10).copied().unwrap_or(0);
         let whole = requests.iter().map(|(sent, _)| sent + 1).max().unwrap_or(1);
         let fit = whole / (usual * LATENCIES).max(1);
-        // An even number, two at least: both folds get the same.
-        let stretches = (fit.min(STRETCHES) / 2 * 2).max(2);
+        // Two at least: each says something of the other.
+        let stretches = fit.clamp(2, STRETCHES);
         let length = whole.div_ceil(stretches);
         let mut free_from = vec![SimTime::ZERO; stretches as usize];
         for &(sent, end) in requests {
@@ -51,7 +42,7 @@ impl Folds {
         }
     }
 
-    /// How many stretches there are.
+    /// How many there are.
     pub(super) const fn count(&self) -> usize {
         self.free_from.len()
     }
@@ -62,36 +53,23 @@ impl Folds {
     }
 
     /// The stretch of a moment; the last one has no end.
-    fn stretch(&self, at_ns: u64) -> usize {
-        let n = (at_ns / self.length.as_nanos()) as usize;
+    pub(super) fn at(&self, ns: u64) -> usize {
+        let n = (ns / self.length.as_nanos()) as usize;
         n.min(self.free_from.len() - 1)
     }
 
-    const fn fold(stretch: usize) -> Fold {
-        if stretch.is_multiple_of(2) {
-            Fold::A
-        } else {
-            Fold::B
-        }
-    }
-
-    /// The fold of a request sent at a moment.
-    pub(super) fn of_request(&self, sent_ns: u64) -> Fold {
-        Self::fold(self.stretch(sent_ns))
-    }
-
-    /// The steps that served nothing of `fold`.
-    pub(super) fn others(&self, fold: Fold, steps: &[LiveStep]) -> Vec<LiveStep> {
-        let free = |step: &&LiveStep| {
-            let stretch = self.stretch(step.from.as_nanos());
-            Self::fold(stretch) != fold && step.from >= self.free_from[stretch]
+    /// The steps of the stretches beside one that served none of its requests.
+    pub(super) fn beside(&self, stretch: usize, steps: &[LiveStep]) -> Vec<LiveStep> {
+        let says = |step: &&LiveStep| {
+            let at = self.at(step.from.as_nanos());
+            at.abs_diff(stretch) == 1 && step.from >= self.free_from[at]
         };
-        steps.iter().filter(free).copied().collect()
+        steps.iter().filter(says).copied().collect()
     }
 
-    /// The steps of the stretches of `fold`.
-    pub(super) fn judged(&self, fold: Fold, steps: &[LiveStep]) -> Vec<LiveStep> {
-        let of = |step: &&LiveStep| self.of_request(step.from.as_nanos()) == fold;
+    /// The steps of a stretch.
+    pub(super) fn within(&self, stretch: usize, steps: &[LiveStep]) -> Vec<LiveStep> {
+        let of = |step: &&LiveStep| self.at(step.from.as_nanos()) == stretch;
         steps.iter().filter(of).copied().collect()
     }
 }
@@ -121,31 +99,32 @@ mod tests {
     }
 
     #[test]
-    fn stretches_take_turns() {
-        let folds = Folds::of(&requests());
-        assert_eq!(folds.count(), 12);
-        let of_a = |r: &&(u64, u64)| folds.of_request(r.0) == Fold::A;
-        let of_a = requests().iter().filter(of_a).count();
-        assert!((299..=301).contains(&of_a), "{of_a}");
-        assert_eq!(folds.of_request(0), Fold::A);
-        assert_eq!(folds.of_request(5_100_000_000), Fold::B);
-        assert_eq!(folds.of_request(u64::MAX), Fold::B);
+    fn stretches_are_as_long_as_one_another() {
+        let stretches = Stretches::of(&requests());
+        assert_eq!(stretches.count(), 20);
+        for stretch in 0..20 {
+            let of = |r: &&(u64, u64)| stretches.at(r.0) == stretch;
+            let n = requests().iter().filter(of).count();
+            assert!((29..=31).contains(&n), "{stretch}: {n}");
+        }
+        assert_eq!(stretches.at(u64::MAX), 19);
     }
 
-    /// No step that has a say about a fold served one of its requests.
+    /// No step that has a say about a stretch served one of its requests, and all are near it.
     #[test]
     fn no_request_has_a_say_about_itself() {
         let requests = requests();
-        let folds = Folds::of(&requests);
+        let stretches = Stretches::of(&requests);
         let steps: Vec<LiveStep> = (0..60_000).map(step).collect();
-        for fold in [Fold::A, Fold::B] {
-            let others = folds.others(fold, &steps);
-            assert!(others.len() > 20_000, "{}", others.len());
-            for step in others {
+        for stretch in 0..stretches.count() {
+            let beside = stretches.beside(stretch, &steps);
+            assert!(beside.len() > 2_000, "{}", beside.len());
+            for step in beside {
                 let at = step.from.as_nanos();
+                assert_eq!(stretches.at(at).abs_diff(stretch), 1);
                 let served = |r: &&(u64, u64)| r.0 <= at && at < r.1;
                 for (sent, _) in requests.iter().filter(served) {
-                    assert_ne!(folds.of_request(*sent), fold, "step at {at}");
+                    assert_ne!(stretches.at(*sent), stretch, "step at {at}");
                 }
             }
         }
@@ -157,8 +136,8 @@ mod tests {
         for (sent, end) in &mut requests {
             *end = *sent + 1_500_000_000;
         }
-        assert_eq!(Folds::of(&requests).count(), 4);
-        assert_eq!(Folds::of(&requests[..1]).count(), 2);
-        assert_eq!(Folds::of(&[]).count(), 2);
+        assert_eq!(Stretches::of(&requests).count(), 4);
+        assert_eq!(Stretches::of(&requests[..1]).count(), 2);
+        assert_eq!(Stretches::of(&[]).count(), 2);
     }
 }
