@@ -409,3 +409,24 @@ fn a_fetch_that_nobody_waits_for_any_more_is_cancelled() {
     // Left at 4, when the follower did; its service would have taken until 5.
     assert_eq!(result.replicas[0].busy_ns, 4 * U);
 }
+
+/// Who leaves the gateway's room and fails at once is followed by whom it is promoted for, in the same moment.
+#[test]
+fn a_promoted_request_goes_on_in_the_moment_of_the_failure() {
+    let mut scenario = coalescing(CoalescingSpec::default());
+    scenario.gateway.queue.max_in_flight = Some(1);
+    scenario.faults.push(FaultSpec::OriginErrors {
+        at: span(5),
+        lasts: span(100),
+        share: 1.0,
+        on: Target::default(),
+    });
+    // Another is served until 10; the leader waits for its place, fails, and its follower fails after it.
+    let other = Arrival {
+        question: None,
+        ..job(0, 10)
+    };
+    let result = play(&scenario, [other, ask(1, 1), ask(2, 1), job(30, 1)]);
+    assert_eq!(ends(&result)[..3], [10, 10, 10]);
+    assert_eq!(result.gateway.answers.promoted, 1);
+}

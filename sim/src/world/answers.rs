@@ -547,6 +547,12 @@ impl<M: Machine> World<'_, M> {
         }
     }
 
+    /// Whether somebody was promoted in this instant and has not gone on yet.
+    pub(super) fn somebody_is_promoted(&self) -> bool {
+        let desk = self.answers.as_ref();
+        desk.is_some_and(|desk| !desk.promoted.is_empty())
+    }
+
     /// Those who were promoted in this instant go on.
     pub(super) fn promote(&mut self) {
         while let Some(slot) = self.answers.as_mut().and_then(|desk| desk.promoted.pop()) {

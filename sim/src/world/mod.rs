@@ -439,6 +439,11 @@ impl<'a, M: Machine> World<'a, M> {
             self.promote();
         }
         self.drain_room();
+        // Who leaves the room may fail at once, and another go on in its place.
+        while self.answers.is_some() && self.somebody_is_promoted() {
+            self.promote();
+            self.drain_room();
+        }
         while let Some(slot) = self.leaving.pop() {
             self.requests.reap(slot);
         }
