@@ -430,6 +430,7 @@ impl<M: Machine> World<'_, M> {
         if let Some(desk) = &mut self.answers {
             desk.waiting = waiting;
         }
+        self.drop_unneeded(key);
     }
 
     /// Whether an expired answer is kept that may stand in for the one that a request was to fetch. A
@@ -504,12 +505,11 @@ impl<M: Machine> World<'_, M> {
             let arrival = &self.requests.get(slot).arrival;
             let asked = arrival.question;
             let key = asked.map(|question| desk.keys.exact(arrival.tenant, &question));
-            let unneeded = key.and_then(|key| desk.flights.kept_for_nobody(key));
             self.stop_timer(slot);
             self.gateway.totals.dropped += 1;
             self.gone(slot);
-            if let Some(unneeded) = unneeded {
-                self.cancel_at_gateway(unneeded);
+            if let Some(key) = key {
+                self.drop_unneeded(key);
             }
             return true;
         }
@@ -528,6 +528,14 @@ impl<M: Machine> World<'_, M> {
         false
     }
 
+    /// A fetch that went on for others alone is given up once nobody waits for it.
+    fn drop_unneeded(&mut self, key: Key) {
+        let desk = self.answers.as_ref();
+        if let Some(slot) = desk.and_then(|desk| desk.flights.kept_for_nobody(key)) {
+            self.cancel_at_gateway(slot);
+        }
+    }
+
     /// One who waits has waited long enough, and goes on alone.
     pub(super) fn follower_timeout(&mut self, slot: u32) {
         let Some(desk) = &mut self.answers else {
@@ -540,6 +548,7 @@ impl<M: Machine> World<'_, M> {
             let key = asked.map(|question| desk.keys.exact(arrival.tenant, &question));
             self.gateway.totals.answers.follower_timeouts += 1;
             if let Some(key) = key {
+                self.drop_unneeded(key);
                 self.fetch(slot, key);
             }
             self.requests.get_mut(slot).place = Place::Processing;
