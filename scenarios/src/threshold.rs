@@ -13,6 +13,11 @@
 //!
 //! What comes of a condition is for the reports to say.
 
+/// What conditions may be about.
+mod metrics;
+
+pub use metrics::{FAMILIES, METRICS, unit_of};
+
 use crate::check::suggest::{did_you_mean, known};
 use std::fmt;
 use std::ops::Range;
@@ -94,101 +99,6 @@ impl Threshold {
 
 /// Parts of a run around a disturbance.
 pub const PHASES: &[&str] = &["before", "during", "after"];
-
-/// Families of times, in ms, of which any statistic may be asked for.
-pub const FAMILIES: &[&str] = &["ttft", "tpot", "itl", "e2e", "queue"];
-
-/// Metrics that are one figure, with their units. Families add `ttft_mean`, `ttft_p50`,
-/// `ttft_p90`, `ttft_p99` and so on in ms.
-pub const METRICS: &[(&str, &str)] = &[
-    ("goodput", "share"),
-    ("goodput_rate", "req/s"),
-    ("offered_rate", "req/s"),
-    ("request_throughput", "req/s"),
-    ("output_token_throughput", "tokens/s"),
-    ("availability", "share"),
-    ("sent", "requests"),
-    ("finished", "requests"),
-    ("refused", "requests"),
-    ("abandoned", "requests"),
-    ("unfinished", "requests"),
-    ("amplification", "ratio"),
-    ("retries", "times"),
-    ("hedges", "times"),
-    ("throttled", "times"),
-    ("wasted_share", "share"),
-    ("preemptions", "times"),
-    ("store_read_rate", "1/s"),
-    ("store_write_rate", "1/s"),
-    ("store_read_p99", "ms"),
-    ("store_blind_share", "share"),
-    ("affinity_share", "share"),
-    ("affinity_entries_peak", "entries"),
-    ("false_affinity", "share"),
-    ("stale_route_rate", "share"),
-    ("local_cache_hit_rate", "share"),
-    ("shared_cache_hit_rate", "share"),
-    ("refills", "requests"),
-    ("refill_mean", "ms"),
-    ("refill_hidden_share", "share"),
-    ("refill_wasted_share", "share"),
-    ("prefix_hit_rate", "share"),
-    ("stored_answer_hit_rate", "share"),
-    ("stale_answer_rate", "share"),
-    ("coalesced_rate", "share"),
-    ("wrong_answer_rate", "share"),
-    ("origin_calls", "requests"),
-    ("origin_calls_per_flight", "ratio"),
-    ("origin_call_peak", "requests"),
-    ("verification_pass_rate", "share"),
-    ("accepted_outputs", "requests"),
-    ("verified_useful_outputs", "requests"),
-    ("cost_total", "USD"),
-    ("cost_per_verified_output", "USD"),
-    ("cost_per_accepted_output", "USD"),
-    ("energy_total", "Wh"),
-    ("energy_per_verified_output", "Wh"),
-    ("toten_per_verified_output", "tokens"),
-    ("toten_raw_per_verified_output", "tokens"),
-    ("verifier_tax", "share"),
-    ("bad_release_rate", "share"),
-    ("gateway_latency_mean", "ms"),
-    ("gateway_latency_p50", "ms"),
-    ("gateway_latency_p99", "ms"),
-    ("gateway_p99_sum", "ms"),
-    ("gateway_over_budget", "share"),
-    ("gateway_left_out", "requests"),
-    ("attacks_blocked", "share"),
-    ("honest_blocked", "share"),
-    ("kernel_hit_rate", "share"),
-    ("leakage_rate", "share"),
-    ("frontier_escalation_rate", "share"),
-    ("replicas_mean", "replicas"),
-    ("replicas_peak", "replicas"),
-    ("replica_hours", "h"),
-    ("replica_orders", "orders"),
-    ("time_to_capacity", "ms"),
-    ("short_of_capacity", "share"),
-    ("signal_correlation", "ratio"),
-    ("gateway_queue_peak", "requests"),
-    ("load_imbalance", "ratio"),
-    ("batch_mean", "requests"),
-    ("in_system_mean", "requests"),
-    ("kv_usage_mean", "share"),
-    ("extrapolated_share", "share"),
-];
-
-/// Statistics of families that have a name of their own among the metrics.
-const NAMED_STATISTICS: &[&str] = &["mean", "p50", "p90", "p99"];
-
-/// Unit of a metric that is one figure; none if there is no such metric.
-pub fn unit_of(metric: &str) -> Option<&'static str> {
-    let found = METRICS.iter().find(|(name, _)| *name == metric);
-    found.map(|&(_, unit)| unit).or_else(|| {
-        let (family, statistic) = metric.rsplit_once('_')?;
-        (FAMILIES.contains(&family) && NAMED_STATISTICS.contains(&statistic)).then_some("ms")
-    })
-}
 
 /// Why a text is no condition.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -536,110 +446,4 @@ fn read_value(text: &str, unit: &'static str, span: Range<usize>) -> Result<f64,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Threshold {
-        text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
-    }
-
-    fn value(text: &str) -> f64 {
-        match parse(text).limit {
-            Limit::Value(value) => value,
-            other => panic!("{text}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn figures_of_one_run_are_compared_with_each_other() {
-        let t = parse(
-            "p99(ttft{class=chat, phase=during}) <= 1.05 * p99(ttft{class=chat,phase=before})",
-        );
-        assert_eq!(t.operand.phase.as_deref(), Some("during"));
-        let Limit::Times(factor, other) = t.limit else {
-            panic!("{t:?}");
-        };
-        assert_eq!((factor, other.phase.as_deref()), (1.05, Some("before")));
-        assert_eq!(other.class.as_deref(), Some("chat"));
-        let t = parse("goodput{phase=after} >= goodput{phase=before}");
-        assert!(matches!(t.limit, Limit::Times(1.0, _)));
-        for (text, at, says) in [
-            ("goodput{phase=later} >= 1", "later", "before"),
-            ("goodput >= 0.9 * ttft_p99", " ttft_p99", "share"),
-            ("goodput >= x * goodput", "x", "factor"),
-            ("goodput >= 2 * goodput 3", "3", "follow"),
-        ] {
-            let e = text.parse::<Threshold>().unwrap_err();
-            assert_eq!(&text[e.span.clone()], at, "{text}: {e:?}");
-            let said = format!("{} {} {}", e.reason, e.help, e.note);
-            assert!(said.contains(says), "{text}: {said}");
-        }
-    }
-
-    #[test]
-    fn conditions_are_read_in_the_units_of_their_metrics() {
-        let t = parse("p99(ttft) <= 200ms");
-        assert_eq!(
-            (t.operand.metric.as_str(), &t.operand.class),
-            ("ttft", &None)
-        );
-        assert_eq!(t.operand.statistic, Some(Statistic::Quantile(0.99)));
-        assert_eq!((t.comparison, t.operand.unit), (Comparison::AtMost, "ms"));
-        assert_eq!(t.limit, Limit::Value(200.0));
-
-        let t = parse(" mean( e2e{class = batch} )<2s ");
-        assert_eq!(t.operand.statistic, Some(Statistic::Mean));
-        assert_eq!(t.operand.class.as_deref(), Some("batch"));
-        assert_eq!(
-            (t.comparison, t.limit),
-            (Comparison::Below, Limit::Value(2000.0))
-        );
-
-        assert_eq!(
-            parse("p99(ttft){class=a-b.c} > 1us")
-                .operand
-                .class
-                .as_deref(),
-            Some("a-b.c")
-        );
-        assert_eq!(
-            parse("p99.9(itl) < 1s").operand.statistic,
-            Some(Statistic::Quantile(0.999))
-        );
-        assert_eq!(value("goodput{class=chat} >= 95%"), 0.95);
-        assert_eq!(value("cost_per_verified_output <= $0.002"), 0.002);
-        assert_eq!(value("energy_per_verified_output < 720J"), 0.2);
-        assert_eq!(value("output_token_throughput > 5_000 tokens/s"), 5000.0);
-        assert_eq!(value("ttft_p99 ≤ 0.2s"), 200.0);
-    }
-
-    #[test]
-    fn errors_say_what_where_and_how() {
-        let fail = |text: &str| {
-            let e = text.parse::<Threshold>().unwrap_err();
-            (
-                text[e.span.clone()].to_owned(),
-                format!("{} {} {}", e.reason, e.help, e.note),
-            )
-        };
-        for (text, at, says) in [
-            ("p99(tftt) < 1s", "tftt", "did you mean `ttft`?"),
-            ("ttft < 1s", "ttft", "p99(ttft)"),
-            ("goodputt > 0.9", "goodputt", "did you mean `goodput`?"),
-            ("p0(ttft) < 1s", "p0", "unknown statistic"),
-            ("p99(ttft < 1s", "<", "`)` is missing"),
-            ("p99(ttft) 1s", "1", "one of <, <="),
-            ("p99(ttft) < 200", "200", "no unit"),
-            ("goodput >= 95", "95", "95%"),
-            ("cost_total < 3", "3", "$"),
-            ("p99(ttft{tenant=x}) < 1s", "tenant", "{class=NAME}"),
-            ("p99(ttft{class=x}){class=y} < 1s", "class=y", "twice"),
-            ("", "", "missing"),
-            ("goodput >=", "", "share"),
-        ] {
-            let (where_, what) = fail(text);
-            assert_eq!(where_, at, "{text}: {what}");
-            assert!(what.contains(says), "{text}: {what}");
-        }
-    }
-}
+mod tests;

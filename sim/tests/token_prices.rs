@@ -7,8 +7,9 @@ use windtunnel_base::content::Extent;
 use windtunnel_base::quantity::Money;
 use windtunnel_base::units::NanoUsd;
 use windtunnel_ledger::account::Account;
-use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::fleet::PoolSpec;
 use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
+use windtunnel_scenarios::schema::{FleetSpec, Scenario};
 use windtunnel_sim::{RunOptions, run};
 
 /// What was paid for tokens, in nano-dollars.
@@ -91,4 +92,34 @@ fn an_answer_that_is_broken_off_costs_its_prompt() {
     let mut ask = request(0, 4, 50);
     ask.patience = Some(units(30));
     assert_eq!(paid(&priced(prices), &Script::new([ask])), 4 * 2000);
+}
+
+/// Replicas that were ordered cost what those of their pool do, and move nobody else's prices.
+#[test]
+fn replicas_to_come_have_the_prices_of_their_pool() {
+    let prices = TokenPricesSpec {
+        input: dollars(4),
+        cache_write: None,
+        cached_input: None,
+        output: dollars(20),
+    };
+    let mut fleet = priced(prices).fleet;
+    fleet.replicas = 1;
+    fleet.pools.push(PoolSpec {
+        name: "free".to_owned(),
+        replicas: 2,
+        engine: fleet.engine.clone(),
+        token_prices: None,
+    });
+    let there = |fleet: &FleetSpec| -> Vec<bool> {
+        let prices = fleet.token_prices();
+        prices.iter().map(Option::is_some).collect()
+    };
+    assert_eq!(there(&fleet), [true, false, false]);
+    let scaling = serde_json::json!({
+        "max_replicas": 3,
+        "policy": { "kind": "reactive", "signal": { "kind": "queue_depth", "target": 2.0 } },
+    });
+    fleet.scaling = Some(serde_json::from_value(scaling).expect("a table of scaling"));
+    assert_eq!(there(&fleet), [true, true, true, false, false]);
 }

@@ -2,22 +2,29 @@
 //! of its segments, whoever they were made for; answers are those to requests sent in it. In a
 //! run that has settled, what spills over at the begin and at the end cancels.
 
+/// Stored answers.
+mod answers;
 /// What goes wrong.
 mod faults;
+/// Stages and paths.
+mod gateway;
+/// Pools that follow their load.
+mod scaling;
 /// A cache of prompts that replicas share.
 mod shared_cache;
+/// The state store.
+mod store;
 
+pub use answers::*;
 pub use faults::*;
+pub use gateway::*;
+pub use scaling::*;
 pub use shared_cache::*;
+pub use store::*;
 
 use super::{Reading, Scope, Stat, distribution, statistic};
 use windtunnel_ledger::account::Account;
-use windtunnel_ledger::decision::AnswerTotals;
-use windtunnel_ledger::entry::AnswerSource;
-use windtunnel_ledger::gateway::{PathTotals, PipelineTotals, StageKind};
 use windtunnel_ledger::result::Population;
-use windtunnel_ledger::scaling::ScalingTotals;
-use windtunnel_ledger::state_store::{IndexTotals, StoreTotals};
 
 /// Price of a prompt token relative to an output token.
 pub const TOTEN_INPUT: f64 = 0.2;
@@ -204,58 +211,6 @@ pub fn prefix_hit_rate(s: &Scope<'_>) -> Reading {
 }
 
 /// What came of stored answers and coalescing, if there was anything of the kind.
-fn answers<'a>(s: &Scope<'a>) -> Option<&'a AnswerTotals> {
-    let totals = &s.whole?.run.gateway.answers;
-    (!totals.is_nothing()).then_some(totals)
-}
-
-fn from_elsewhere(s: &Scope<'_>, sources: &[AnswerSource]) -> Reading {
-    if answers(s).is_none() {
-        return Reading::Absent;
-    }
-    let counts = &s.population.elsewhere;
-    let given = sources.iter().map(|&source| counts[source as usize]).sum();
-    ratio(given, s.population.sent)
-}
-
-/// Answered from what is stored, of all sent.
-pub fn stored_answer_hit_rate(s: &Scope<'_>) -> Reading {
-    use AnswerSource::{Similar, Stale, Stored};
-    from_elsewhere(s, &[Stored, Stale, Similar])
-}
-
-/// Answered by what had expired, of all sent.
-pub fn stale_answer_rate(s: &Scope<'_>) -> Reading {
-    from_elsewhere(s, &[AnswerSource::Stale])
-}
-
-/// Answered together with another, of all sent.
-pub fn coalesced_rate(s: &Scope<'_>) -> Reading {
-    from_elsewhere(s, &[AnswerSource::Coalesced])
-}
-
-/// Answers to another question, of stored answers given.
-pub fn wrong_answer_rate(s: &Scope<'_>) -> Reading {
-    answers(s).map_or(Reading::Absent, |a| {
-        ratio(a.wrong, a.exact + a.stale + a.similar)
-    })
-}
-
-/// Went on for an answer that may be kept or shared.
-pub fn origin_calls(s: &Scope<'_>) -> Reading {
-    answers(s).map_or(Reading::Absent, |a| count(a.fetches))
-}
-
-/// Of those, for each that found nobody fetching the same.
-pub fn origin_calls_per_flight(s: &Scope<'_>) -> Reading {
-    answers(s).map_or(Reading::Absent, |a| ratio(a.fetches, a.flights))
-}
-
-/// Of those, the most in a second.
-pub fn origin_call_peak(s: &Scope<'_>) -> Reading {
-    answers(s).map_or(Reading::Absent, |a| count(a.fetch_peak))
-}
-
 /// Accepted of judged.
 pub fn verification_pass_rate(s: &Scope<'_>) -> Reading {
     ratio(s.population.accepted, s.population.verified)
@@ -363,61 +318,6 @@ pub fn verifier_tax(s: &Scope<'_>) -> Reading {
     }
 }
 
-/// How many replicas there were, of a whole run that scales.
-fn scaling<'a>(s: &Scope<'a>) -> Option<(&'a ScalingTotals, f64)> {
-    let run = s.whole?.run;
-    Some((run.scaling.as_ref()?, run.end_ns as f64))
-}
-
-/// Replicas paid, mean over time.
-pub fn replicas_mean(s: &Scope<'_>) -> Reading {
-    scaling(s).map_or(Reading::Absent, |(scaling, ns)| {
-        over(scaling.provisioned_ns as f64 / ns, scaling.checks.max(1))
-    })
-}
-
-/// The most replicas paid at once.
-pub fn replicas_peak(s: &Scope<'_>) -> Reading {
-    scaling(s).map_or(Reading::Absent, |(scaling, _)| count(scaling.peak.into()))
-}
-
-/// Time of all replicas from order to release, h.
-pub fn replica_hours(s: &Scope<'_>) -> Reading {
-    scaling(s).map_or(Reading::Absent, |(scaling, _)| {
-        let hours = scaling.provisioned_ns as f64 / 3.6e12;
-        over(hours, scaling.checks.max(1))
-    })
-}
-
-/// Replicas ordered.
-pub fn replica_orders(s: &Scope<'_>) -> Reading {
-    scaling(s).map_or(Reading::Absent, |(scaling, _)| count(scaling.orders))
-}
-
-/// From need to capacity.
-pub fn time_to_capacity(s: &Scope<'_>) -> Reading {
-    scaling(s).map_or(Reading::Absent, |(scaling, _)| {
-        statistic(&scaling.time_to_capacity, Stat::Mean)
-    })
-}
-
-/// Looks that found requests waiting.
-pub fn short_of_capacity(s: &Scope<'_>) -> Reading {
-    scaling(s).map_or(Reading::Absent, |(scaling, _)| {
-        ratio(scaling.short_checks, scaling.checks)
-    })
-}
-
-/// How much the signal tells of the load.
-pub fn signal_correlation(s: &Scope<'_>) -> Reading {
-    let pairs = scaling(s).map(|(scaling, _)| scaling.signal);
-    pairs.map_or(Reading::Absent, |pairs| {
-        pairs
-            .correlation()
-            .map_or(Reading::Absent, |r| over(r, pairs.n))
-    })
-}
-
 /// The most requests that waited at the gateway.
 pub fn gateway_queue_peak(s: &Scope<'_>) -> Reading {
     let totals = s.whole.map(|measured| measured.run.gateway);
@@ -455,160 +355,6 @@ pub fn bad_release_rate(s: &Scope<'_>) -> Reading {
         return Reading::Absent;
     }
     ratio(s.population.released_bad, s.population.released)
-}
-
-/// What the gateway's stages did, of a whole run that has some.
-fn stages<'a>(s: &Scope<'a>) -> Option<&'a PipelineTotals> {
-    s.whole?.run.pipeline.as_ref()
-}
-
-fn gateway_latency(s: &Scope<'_>, stat: Stat) -> Reading {
-    stages(s).map_or(Reading::Absent, |p| statistic(&p.time, stat))
-}
-
-/// Mean time in all stages.
-pub fn gateway_latency_mean(s: &Scope<'_>) -> Reading {
-    gateway_latency(s, Stat::Mean)
-}
-
-/// Median time in all stages.
-pub fn gateway_latency_p50(s: &Scope<'_>) -> Reading {
-    gateway_latency(s, Stat::Quantile(0.5))
-}
-
-/// 99 % quantile of the time in all stages.
-pub fn gateway_latency_p99(s: &Scope<'_>) -> Reading {
-    gateway_latency(s, Stat::Quantile(0.99))
-}
-
-/// Sum of the stages' own 99 % quantiles.
-pub fn gateway_p99_sum(s: &Scope<'_>) -> Reading {
-    let Some(p) = stages(s) else {
-        return Reading::Absent;
-    };
-    let present = p.stages.iter().filter(|stage| stage.present);
-    let mut sum = 0.0;
-    for stage in present {
-        match statistic(&stage.time, Stat::Quantile(0.99)) {
-            Reading::Value { value, .. } => sum += value,
-            other => return other,
-        }
-    }
-    over(sum, p.time.count())
-}
-
-/// Requests over the budget of the stages.
-pub fn gateway_over_budget(s: &Scope<'_>) -> Reading {
-    match stages(s) {
-        Some(p) if p.budgeted => ratio(p.over_budget, p.time.count()),
-        _ => Reading::Absent,
-    }
-}
-
-/// Stages left out because the budget was over.
-pub fn gateway_left_out(s: &Scope<'_>) -> Reading {
-    match stages(s) {
-        Some(p) if p.budgeted => count(p.stages.iter().map(|stage| stage.left_out).sum()),
-        _ => Reading::Absent,
-    }
-}
-
-/// Attacks that the filter blocked.
-pub fn attacks_blocked(s: &Scope<'_>) -> Reading {
-    stages(s).map_or(Reading::Absent, |p| ratio(p.attacks_blocked, p.attacks))
-}
-
-/// Honest requests that the filter blocked.
-pub fn honest_blocked(s: &Scope<'_>) -> Reading {
-    let filter = |p: &PipelineTotals| {
-        let stage = &p.stages[StageKind::IngressFilter as usize];
-        let honest = (stage.time.count() - stage.left_out).saturating_sub(p.attacks);
-        match stage.present {
-            true => ratio(p.honest_blocked, honest),
-            false => Reading::Absent,
-        }
-    };
-    stages(s).map_or(Reading::Absent, filter)
-}
-
-fn paths(s: &Scope<'_>, part: fn(&PathTotals) -> (u64, u64)) -> Reading {
-    let totals = s.whole.and_then(|m| m.run.paths.as_ref());
-    totals.map_or(Reading::Absent, |p| {
-        let (part, of) = part(p);
-        ratio(part, of)
-    })
-}
-
-/// Requests that a kernel served, of those that one is for.
-pub fn kernel_hit_rate(s: &Scope<'_>) -> Reading {
-    paths(s, |p| (p.kernel, p.eligible))
-}
-
-/// Requests that reached the frontier, of those that a kernel is for.
-pub fn leakage_rate(s: &Scope<'_>) -> Reading {
-    paths(s, |p| (p.leaked, p.eligible))
-}
-
-/// Requests that reached the frontier although a kernel is for them, of all.
-pub fn frontier_escalation_rate(s: &Scope<'_>) -> Reading {
-    paths(s, |p| (p.leaked, p.eligible + p.reserved))
-}
-
-fn state_store<'a>(s: &Scope<'a>) -> Option<(&'a StoreTotals, f64)> {
-    let run = s.whole?.run;
-    Some((run.state_store.as_ref()?, run.end_ns as f64 / 1e9))
-}
-
-/// Reads of the state store per second.
-pub fn store_read_rate(s: &Scope<'_>) -> Reading {
-    state_store(s).map_or(Reading::Absent, |(store, seconds)| {
-        rate(store.reads, store.reads, seconds)
-    })
-}
-
-/// Writes to the state store per second.
-pub fn store_write_rate(s: &Scope<'_>) -> Reading {
-    state_store(s).map_or(Reading::Absent, |(store, seconds)| {
-        rate(store.writes, store.writes, seconds)
-    })
-}
-
-/// Latency of reads of the state store.
-pub fn store_read_p99(s: &Scope<'_>) -> Reading {
-    state_store(s).map_or(Reading::Absent, |(store, _)| {
-        statistic(&store.read, Stat::Quantile(0.99))
-    })
-}
-
-/// Decisions without the state store.
-pub fn store_blind_share(s: &Scope<'_>) -> Reading {
-    state_store(s).map_or(Reading::Absent, |(store, _)| {
-        ratio(store.blind, store.reads + store.unasked)
-    })
-}
-
-fn index<'a>(s: &Scope<'a>) -> Option<&'a IndexTotals> {
-    s.whole?.run.index.as_ref()
-}
-
-/// Decisions that followed the affinity map.
-pub fn affinity_share(s: &Scope<'_>) -> Reading {
-    index(s).map_or(Reading::Absent, |index| {
-        let all = index.followed + index.placed + index.over_bound + index.unknown;
-        ratio(index.followed, all)
-    })
-}
-
-/// Most entries of the affinity map.
-pub fn affinity_entries_peak(s: &Scope<'_>) -> Reading {
-    index(s).map_or(Reading::Absent, |index| count(index.peak_entries))
-}
-
-/// Requests sent where their prompt had been, and was no more.
-pub fn false_affinity(s: &Scope<'_>) -> Reading {
-    index(s).map_or(Reading::Absent, |index| {
-        ratio(index.false_affinity, index.followed)
-    })
 }
 
 /// Requests decoding per step.

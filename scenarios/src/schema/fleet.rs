@@ -52,10 +52,13 @@ impl Default for FleetSpec {
 impl FleetSpec {
     /// What the tokens of each replica cost, by id; empty if none of them are paid for by the token.
     pub fn token_prices(&self) -> Vec<Option<TokenPricesSpec>> {
-        let first = std::iter::repeat_n(self.token_prices, self.replicas as usize);
-        let pools = self.pools.iter();
-        let others = pools.flat_map(|p| std::iter::repeat_n(p.token_prices, p.replicas as usize));
-        let prices: Vec<_> = first.chain(others).collect();
+        let pools = self.pools.iter().map(|pool| pool.token_prices);
+        let by_pool = std::iter::once(self.token_prices).chain(pools);
+        // Every id has a price, those included that are only kept for replicas to come.
+        let priced = by_pool.zip(self.pools_by_id());
+        let prices: Vec<_> = priced
+            .flat_map(|(prices, (_, ids))| ids.map(move |_| prices))
+            .collect();
         if prices.iter().any(Option::is_some) {
             return prices;
         }

@@ -234,16 +234,7 @@ impl Settings {
                 int8: spec.evidence.int8,
                 ..usual.evidence
             },
-            shadow: shadow::ShadowSettings {
-                q_min: spec.shadow.q_min,
-                k: spec.shadow.k,
-                target: spec.shadow.target,
-                eta: spec.shadow.eta,
-                fidelity: match spec.shadow.full {
-                    true => shadow::Fidelity::Full,
-                    false => shadow::Fidelity::SmallModel,
-                },
-            },
+            shadow: shadow::ShadowSettings::from(&spec.shadow),
             control: control::ControlSettings {
                 period: spec.control.period.0.as_secs_f64(),
                 delay: spec.control.delay.0.as_secs_f64(),

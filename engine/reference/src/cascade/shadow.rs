@@ -4,6 +4,7 @@
 use super::{need, positive, share};
 use crate::error::ReferenceError;
 use serde::{Deserialize, Serialize};
+use windtunnel_engine::config::ComputedShadow;
 
 /// What short answers are held against.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -34,12 +35,21 @@ pub struct ShadowSettings {
 
 impl Default for ShadowSettings {
     fn default() -> Self {
+        Self::from(&ComputedShadow::default())
+    }
+}
+
+impl From<&ComputedShadow> for ShadowSettings {
+    fn from(spec: &ComputedShadow) -> Self {
         Self {
-            q_min: 0.02,
-            k: 0.5,
-            target: 0.01,
-            eta: 0.01,
-            fidelity: Fidelity::Full,
+            q_min: spec.q_min,
+            k: spec.k,
+            target: spec.target,
+            eta: spec.eta,
+            fidelity: match spec.full {
+                true => Fidelity::Full,
+                false => Fidelity::SmallModel,
+            },
         }
     }
 }
