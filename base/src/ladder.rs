@@ -174,6 +174,13 @@ impl<T: Timed> Ladder<T> {
     /// The first entry.
     #[inline]
     pub fn peek(&mut self) -> Option<&T> {
+        if self.len == 0 && self.rungs.is_empty() {
+            return None;
+        }
+        self.first()
+    }
+
+    fn first(&mut self) -> Option<&T> {
         if !self.prepare() {
             return None;
         }

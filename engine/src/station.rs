@@ -334,7 +334,9 @@ impl Engine for Station {
     }
 
     fn next_event(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) -> Option<SimTime> {
-        outcomes.append(&mut self.told_next);
+        if !self.told_next.is_empty() {
+            outcomes.append(&mut self.told_next);
+        }
         self.serve(now, outcomes);
         self.promised = self.next_end();
         self.promised

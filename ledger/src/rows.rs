@@ -96,7 +96,7 @@ pub struct Row {
 // Rows also come from files, so times out of order give no figure instead of a panic.
 impl Row {
     fn finished(&self) -> Option<()> {
-        (self.end == End::Finished).then_some(())
+        matches!(self.end, End::Finished).then_some(())
     }
 
     /// Time to first token at the client, in ns.

@@ -142,7 +142,7 @@ fn ten() -> [(Row, bool); 10] {
 fn run(warm_up_ns: u64) -> RunResult {
     let mut collector = Collector::new(2, SimDuration::from_secs(1), true);
     for (row, useful) in ten() {
-        collector.row(row, useful);
+        collector.row(&row, useful);
     }
     let late = SimTime::from_nanos(9_900 * MS);
     collector.gap(late, ClassId(0), SimDuration::from_millis(100), 3);

@@ -130,24 +130,24 @@ impl Collector {
     }
 
     /// Adds a request that has ended. `useful`: accepted by a verifier, in time, and good in truth.
-    pub fn row(&mut self, row: Row, useful: bool) {
+    pub fn row(&mut self, row: &Row, useful: bool) {
         let segment = self.segment(SimTime::from_nanos(row.sent_ns));
-        segment.all.add(&row);
+        segment.all.add(row);
         if let Some(class) = segment.classes.get_mut(row.class as usize) {
-            class.add(&row);
+            class.add(row);
         }
-        if row.end == End::Finished {
+        if matches!(row.end, End::Finished) {
             let segment = self.segment(SimTime::from_nanos(row.ended_ns));
-            segment.all.deliver(&row, useful);
+            segment.all.deliver(row, useful);
             if let Some(class) = segment.classes.get_mut(row.class as usize) {
-                class.deliver(&row, useful);
+                class.deliver(row, useful);
             }
         }
         if !self.phases.is_empty() {
-            self.add_to_phases(&row, useful);
+            self.add_to_phases(row, useful);
         }
         if self.keep_rows {
-            self.rows.push(row);
+            self.rows.push(*row);
         }
     }
 
@@ -224,7 +224,7 @@ mod tests {
         ) {
             let mut collector = Collector::new(3, SimDuration::from_nanos(first), true);
             for (request, &(at, class)) in sent.iter().enumerate() {
-                collector.row(row(request as u32, at, class), false);
+                collector.row(&row(request as u32, at, class), false);
             }
             let (segments, segment_ns, rows) = collector.finish();
             prop_assert!(segments.len() <= MAX_SEGMENTS);
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn one_class_is_not_kept_twice() {
         let mut collector = Collector::new(1, SimDuration::from_secs(1), false);
-        collector.row(row(0, 0, 0), false);
+        collector.row(&row(0, 0, 0), false);
         let (segments, _, rows) = collector.finish();
         assert!(segments[0].classes.is_empty() && rows.is_empty());
         assert_eq!(segments[0].all.sent, 1);

@@ -138,7 +138,7 @@ pub(crate) fn run(seed: u64, rate: f64) -> RunResult {
             totals[replica].busy_ns += ns((end - started) / SLOTS as f64);
             account(&mut collector, &row, gap, end);
         }
-        collector.row(row, accepted && good && met && !refused);
+        collector.row(&row, accepted && good && met && !refused);
     }
     let end = lives.iter().map(|l| l.3).fold(300.0, f64::max) + 0.002;
     let samples = samples(&lives, end);

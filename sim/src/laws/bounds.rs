@@ -8,6 +8,7 @@ use windtunnel_base::ids::{ReplicaId, RequestId};
 use windtunnel_base::time::SimTime;
 
 /// Checks a routing decision against the replicas that were offered.
+#[inline]
 pub(crate) fn route(
     at: SimTime,
     request: RequestId,
@@ -20,51 +21,58 @@ pub(crate) fn route(
     if found {
         return Ok(());
     }
+    Err(not_offered(at, request, chosen, offered))
+}
+
+#[cold]
+fn not_offered(
+    at: SimTime,
+    request: RequestId,
+    chosen: ReplicaId,
+    offered: &[ReplicaView],
+) -> Box<Violation> {
     let ids: Vec<u32> = offered.iter().map(|r| r.id.0).collect();
-    Err(Violation::new(
-        Law::Bounds,
-        at,
-        format!("one of the offered replicas {ids:?}"),
-        format!("{}", chosen.0),
-    )
-    .of(request)
-    .on(chosen))
+    let expected = format!("one of the offered replicas {ids:?}");
+    Violation::new(Law::Bounds, at, expected, format!("{}", chosen.0))
+        .of(request)
+        .on(chosen)
 }
 
 /// Checks the number in flight at a replica before a request is added to it.
+#[inline]
 pub(crate) fn room(at: SimTime, view: &ReplicaView, max_in_flight: u32) -> Verdict {
     if view.in_flight < max_in_flight {
         return Ok(());
     }
-    Err(Violation::new(
-        Law::Bounds,
-        at,
-        format!("fewer than {max_in_flight} requests in flight before one more"),
-        format!("{}", view.in_flight),
-    )
-    .on(view.id))
+    Err(no_room(at, view, max_in_flight))
+}
+
+#[cold]
+fn no_room(at: SimTime, view: &ReplicaView, max_in_flight: u32) -> Box<Violation> {
+    let expected = format!("fewer than {max_in_flight} requests in flight before one more");
+    Violation::new(Law::Bounds, at, expected, format!("{}", view.in_flight)).on(view.id)
 }
 
 /// Takes an answered request off what is in flight.
+#[inline]
 pub(crate) fn release(at: SimTime, view: &mut ReplicaView, prompt_tokens: u32) -> Verdict {
     let left = view
         .in_flight
         .checked_sub(1)
         .zip(view.in_flight_tokens.checked_sub(u64::from(prompt_tokens)));
     let Some((requests, tokens)) = left else {
-        return Err(Violation::new(
-            Law::Bounds,
-            at,
-            format!("an answered request of {prompt_tokens} tokens among those in flight"),
-            format!(
-                "{} requests, {} tokens",
-                view.in_flight, view.in_flight_tokens
-            ),
-        )
-        .on(view.id));
+        return Err(not_in_flight(at, view, prompt_tokens));
     };
     (view.in_flight, view.in_flight_tokens) = (requests, tokens);
     Ok(())
+}
+
+#[cold]
+fn not_in_flight(at: SimTime, view: &ReplicaView, prompt_tokens: u32) -> Box<Violation> {
+    let expected = format!("an answered request of {prompt_tokens} tokens among those in flight");
+    let (requests, tokens) = (view.in_flight, view.in_flight_tokens);
+    let found = format!("{requests} requests, {tokens} tokens");
+    Violation::new(Law::Bounds, at, expected, found).on(view.id)
 }
 
 /// At the end of a run that nobody cut off: nothing is in flight any more.

@@ -56,8 +56,10 @@ pub(crate) struct Causality {
 
 impl Causality {
     pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
-        let slots = facts.slots_needed().max(self.stages.len());
-        self.stages.resize(slots, Stage::Nowhere);
+        let slots = facts.slots_needed();
+        if slots > self.stages.len() {
+            self.stages.resize(slots, Stage::Nowhere);
+        }
         let usual = match is_in_order(self.now, facts.times()) {
             true => self.usual(facts),
             false => 0,

@@ -10,8 +10,8 @@ use windtunnel_base::time::SimTime;
 use windtunnel_ledger::entry::{Entry, Fact, Purpose};
 use windtunnel_ledger::result::Population;
 
-/// Nobody lives in this slot.
-const NOBODY: u64 = u64::MAX;
+/// Nobody lives in this slot: the number of a piece of work that no run comes to.
+const NOBODY: u32 = u32::MAX;
 
 const SENT: u8 = Fact::Sent.kind();
 const BEGUN: u8 = Fact::Begun(Purpose::Attempt).kind();
@@ -32,8 +32,10 @@ const TURNS: u32 = {
 /// Counts beginnings and ends.
 #[derive(Debug, Default)]
 pub(crate) struct Conservation {
-    /// Who lives in each slot, and since when.
-    lives: Vec<(u64, SimTime)>,
+    /// Who lives in each slot.
+    who: Vec<u32>,
+    /// Since when. A list of its own: of most facts only the first is asked.
+    since: Vec<SimTime>,
     alive: u64,
     sent: u64,
     finished: u64,
@@ -52,11 +54,14 @@ pub(crate) struct Conservation {
 
 impl Conservation {
     pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
-        let slots = facts.slots_needed().max(self.lives.len());
-        self.lives.resize(slots, (NOBODY, SimTime::ZERO));
+        let slots = facts.slots_needed();
+        if slots > self.who.len() {
+            self.who.resize(slots, NOBODY);
+            self.since.resize(slots, SimTime::ZERO);
+        }
         let columns = facts.slots().iter().zip(facts.requests());
         for (i, ((&slot, &request), &kind)) in columns.zip(facts.kinds()).enumerate() {
-            let known = self.lives[slot as usize].0 == u64::from(request);
+            let known = self.who[slot as usize] == request;
             if known && TURNS >> kind & 1 == 0 {
                 continue;
             }
@@ -75,8 +80,8 @@ impl Conservation {
         (at, request, kind): (SimTime, u32, u8),
         entry: impl Fn() -> Entry,
     ) -> Verdict {
-        let life = &mut self.lives[slot];
-        let known = life.0 == u64::from(request);
+        let lives = &mut self.who[slot];
+        let known = *lives == request;
         let begins = kind == SENT || kind == BEGUN;
         if !begins && !known {
             return Err(stranger(&entry()));
@@ -90,12 +95,13 @@ impl Conservation {
         self.area += u128::from(self.alive) * u128::from(at.since(self.last).as_nanos());
         self.last = self.last.max(at);
         if begins {
-            if life.0 != NOBODY {
-                let found = format!("it took the place of request {}", life.0);
+            if *lives != NOBODY {
+                let found = format!("it took the place of request {lives}");
                 let expected = "a request sent once, in a place of its own";
                 return Err(breach(&entry(), expected, found));
             }
-            *life = (u64::from(request), at);
+            *lives = request;
+            self.since[slot] = at;
             if work {
                 self.begun += 1;
                 return Ok(());
@@ -104,12 +110,12 @@ impl Conservation {
             self.alive += 1;
             return Ok(());
         }
-        let since = std::mem::replace(life, (NOBODY, SimTime::ZERO)).1;
+        *lives = NOBODY;
         if work {
             self.closed += 1;
             return Ok(());
         }
-        self.sojourns += u128::from(at.since(since).as_nanos());
+        self.sojourns += u128::from(at.since(self.since[slot]).as_nanos());
         self.alive -= 1;
         if kind == Fact::Finished.kind() {
             self.finished += 1;

@@ -16,6 +16,8 @@ pub(crate) struct Facts {
     details: [u32; AT_ONCE],
     kinds: [u8; AT_ONCE],
     slots: [u32; AT_ONCE],
+    /// So many slots cover those named in this block and before.
+    slots_needed: u32,
     len: usize,
 }
 
@@ -27,6 +29,7 @@ impl Default for Facts {
             details: [0; AT_ONCE],
             kinds: [0; AT_ONCE],
             slots: [0; AT_ONCE],
+            slots_needed: 0,
             len: 0,
         }
     }
@@ -35,7 +38,7 @@ impl Default for Facts {
 impl Facts {
     /// Adds one; `slot` is where the world keeps its request. Says whether the block is full: then it must
     /// be cleared before the next.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, slot: u32, at: SimTime, request: RequestId, fact: Fact) -> bool {
         let i = self.len % AT_ONCE;
         self.times[i] = at.as_nanos();
@@ -43,6 +46,7 @@ impl Facts {
         self.details[i] = fact.detail();
         self.kinds[i] = fact.kind();
         self.slots[i] = slot;
+        self.slots_needed = self.slots_needed.max(slot + 1);
         self.len = i + 1;
         self.len == AT_ONCE
     }
@@ -73,10 +77,9 @@ impl Facts {
         &self.slots[..self.len]
     }
 
-    /// So many slots cover those named here.
-    pub(crate) fn slots_needed(&self) -> usize {
-        let last = self.slots().iter().copied().max();
-        last.map_or(0, |slot| slot as usize + 1)
+    /// So many slots cover those named here and before.
+    pub(crate) const fn slots_needed(&self) -> usize {
+        self.slots_needed as usize
     }
 
     /// One of them, whole.

@@ -177,7 +177,7 @@ impl<M: Machine> World<'_, M> {
             && good
             && row.met_objectives
             && self.classes[row.class as usize].verdict_in_time(&row);
-        self.recorder.collector.row(row, useful);
+        self.recorder.collector.row(&row, useful);
         self.count_in_system(-1);
         self.leaving.push(slot);
         if self.attempts.is_some() {

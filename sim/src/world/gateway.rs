@@ -292,11 +292,15 @@ impl<M: Machine> World<'_, M> {
     }
 
     /// Routes waiting requests while some replica has room.
-    #[inline]
+    #[inline(always)]
     pub(super) fn drain_room(&mut self) {
-        if self.gateway.lanes.waiting() == 0 {
-            return;
+        // Asked after every event, and mostly nobody waits.
+        if self.gateway.lanes.waiting() > 0 {
+            self.drain_waiting();
         }
+    }
+
+    fn drain_waiting(&mut self) {
         for lane in self.gateway.lanes.numbers() {
             while !self.gateway.lanes.get(lane).is_full() {
                 let Some(id) = self.gateway.lanes.get_mut(lane).room.pop() else {

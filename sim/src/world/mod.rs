@@ -485,8 +485,9 @@ impl<'a, M: Machine> World<'a, M> {
         }
     }
 
-    /// Writes down a fact about a request, unless its story is over.
-    #[inline]
+    /// Writes down a fact about a request, unless its story is over. Inlined, because callers know of
+    /// what kind it is.
+    #[inline(always)]
     fn fact(&mut self, slot: u32, fact: Fact) {
         let flight = self.requests.get(slot);
         if !flight.ended {

@@ -97,13 +97,20 @@ impl Recorder {
     }
 
     /// Writes down a fact.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fact(&mut self, slot: u32, at: SimTime, request: RequestId, fact: Fact) {
         if self.pending.push(slot, at, request, fact) {
             self.write_down();
         }
-        if self.watch.is_some() && self.watches(request) {
-            self.watched.push(Entry { at, request, fact });
+        if self.watch.is_some() {
+            self.watch_fact(Entry { at, request, fact });
+        }
+    }
+
+    #[cold]
+    fn watch_fact(&mut self, entry: Entry) {
+        if self.watches(entry.request) {
+            self.watched.push(entry);
         }
     }
 

@@ -93,9 +93,10 @@ impl<M: Machine> World<'_, M> {
         let (now, machine) = (self.now, &self.fleet.machines[r]);
         self.recorder.step_left(|| machine.stats(now));
         self.fleet.touch(r);
-        for outcome in outcomes.drain(..) {
+        for &outcome in &outcomes {
             self.outcome(outcome);
         }
+        outcomes.clear();
         self.outcomes = outcomes;
         if let Some(laws) = &mut self.recorder.laws
             && laws.memory.due()
@@ -124,9 +125,10 @@ impl<M: Machine> World<'_, M> {
         if self.shared_cache.is_some() {
             self.note_refills(r);
         }
-        for outcome in outcomes.drain(..) {
+        for &outcome in &outcomes {
             self.outcome(outcome);
         }
+        outcomes.clear();
         self.outcomes = outcomes;
         if next.is_none()
             && let Some(error) = self.fleet.machines[r].failure()

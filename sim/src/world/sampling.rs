@@ -101,12 +101,17 @@ impl Sampler {
 
     /// Reads a replica for the samples taken since it was read last. Nothing may have happened to it
     /// meanwhile; `look` reads its state as of given times, one after the other.
-    #[inline]
-    pub(super) fn read(&mut self, replica: usize, mut look: impl FnMut(SimTime) -> EngineStats) {
-        let read = self.read[replica] as usize;
-        if read == self.samples.len() {
-            return;
+    #[inline(always)]
+    pub(super) fn read(&mut self, replica: usize, look: impl FnMut(SimTime) -> EngineStats) {
+        // Asked at every event of a replica, and mostly no sample was taken since the last one.
+        if self.read[replica] as usize != self.samples.len() {
+            self.read_on(replica, look);
         }
+    }
+
+    #[inline(never)]
+    fn read_on(&mut self, replica: usize, mut look: impl FnMut(SimTime) -> EngineStats) {
+        let read = self.read[replica] as usize;
         let first = replica * self.capacity;
         for sample in &self.samples[read..] {
             let stats = look(SimTime::from_nanos(sample.totals.at_ns));

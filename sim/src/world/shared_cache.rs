@@ -33,7 +33,14 @@ impl<M: Machine> World<'_, M> {
     }
 
     /// A prompt is computed, or with `answered` its answer too: the shared cache has it from now on.
+    #[inline(always)]
     pub(super) fn write_shared(&mut self, slot: u32, answered: bool) {
+        if self.shared_cache.is_some() {
+            self.write_to_shared(slot, answered);
+        }
+    }
+
+    fn write_to_shared(&mut self, slot: u32, answered: bool) {
         let Some(shared) = &mut self.shared_cache else {
             return;
         };
