@@ -30,7 +30,7 @@ pub struct RunOptions<'a> {
     /// Keep every routing decision with the policy's scores.
     pub record_decisions: bool,
     /// Samples of the system's state: at most so many, at least half of it in long runs; zero takes
-    /// none.
+    /// none. From 164 replicas on it is fewer, down to 128, so that states of replicas stay below 131,072.
     pub samples: usize,
     /// What goes first among things due at the same nanosecond.
     pub ties: TieOrder,

@@ -12,6 +12,11 @@ const FIRST_DISTANCE: SimDuration = SimDuration::from_millis(1);
 /// Where something is known, a run may still be this much shorter without losing a sample: a fifth,
 /// which of some hundred arrivals at random is beyond all chance.
 const SHORTER: (u64, u64) = (4, 5);
+/// States of single replicas that a run keeps at most, so that a fleet of thousands is not mostly busy with
+/// being looked at.
+const MOST_STATES: usize = 1 << 17;
+/// However large the fleet: so many samples still show what a run was like.
+const FEWEST: usize = 128;
 /// So many samples of a replica share a line of memory.
 const TOGETHER: usize = 64 / size_of::<Kept>();
 
@@ -57,11 +62,11 @@ struct Taken {
 type Kept = [u32; 4];
 
 impl Sampler {
-    /// For at most `capacity` samples of so many replicas in a run that ends about at `expected_end`; a
-    /// time of zero says nothing. It moves no sample that stays, and saves those that would not.
+    /// For at most `capacity` samples, and fewer of a large fleet, of so many replicas in a run that ends
+    /// about at `expected_end`; a time of zero says nothing. It moves no sample that stays, and saves those
+    /// that would not.
     pub(super) fn new(capacity: usize, replicas: usize, expected_end: SimTime) -> Self {
-        // Halving needs a pair.
-        let capacity = if capacity == 0 { 0 } else { capacity.max(2) };
+        let capacity = capacity_for(capacity, replicas);
         let mut distance = FIRST_DISTANCE;
         let shortest = expected_end.as_nanos() / SHORTER.1 * SHORTER.0;
         while capacity > 0 && distance.saturating_mul(capacity as u64).as_nanos() < shortest {
@@ -185,9 +190,27 @@ impl Sampler {
     }
 }
 
+/// How many samples of so many replicas are kept where `most` are asked for.
+fn capacity_for(most: usize, replicas: usize) -> usize {
+    if most == 0 {
+        return 0;
+    }
+    let affordable = (MOST_STATES / replicas.max(1)).max(FEWEST);
+    // Halving needs a pair.
+    most.min(affordable).max(2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_fleet_is_sampled_less_often() {
+        let of = |most| [1, 64, 163, 164, 1024, 100_000].map(|n| capacity_for(most, n));
+        assert_eq!(of(800), [800, 800, 800, 799, 128, 128]);
+        assert_eq!(of(10), [10; 6]);
+        assert_eq!((of(1), of(0)), ([2; 6], [0; 6]));
+    }
 
     #[test]
     fn samples_stay_few_and_equally_far_apart() {
