@@ -228,7 +228,8 @@ fn remedy(error: &std::io::Error) -> Option<&'static str> {
 }
 
 /// Lays `upper` over `lower`. Where both are tables their keys are merged, except that a table
-/// whose `kind` changes keeps nothing of the old one, whose keys belong to the old kind.
+/// whose `kind` changes keeps nothing of the old one, whose keys belong to the old kind. Kinds of engines that
+/// are told by the same keys (one computes what the other simulates) keep them.
 pub(crate) fn merge(lower: &mut Node, upper: Node, shape: Shape) {
     merge_known(lower, upper, Some(shape));
 }
@@ -243,7 +244,9 @@ fn merge_known(lower: &mut Node, upper: Node, shape: Option<Shape>) {
     if let Some(shape) = shape
         && shape.is_tagged()
         && let Some(kind) = above.kind()
-        && shape.kind_of(Some(below)).as_deref() != Some(kind)
+        && let Some(before) = shape.kind_of(Some(below))
+        && before != kind
+        && !shape.shares_keys(&before, kind)
     {
         below.retain(|_| false);
     }

@@ -164,7 +164,8 @@ fn read(
     if !findings.iter().any(|f| f.code == Code::Syntax) {
         findings.extend(form::check(&tree));
     }
-    if !findings.is_empty() {
+    let fatal = |f: &Finding| f.severity == Severity::Error;
+    if findings.iter().any(fatal) {
         return None;
     }
     let mut scenario: Scenario = match serde_json::from_value(tree.to_json()) {
@@ -182,7 +183,6 @@ fn read(
     }
     findings.extend(read_profiles(&mut scenario, layer.dir.as_deref(), &tree));
     findings.extend(rules::check(&scenario, &tree));
-    let fatal = |f: &Finding| f.severity == Severity::Error;
     if findings.iter().any(fatal) {
         return None;
     }

@@ -3,7 +3,7 @@
 
 use crate::check::Finding;
 use crate::check::shape::{Form, Shape};
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Severity};
 use crate::layers::merge;
 use crate::source::{Origin, SourceId, SourceKind, Sources};
 use crate::tree::{self, Entry, Node, Path, Step, Table, Value};
@@ -77,7 +77,7 @@ pub(crate) fn apply(
     let is_kind = |p: &Parsed| matches!(p.path.steps.last(), Some(Step::Key(k)) if k == "kind");
     let (kinds, rest): (Vec<_>, Vec<_>) = parsed.into_iter().partition(is_kind);
     for one in kinds.iter().chain(&rest) {
-        if let Err(finding) = one.apply(root) {
+        if let Err(finding) = one.apply(root, findings) {
             findings.push(*finding);
         }
     }
@@ -133,12 +133,17 @@ fn split_at_equals(text: &str) -> Option<usize> {
 }
 
 impl Parsed {
-    fn apply(&self, root: &mut Node) -> Result<(), Box<Finding>> {
-        self.descend(root, Some(Shape::root()), 0)
+    fn apply(&self, root: &mut Node, findings: &mut Vec<Finding>) -> Result<(), Box<Finding>> {
+        self.descend(root, (Some(Shape::root()), 0), findings)
     }
 
     /// Takes step `i`, making the tables that are not there.
-    fn descend(&self, node: &mut Node, shape: Option<Shape>, i: usize) -> Result<(), Box<Finding>> {
+    fn descend(
+        &self,
+        node: &mut Node,
+        (shape, i): (Option<Shape>, usize),
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Box<Finding>> {
         let Some(step @ Step::Key(key)) = self.path.steps.get(i) else {
             let value = self.typed(shape);
             match shape {
@@ -153,7 +158,8 @@ impl Parsed {
             _ => None,
         };
         if items.is_some() || matches!(node.value, Value::Array(_)) {
-            return self.descend(self.element(node, key, i, at)?, items, i + 1);
+            let element = self.element(node, key, i, at)?;
+            return self.descend(element, (items, i + 1), findings);
         }
         if !matches!(node.value, Value::Table(_)) {
             // What is here is replaced: the check of the tree says whether a table may be.
@@ -164,7 +170,12 @@ impl Parsed {
         }
         let child = shape.and_then(|s| s.step(step, node.as_table()));
         if i + 1 == self.path.steps.len() {
+            let kept = |node: &Node| node.as_table().map_or(0, |t| t.entries().len());
+            let before = node.clone();
             self.set_key(node, shape, child, key, at);
+            if key == "kind" && shape.is_some_and(Shape::is_engine) && kept(node) < kept(&before) {
+                findings.extend(self.forgotten(&before, at));
+            }
             return Ok(());
         }
         let Some(table) = node.as_table_mut() else {
@@ -178,9 +189,27 @@ impl Parsed {
             });
         }
         match table.get_mut(key) {
-            Some(next) => self.descend(next, child, i + 1),
+            Some(next) => self.descend(next, (child, i + 1), findings),
             None => Ok(()),
         }
+    }
+
+    /// What was said of an engine that is of another kind now, and holds no more.
+    fn forgotten(&self, before: &Node, at: Origin) -> Option<Finding> {
+        let entries = before.as_table()?.entries().iter();
+        let keys = entries.filter(|e| e.key != "kind");
+        let keys: Vec<String> = keys.map(|e| format!("`{}`", e.key)).collect();
+        let mut above = self.path.clone();
+        above.steps.pop();
+        let message = format!(
+            "`{above}` is an engine of another kind now: {} no longer count",
+            keys.join(", ")
+        );
+        let mut finding = Finding::error(Code::Pointless, at, self.path.to_string(), message)
+            .label("keys belong to their kind")
+            .note("set what the new kind is to have, each by a `--set` of its own");
+        finding.severity = Severity::Warning;
+        Some(finding).filter(|_| !keys.is_empty())
     }
 
     /// Sets the last key by merging a table of that key alone, so that the rule of `kind` holds

@@ -59,7 +59,7 @@ fn lay_over(node: &mut Node, shape: Shape, sources: &mut Sources) {
     let kind = table.entry("kind").cloned();
     if kind
         .as_ref()
-        .is_some_and(|k| k.node.as_text() != Some("continuous"))
+        .is_some_and(|k| !matches!(k.node.as_text(), Some("continuous" | "reference")))
     {
         return;
     }

@@ -163,6 +163,55 @@ fn errors_of_overrides_point_at_their_text() {
 }
 
 #[test]
+fn an_engine_that_computes_keeps_what_was_said_of_the_one_that_simulates() {
+    let kept = |name: &str, set: &[&str]| {
+        let loaded = good(name, set);
+        assert_eq!(loaded.warnings.warnings(), 0, "{}", loaded.warnings);
+        loaded.scenario.fleet.engine.llm().unwrap().clone()
+    };
+    let simulated = kept("smoke", &["fleet.engine.scheduler.max_num_seqs=7"]);
+    let computed = kept(
+        "smoke",
+        &[
+            "fleet.engine.scheduler.max_num_seqs=7",
+            "fleet.engine.kind=reference",
+        ],
+    );
+    assert_eq!(simulated, computed);
+    let back = kept("reference-smoke", &["fleet.engine.kind=continuous"]);
+    assert_eq!((back.gpu.as_str(), back.max_model_len), ("l4", Some(512)));
+    // A preset stands below either kind.
+    let preset = kept(
+        "smoke",
+        &["fleet.engine.kind=reference", "fleet.engine.preset=vllm-v0"],
+    );
+    let plain = kept("smoke", &["fleet.engine.preset=vllm-v0"]);
+    assert_eq!(preset, plain);
+    // Layers that would act on nothing are no longer left out in silence.
+    let text = bad("reference-cascade", &["fleet.engine.kind=continuous"]);
+    assert!(text.contains("layers = {"), "{text}");
+    assert!(text.contains("cascade-none"), "{text}");
+}
+
+#[test]
+fn what_an_engine_of_another_kind_forgets_is_said() {
+    let loaded = good(
+        "serr-agentic",
+        &["fleet.engine.kind=continuous", "fleet.engine.gpu=l4"],
+    );
+    let text = loaded.warnings.to_string();
+    assert_eq!(loaded.warnings.warnings(), 1, "{text}");
+    assert!(
+        text.contains("`cascade`") && text.contains("no longer count"),
+        "{text}"
+    );
+    assert!(text.contains("--set"), "{text}");
+    // A policy of routing that changes brings its own keys, as everybody expects.
+    let loaded = good("chat-burst", &["gateway.routing.kind=round_robin"]);
+    assert_eq!(loaded.warnings.warnings(), 0, "{}", loaded.warnings);
+}
+
+#[test]
 fn layers_merge_table_by_table_and_remember_their_places() {
     let (_folder, loaded) = in_folder(
         &[

@@ -179,6 +179,26 @@ impl Shape {
         own.or_else(default).map(str::to_owned)
     }
 
+    /// Whether two kinds are told by the same keys with the same meaning, so that what was said of one
+    /// holds of the other: engines that simulate and compute the same scheduler.
+    pub(crate) fn shares_keys(self, a: &str, b: &str) -> bool {
+        let Form::Tagged(variants) = self.form() else {
+            return false;
+        };
+        let keys = |kind: &str| {
+            let variant = variants.iter().find(|v| v.kind == kind)?;
+            let keys = variant.shape.keys().map(|(key, _)| key);
+            Some(keys.filter(|k| *k != "kind").collect::<Vec<_>>())
+        };
+        // Elsewhere the same key of another kind may be another thing, such as a signal's target.
+        self.is_engine() && keys(a).is_some() && keys(a) == keys(b)
+    }
+
+    /// Whether it says what a replica is.
+    pub(crate) fn is_engine(self) -> bool {
+        self.type_name() == Some("EngineSpec")
+    }
+
     /// The shape one step down, as far as `kind`s are known from `table`; in a tagged table of
     /// another kind, the first kind that has the key.
     pub(crate) fn step(self, step: &Step, table: Option<&Table>) -> Option<Self> {

@@ -173,7 +173,7 @@ fn computed_cascade(rules: &mut Rules<'_>, path: &Path, engine: &EngineSpec) {
     if matches!(engine, EngineSpec::Continuous(_)) {
         let message = "these layers leave out work of models that compute, and here nothing does";
         rules.error(Code::Contradiction, &here, message).label =
-            "take kind `reference`, or for a simulated cascade kind `station`".to_owned();
+            "take kind `reference`, or switch the layers off (as the policy `cascade-none` does); simulated cascades are of kind `station`".to_owned();
         return;
     }
     let traffic = &rules.scenario.traffic;
