@@ -3,6 +3,11 @@
 //! The scheduler decides who computes how many tokens in which blocks; a `StepExecutor` computes
 //! them and says how long that took. One call per step: nothing here is asked per token.
 
+/// What was done.
+mod done;
+
+pub use done::{Executed, Layers, Signals, Stored};
+
 use crate::batch::BatchShape;
 use crate::request::Submission;
 use windtunnel_base::ids::RequestId;
@@ -92,4 +97,9 @@ pub trait StepExecutor: std::fmt::Debug {
 
     /// Nothing more will be computed for a request.
     fn release(&mut self, request: RequestId);
+
+    /// What it has done so far, if it counts.
+    fn done(&self) -> Option<Executed> {
+        None
+    }
 }

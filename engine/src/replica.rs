@@ -14,7 +14,7 @@ use crate::continuous::ContinuousBatching;
 use crate::engine::{
     CacheEvent, Engine, EngineOutcome, EngineStats, Leaving, Onward, StepObserver,
 };
-use crate::execute::{ExecutionError, StepExecutor};
+use crate::execute::{Executed, ExecutionError, StepExecutor};
 use crate::kv::{Imbalance, KvLayout};
 use crate::refill::{Refill, RefillRules};
 use crate::request::Submission;
@@ -123,6 +123,18 @@ impl Replica {
                     engine.execute_with(executor);
                 }
             }
+        }
+    }
+
+    /// What was computed for it so far; none where nothing computes.
+    pub fn executed(&self) -> Option<Executed> {
+        match self {
+            Self::Continuous(engine) => engine.executed(),
+            Self::Station(_) => None,
+            Self::Warped(warped) => match warped.inner() {
+                Inner::Continuous(engine) => engine.executed(),
+                Inner::Station(_) => None,
+            },
         }
     }
 

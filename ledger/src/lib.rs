@@ -19,6 +19,8 @@ pub mod decision;
 pub mod state_store;
 /// What a cache of prompts that replicas share did.
 pub mod shared_cache;
+/// What replicas that compute did.
+pub mod computed;
 /// How many replicas there were, where their number follows the load.
 pub mod scaling;
 /// What rows look like in files; writing files whole or not at all.

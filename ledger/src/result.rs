@@ -11,6 +11,7 @@ pub use collector::Collector;
 pub use population::Population;
 
 use crate::account::Books;
+use crate::computed::ComputedTotals;
 use crate::decision::{Decision, GatewayTotals};
 use crate::entry::Entry;
 use crate::gateway::{PathTotals, PipelineTotals};
@@ -190,6 +191,9 @@ pub struct RunResult {
     /// What the cache of prompts that replicas share did, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_cache: Option<SharedCacheTotals>,
+    /// What replicas that compute did, if there are any. Not part of the digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub computed: Option<ComputedTotals>,
     /// How many replicas there were, if their number followed the load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingTotals>,

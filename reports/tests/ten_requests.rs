@@ -6,6 +6,7 @@ use windtunnel_base::ids::ClassId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::account::Account;
+use windtunnel_ledger::computed::{ComputedTotals, LayerTotals, SignalTotals, StoredTotals};
 use windtunnel_ledger::decision::GatewayTotals;
 use windtunnel_ledger::gateway::{PathTotals, PipelineTotals, StageKind};
 use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
@@ -18,6 +19,7 @@ use windtunnel_reports::metric::METRICS;
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
 
 const MS: u64 = 1_000_000;
+const MEGA: u64 = 1_000_000;
 
 /// Sent half a second after the one before, started 50 ms later.
 fn row(request: u32, end: End) -> Row {
@@ -235,7 +237,60 @@ fn run(warm_up_ns: u64) -> RunResult {
             fetched_tokens: 400,
             ..SharedCacheTotals::default()
         }),
+        computed: Some(computed()),
         ..RunResult::default()
+    }
+}
+
+/// Ten tokens computed with all layers on.
+fn computed() -> ComputedTotals {
+    let stored = |blocks| StoredTotals {
+        blocks,
+        bytes: blocks * MEGA,
+    };
+    ComputedTotals {
+        tokens: 10,
+        launches: 250,
+        operations: 70 * MEGA,
+        weight_bytes: 30 * MEGA,
+        kv_read_bytes: 8 * MEGA,
+        kv_written_bytes: 2 * MEGA,
+        model_steps: 4,
+        model_sequences: 6,
+        kv_mean_bytes: 3e6,
+        counted_seconds: 2.0,
+        layers: Some(LayerTotals {
+            on: [true; 6],
+            turns: 8,
+            skipped: 2,
+            skipped_wrong: 1,
+            danger_runs: 1,
+            computed_tokens: 8,
+            short_tokens: 6,
+            critical_short: 3,
+            drafts: 12,
+            drafts_kept: 9,
+            draft_steps: 3,
+            // As pages of one number: 16 and 8 bits are told apart by their count alone.
+            f16: stored(1),
+            int8: stored(3),
+            fp8: stored(16),
+            accepted: 5,
+            checks: 4,
+            mismatches: 1,
+            false_accepts: 0.5,
+            checking_seconds: 0.1,
+            publications: 7,
+            lost_publications: 1,
+            signals: SignalTotals {
+                risk: 0.25,
+                novelty: 0.5,
+                drift: 0.125,
+                confidence: 0.75,
+            },
+            skip_threshold: 0.12,
+            route_threshold: 0.4,
+        }),
     }
 }
 
@@ -419,6 +474,31 @@ fn every_metric_is_its_formula() {
         ("refill_mean", (10.0, 5)),
         ("refill_hidden_share", (0.4, 5)),
         ("refill_wasted_share", (0.25, 400)),
+        ("launches_per_token", (25.0, 10)),
+        ("operations_per_token", (7.0, 10)),
+        ("moved_per_token", (4.0, 10)),
+        ("kv_in_use_mean", (3.0, 4)),
+        ("span_mean", (1.5, 4)),
+        ("turns_skipped", (0.25, 8)),
+        ("wrong_skips", (0.5, 2)),
+        ("skip_threshold", (0.12, 8)),
+        ("short_path_share", (0.75, 8)),
+        ("critical_short", (3.0, 3)),
+        ("draft_acceptance", (0.75, 12)),
+        ("tokens_per_draft_step", (4.0, 3)),
+        ("route_threshold", (0.4, 8)),
+        ("kv_bits_mean", (8.4, 20)),
+        ("kv_f16_stored", (1.0, 20)),
+        ("kv_int8_stored", (3.0, 20)),
+        ("kv_fp8_stored", (16.0, 20)),
+        ("shadow_checks", (4.0, 4)),
+        ("shadow_mismatches", (1.0, 1)),
+        ("shadow_false_accepts", (0.1, 5)),
+        ("shadow_time_share", (0.05, 4)),
+        ("risk_signal", (0.25, 7)),
+        ("novelty_signal", (0.5, 7)),
+        ("drift_signal", (0.125, 7)),
+        ("confidence_signal", (0.75, 7)),
     ]
     .into();
     let summary = summary(0);

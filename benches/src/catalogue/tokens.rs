@@ -249,6 +249,7 @@ fn early_exit(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
     let mut cpu = Cpu::new(&config, &weights, &memory).map_err(failed)?;
     let page = cpu
         .take_page()
+        .map_err(failed)?
         .ok_or_else(|| CaseError::Run("a new device has no page".into()))?;
     let mut step = |layers| -> Result<Work, CaseError> {
         let before = cpu.work();

@@ -106,10 +106,20 @@ fn layers_of_a_cascade_that_are_off_or_change_nothing_leave_a_computed_run_as_it
     assert_eq!(metric(&off, "finished"), Some(24.0));
     let draft = format!("{modelled} --set engine.cascade.route.short=speculative");
     let two = format!("{modelled} --set engine.cascade.spans.max=2");
-    // On the cost model's clock nothing can differ but what is answered.
+    // On the cost model's clock nothing can differ but what is answered, and what work that was.
+    let work = [
+        "launches_per_token",
+        "operations_per_token",
+        "moved_per_token",
+        "kv_in_use_mean",
+        "span_mean",
+    ];
+    let figures = off["metrics"].as_object().expect("figures");
     for (policy, more) in [("cascade-l1", &two), ("cascade-l2", &draft)] {
         let on = switched(&place, policy, more);
-        assert_eq!(on["metrics"], off["metrics"], "{policy}");
+        for (name, figure) in figures.iter().filter(|f| !work.contains(&f.0.as_str())) {
+            assert_eq!(&on["metrics"][name], figure, "{policy}: {name}");
+        }
     }
     // Nor where the table is not there at all.
     let table = "--set engine.reference.model=tiny --set engine.reference.device=cpu \
@@ -181,4 +191,71 @@ fn layers_that_cannot_act_are_refused_before_anything_runs() {
     let done = place.run(lengths).code(2);
     assert!(done.err.contains("traffic.tasks"), "{done}");
     assert!(place.files().is_empty(), "{:?}", place.files());
+}
+
+#[test]
+fn a_run_says_what_its_engine_computed_and_what_layers_left_out() {
+    let place = Place::new();
+    let agents = "run reference-cascade --set engine.reference.device=cpu --num-prompts 24 --no-progress --format json \
+                  --set engine.cascade.control.period=10ms";
+    let all = place.run(agents).code(0).json();
+    let none = place
+        .run(&format!("{agents} --policy cascade-none"))
+        .code(0);
+    let none = none.json();
+    for name in ["launches_per_token", "moved_per_token"] {
+        let [less, more] = [&all, &none].map(|s| metric(s, name).expect(name));
+        assert!(0.0 < less && less < more, "{name}: {less} and {more}");
+    }
+    let share = |name: &str| {
+        let value = metric(&all, name).expect(name);
+        assert!((0.0..=1.0).contains(&value), "{name}: {value}");
+        assert_eq!(metric(&none, name), None, "{name} without layers");
+        value
+    };
+    assert!(share("turns_skipped") > 0.0 && share("short_path_share") > 0.0);
+    for name in [
+        "risk_signal",
+        "novelty_signal",
+        "drift_signal",
+        "confidence_signal",
+    ] {
+        share(name);
+    }
+    let bits = metric(&all, "kv_bits_mean").expect("full blocks");
+    assert!((8.0..16.0).contains(&bits), "{bits}");
+    let [checks, mismatches] = ["shadow_checks", "shadow_mismatches"].map(|n| metric(&all, n));
+    assert!(
+        mismatches <= checks && checks.is_some(),
+        "{mismatches:?} of {checks:?}"
+    );
+    // Layers that are off have no figures, and drafts only exist where the short path makes some.
+    assert_eq!(metric(&all, "draft_acceptance"), None);
+    let drafts = format!(
+        "{agents} --policy cascade-l2 --set engine.cascade.route.short=speculative \
+         --set thresholds=[\"draft_acceptance>0.1\"]"
+    );
+    let drafts = place.run(&drafts).code(0).json();
+    assert!(metric(&drafts, "tokens_per_draft_step") > Some(1.0));
+    assert_eq!(metric(&drafts, "turns_skipped"), None);
+    // The same in the terminal, and in the folder.
+    let table = place.run(
+        "run reference-cascade --set engine.reference.device=cpu --num-prompts 24 --no-progress \
+         --set engine.cascade.control.period=10ms",
+    );
+    let table = table.code(0);
+    for words in [
+        "launches per token",
+        "of turns skipped",
+        "of tokens short",
+        "confidence",
+    ] {
+        assert!(table.out.contains(words), "{words}: {table}");
+    }
+    let folder = place
+        .files()
+        .into_iter()
+        .find(|f| f.ends_with("result.json"));
+    let result = place.json(&folder.expect("a result"));
+    assert!(result["run"]["computed"]["launches"].as_u64() > Some(0));
 }

@@ -19,6 +19,8 @@ mod engine;
 mod traces;
 /// Runs whose steps are computed.
 mod computing;
+/// Devices that fail.
+mod faults;
 /// The file of a run's steps.
 mod steps;
 /// What gateways and clients did, as users read it.

@@ -37,7 +37,7 @@ pub fn answers(
             let tokens: Vec<u32> = std::iter::once(BOS)
                 .chain(encode(&tasks[next].prompt))
                 .collect();
-            let Some(pages) = take(backend, (tokens.len() + longest).div_ceil(size)) else {
+            let Some(pages) = backend.take_pages((tokens.len() + longest).div_ceil(size))? else {
                 break;
             };
             let prompt = tokens.len();
@@ -112,7 +112,7 @@ pub fn answer(
         });
     }
     let pages = (prompt.len() + longest).div_ceil(backend.page_tokens());
-    let Some(pages) = take(backend, pages) else {
+    let Some(pages) = backend.take_pages(pages)? else {
         return Err(ReferenceError::Memory {
             what: "the pages of one answer".into(),
             needed: pages as u64,
@@ -145,22 +145,6 @@ pub fn answer(
         backend.give_back_page(page);
     }
     done.map(|()| tokens.split_off(prompt.len()))
-}
-
-/// So many pages, or none at all.
-fn take(backend: &mut dyn Backend, count: usize) -> Option<Vec<u32>> {
-    let mut pages = Vec::with_capacity(count);
-    for _ in 0..count {
-        if let Some(page) = backend.take_page() {
-            pages.push(page);
-        } else {
-            for page in pages {
-                backend.give_back_page(page);
-            }
-            return None;
-        }
-    }
-    Some(pages)
 }
 
 #[cfg(test)]

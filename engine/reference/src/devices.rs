@@ -114,15 +114,22 @@ pub fn open(
                 "memory for keys and values",
                 (pages as u64).saturating_mul(page as u64),
             )?;
-            Ok(Box::new(Cpu::new(config, weights, &memory)?))
+            Ok(ready(Box::new(Cpu::new(config, weights, &memory)?)))
         }
         DeviceKind::Cuda => {
             let source = Source::Host(weights);
             let options = CudaOptions::default();
             let backend = CudaBackend::new(0, config, source, &memory, options)?;
-            Ok(Box::new(backend))
+            Ok(ready(Box::new(backend)))
         }
     }
+}
+
+/// A device as it is; in tests, one that fails when it is told to.
+pub(crate) fn ready(backend: Box<dyn Backend + Send>) -> Box<dyn Backend + Send> {
+    #[cfg(feature = "faults")]
+    let backend = crate::backend::faulty::with_fault(backend);
+    backend
 }
 
 /// As [`open`]; without a kind, on the first device where the model fits.

@@ -176,8 +176,7 @@ fn time(
     let each = (tokens + context).div_ceil(backend.page_tokens());
     let mut pages: Vec<Vec<u32>> = Vec::new();
     for _ in 0..sequences {
-        let taken: Option<Vec<u32>> = (0..each).map(|_| backend.take_page()).collect();
-        let Some(taken) = taken else {
+        let Some(taken) = backend.take_pages(each)? else {
             return Err(ReferenceError::Memory {
                 what: format!("a step of {sequences} sequences (in pages)"),
                 needed: (sequences * each) as u64,

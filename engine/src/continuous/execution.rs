@@ -5,7 +5,7 @@ use super::sequence::Phase;
 use super::{ContinuousBatching, StepEnd};
 use crate::cost::CostModel;
 use crate::engine::Outcome;
-use crate::execute::{ExecutionError, SequenceWork, StepExecutor, StepPlan, StepTime};
+use crate::execute::{Executed, ExecutionError, SequenceWork, StepExecutor, StepPlan, StepTime};
 use crate::request::Submission;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::time::{FineDuration, FineTime, SimTime};
@@ -41,6 +41,10 @@ impl Execution {
         self.failure.as_ref()
     }
 
+    pub(super) fn done(&self) -> Option<Executed> {
+        self.executor.done()
+    }
+
     /// A request was taken in.
     pub(super) fn submit(&mut self, submission: &Submission<'_>) {
         if self.failure.is_none() {
@@ -67,6 +71,11 @@ impl ContinuousBatching {
         debug_assert!(self.running.is_empty() && self.waiting.len() == 0);
         self.memory.number_blocks();
         self.execution = Some(Box::new(Execution::new(executor)));
+    }
+
+    /// What an executor has done so far, if there is one and it counts.
+    pub fn executed(&self) -> Option<Executed> {
+        self.execution.as_ref()?.done()
     }
 
     /// Lists who computes what in the step that was formed, before those leave who only finish it.

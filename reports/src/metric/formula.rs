@@ -4,6 +4,8 @@
 
 /// Stored answers.
 mod answers;
+/// Engines that compute, and their layers.
+mod computed;
 /// What goes wrong.
 mod faults;
 /// Stages and paths.
@@ -16,6 +18,7 @@ mod shared_cache;
 mod store;
 
 pub use answers::*;
+pub use computed::*;
 pub use faults::*;
 pub use gateway::*;
 pub use scaling::*;

@@ -1,4 +1,5 @@
-//! What the gateway, its clients and who scales the fleet did, a line for each part that a scenario has.
+//! What the gateway, its clients, who scales the fleet and engines that compute did, a line for each part that a
+//! scenario has.
 
 use super::number::{count, digits, figure};
 use crate::summary::Figures;
@@ -13,6 +14,9 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
         ("stages", stages(figures)),
         ("store", store(figures)),
         ("shared", shared(figures)),
+        ("computed", computed(figures)),
+        ("layers", layers(figures)),
+        ("signals", signals(figures)),
     ];
     lines.into_iter().filter(|(_, p)| !p.is_empty()).collect()
 }
@@ -27,7 +31,7 @@ fn said(figures: &Figures, name: &str, words: &str, zero: bool) -> Option<String
     }
     let value = match estimate.unit.as_str() {
         "ratio" | "1/s" => digits(value),
-        "requests" | "times" | "orders" => count(value.round() as u64),
+        "requests" | "times" | "orders" | "tokens" => count(value.round() as u64),
         "replicas" if value.fract() == 0.0 => count(value as u64),
         "replicas" => digits(value),
         unit => figure(value, unit),
@@ -107,6 +111,45 @@ fn shared(figures: &Figures) -> Vec<String> {
         ("refill_mean", "each", false),
         ("refill_hidden_share", "hidden", false),
         ("refill_wasted_share", "read in vain", false),
+    ];
+    all(figures, &parts)
+}
+
+/// What replicas computed.
+fn computed(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("launches_per_token", "per token", true),
+        ("operations_per_token", "per token", true),
+        ("moved_per_token", "moved per token", true),
+        ("kv_in_use_mean", "of KV in use", true),
+        ("span_mean", "a step", true),
+    ];
+    all(figures, &parts)
+}
+
+/// What the layers of a cascade left out, and what checks found of it.
+fn layers(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("turns_skipped", "of turns skipped", true),
+        ("wrong_skips", "of them wrong", false),
+        ("short_path_share", "of tokens short", true),
+        ("critical_short", "critical among them", false),
+        ("draft_acceptance", "of drafts stand", true),
+        ("kv_bits_mean", "a number in full blocks", true),
+        ("shadow_checks", "checked", true),
+        ("shadow_mismatches", "differed", true),
+        ("shadow_time_share", "of work for checks", false),
+    ];
+    all(figures, &parts)
+}
+
+/// What the control plane of a cascade published last.
+fn signals(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("risk_signal", "risk", true),
+        ("novelty_signal", "novelty", true),
+        ("drift_signal", "drift", true),
+        ("confidence_signal", "confidence", true),
     ];
     all(figures, &parts)
 }

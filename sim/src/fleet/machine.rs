@@ -6,6 +6,7 @@ use windtunnel_base::time::SimTime;
 use windtunnel_base::units::{MicroJoules, NanoUsd};
 use windtunnel_engine::config::FrontendSpec;
 use windtunnel_engine::engine::Engine;
+use windtunnel_engine::execute::Executed;
 use windtunnel_engine::refill::{Refill, RefillRules};
 use windtunnel_engine::replica::Replica;
 
@@ -52,6 +53,11 @@ pub trait Machine: Engine {
     /// Tokens fetched from a shared cache so far.
     fn fetched_tokens(&self) -> u64 {
         0
+    }
+
+    /// What was computed for it so far; none where nothing computes.
+    fn executed(&self) -> Option<Executed> {
+        None
     }
 
     /// Checks that held, cached and free memory make up the total. Cheap, unless `thorough`: then it
@@ -109,6 +115,10 @@ impl Machine for Replica {
 
     fn fetched_tokens(&self) -> u64 {
         Self::fetched_tokens(self)
+    }
+
+    fn executed(&self) -> Option<Executed> {
+        Self::executed(self)
     }
 
     fn check_memory(&self, thorough: bool) -> Result<(), Discrepancy> {

@@ -38,6 +38,8 @@ mod signals;
 mod store;
 /// The cache of prompts that replicas share.
 mod shared_cache;
+/// What was computed.
+mod computed;
 /// Tokens that are paid for.
 mod token_prices;
 /// The replicas' side.
@@ -522,6 +524,7 @@ impl<'a, M: Machine> World<'a, M> {
         self.check_replicas();
         let laws = self.recorder.laws.is_some();
         let shared_cache = self.shared_cache_totals();
+        let computed = self.computed_totals();
         let mut record = self.recorder.finish(end)?;
         let scaling = match self.scaling.take() {
             Some(scaling) => Some(scaling.finish(end, &record.unpaid)?),
@@ -556,6 +559,7 @@ impl<'a, M: Machine> World<'a, M> {
             state_store,
             index,
             shared_cache,
+            computed,
             scaling,
             decisions: self.gateway.decisions,
             watched: record.watched,

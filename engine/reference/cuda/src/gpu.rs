@@ -27,7 +27,8 @@ pub(crate) struct Gpu {
 
 #[derive(Default)]
 struct Kernels {
-    functions: Vec<sys::CUfunction>,
+    /// With their names, for messages.
+    functions: Vec<(sys::CUfunction, String)>,
     modules: Vec<sys::CUmodule>,
 }
 
@@ -52,13 +53,14 @@ impl fmt::Debug for Gpu {
 }
 
 fn named(what: &'static str) -> impl Fn(DriverError) -> CudaError {
-    move |error| {
-        let text = error
-            .error_string()
-            .map(|s| s.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        CudaError::failed(what, format!("{text} ({:?})", error.0))
-    }
+    move |error| CudaError::failed(what, said(error))
+}
+
+/// What the driver says of an error.
+fn said(error: DriverError) -> String {
+    let text = error.error_string();
+    let text = text.map(|s| s.to_string_lossy().into_owned());
+    format!("{} ({:?})", text.unwrap_or_default(), error.0)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -275,15 +277,15 @@ impl Machine for Gpu {
             let function = unsafe { result::module::get_function(module, text) }
                 .map_err(|e| CudaError::failed(&format!("the kernel `{name}`"), e))?;
             all.push(Kernel(kernels.functions.len()));
-            kernels.functions.push(function);
+            kernels.functions.push((function, (*name).to_owned()));
         }
         Ok(all)
     }
 
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, words: &[u64]) -> Result<(), CudaError> {
         self.bind()?;
-        let function = lock(&self.kernels).functions.get(kernel.0).copied();
-        let Some(function) = function else {
+        let kernels = lock(&self.kernels);
+        let Some((function, name)) = kernels.functions.get(kernel.0) else {
             return Err(CudaError::Misuse {
                 what: "a kernel of another device".into(),
             });
@@ -297,7 +299,7 @@ impl Machine for Gpu {
         // returns; that they fit the kernel is the caller's promise.
         unsafe {
             result::launch_kernel(
-                function,
+                *function,
                 (x, y, z),
                 (grid.threads, 1, 1),
                 0,
@@ -305,7 +307,7 @@ impl Machine for Gpu {
                 &mut pointers[..words.len()],
             )
         }
-        .map_err(named("launching a kernel"))
+        .map_err(|error| CudaError::failed(&format!("launching the kernel `{name}`"), said(error)))
     }
 
     unsafe fn gemm(&self, gemm: &Gemm, weights: u64, x: u64, out: u64) -> Result<(), CudaError> {

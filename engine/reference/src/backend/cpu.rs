@@ -235,8 +235,8 @@ impl Backend for Cpu {
         &self.config
     }
 
-    fn take_page(&mut self) -> Option<u32> {
-        self.pages.take()
+    fn take_page(&mut self) -> Result<Option<u32>, ReferenceError> {
+        Ok(self.pages.take())
     }
 
     fn give_back_page(&mut self, page: u32) {

@@ -4,6 +4,9 @@
 pub mod cpu;
 /// On a GPU, through libraries found at run time.
 pub mod cuda;
+/// On a device that fails when a test tells it to.
+#[cfg(feature = "faults")]
+pub(crate) mod faulty;
 
 use crate::config::ModelConfig;
 use crate::error::ReferenceError;
@@ -130,7 +133,27 @@ pub trait Backend {
     fn config(&self) -> &ModelConfig;
 
     /// Takes a page; none if all are in use.
-    fn take_page(&mut self) -> Option<u32>;
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn take_page(&mut self) -> Result<Option<u32>, ReferenceError>;
+
+    /// Takes so many pages, or none at all if there are fewer.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn take_pages(&mut self, count: usize) -> Result<Option<Vec<u32>>, ReferenceError> {
+        let mut pages = Vec::with_capacity(count);
+        while pages.len() < count {
+            if let Some(page) = self.take_page()? {
+                pages.push(page);
+            } else {
+                pages.drain(..).for_each(|page| self.give_back_page(page));
+                return Ok(None);
+            }
+        }
+        Ok(Some(pages))
+    }
 
     /// Gives a page back.
     fn give_back_page(&mut self, page: u32);

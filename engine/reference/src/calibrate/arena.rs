@@ -47,7 +47,7 @@ impl<'a> Arena<'a> {
         for i in 0..plan.sequences() {
             let mut pages = Vec::with_capacity(each);
             for _ in 0..each {
-                let Some(page) = self.backend.take_page() else {
+                let Some(page) = self.backend.take_page()? else {
                     self.pages.push(pages);
                     return Err(ReferenceError::Memory {
                         what: format!("a calibration of {} sequences", plan.sequences()),

@@ -28,9 +28,10 @@ impl Backend for Clockwork {
     fn config(&self) -> &ModelConfig {
         &self.config
     }
-    fn take_page(&mut self) -> Option<u32> {
-        self.free = self.free.checked_sub(1)?;
-        Some(self.free)
+    fn take_page(&mut self) -> Result<Option<u32>, ReferenceError> {
+        let left = self.free.checked_sub(1);
+        self.free = left.unwrap_or(self.free);
+        Ok(left)
     }
     fn give_back_page(&mut self, _: u32) {
         self.free += 1;

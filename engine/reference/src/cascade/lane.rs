@@ -10,6 +10,7 @@ use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
+use windtunnel_engine::execute::Stored;
 use windtunnel_tasks::Severity;
 
 /// A device: lent for a study, or owned by whoever computes the steps of a replica.
@@ -86,6 +87,13 @@ pub(super) struct Tally {
     pub(super) kv_sum: u64,
 }
 
+impl Tally {
+    /// Bytes of keys and values in use, mean over steps.
+    pub(super) fn kv_mean(&self) -> f64 {
+        self.kv_sum as f64 / self.steps.max(1) as f64
+    }
+}
+
 pub(super) struct Lane<'a> {
     backend: Held<'a>,
     device: DeviceModel,
@@ -135,6 +143,10 @@ impl<'a> Lane<'a> {
             tally: Tally::default(),
             taken: BTreeSet::new(),
         }
+    }
+
+    pub(super) fn device(&self) -> String {
+        self.backend.device()
     }
 
     pub(super) fn page_tokens(&self) -> usize {
@@ -257,7 +269,7 @@ impl<'a> Lane<'a> {
 
     /// A page that nobody has.
     pub(super) fn take_page(&mut self) -> Result<u32, ReferenceError> {
-        let page = match self.backend.take_page() {
+        let page = match self.backend.take_page()? {
             Some(page) => page,
             None => self.take_kept_page()?,
         };
@@ -269,7 +281,7 @@ impl<'a> Lane<'a> {
     fn take_kept_page(&mut self) -> Result<u32, ReferenceError> {
         if let Some(page) = self.prefixes.evict() {
             self.give_back(page);
-            if let Some(page) = self.backend.take_page() {
+            if let Some(page) = self.backend.take_page()? {
                 return Ok(page);
             }
         }
@@ -321,6 +333,23 @@ impl<'a> Lane<'a> {
             sequence.anchors.push(format == KvFormat::F16);
         }
         Ok(())
+    }
+
+    /// Full pages that were stored in a format, anchors as 16-bit floats, and the bytes of their numbers.
+    pub(super) fn stored(&self, format: KvFormat) -> Stored {
+        let config = self.backend.config();
+        let numbers = 2 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers;
+        let page = numbers * self.backend.page_tokens() * format.bytes();
+        let blocks = match format {
+            KvFormat::F16 => self.mix.anchors,
+            KvFormat::Int8 => self.mix.int8,
+            KvFormat::Fp8 => self.mix.fp8,
+            KvFormat::F32 => 0,
+        };
+        Stored {
+            blocks,
+            bytes: blocks * page as u64,
+        }
     }
 
     /// Ends a sequence: full pages are kept as prefixes, the rest goes back.

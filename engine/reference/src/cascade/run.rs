@@ -269,7 +269,7 @@ impl Run<'_> {
             computed_tokens: d.tokens.all,
             launches_per_token: work.launches as f64 / given.max(1) as f64,
             kv_peak_bytes: (f.kv_peak + l.kv_peak) as u64,
-            kv_mean_bytes: rate(f.kv_sum, f.steps) + rate(l.kv_sum, l.steps),
+            kv_mean_bytes: f.kv_mean() + l.kv_mean(),
             kv_bits: d.mix().bits(),
             mix: d.mix(),
             prefix_hit_rate: rate(

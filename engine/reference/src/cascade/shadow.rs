@@ -111,6 +111,9 @@ pub struct Found {
     pub accepted: u64,
     /// Answers that were.
     pub verified: u64,
+    /// Of those, answers that differed somewhere.
+    #[serde(default)]
+    pub mismatches: u64,
     /// Sum of the shares that differed.
     pub differed: f64,
     /// The same with each answer counted as often as it was likely to be left out: risky answers are
@@ -128,6 +131,7 @@ impl Found {
             return;
         };
         self.verified += 1;
+        self.mismatches += u64::from(differed > 0.0);
         self.differed += differed;
         self.weighted += differed / probability;
         if differed > 0.0 && self.first_catch.is_none() {

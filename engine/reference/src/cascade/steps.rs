@@ -11,18 +11,21 @@ use super::evidence::EvidenceSettings;
 use super::job::Job;
 use super::lane::{Held, Lane, Sequence};
 use super::route::ShortPath;
+use super::skip::Decision;
 use super::spans::SpanSettings;
 use super::turns::Decoding;
 use super::{Settings, need};
 use crate::backend::{Backend, Sampling};
 use crate::error::ReferenceError;
+use crate::kv::format::KvFormat;
 use crate::runtime::clock::Clock;
 use crate::runtime::content::Content;
-use crate::runtime::{Drawing, Listener, told};
+use crate::runtime::{Drawing, Listener, executed, told};
 use rustc_hash::FxHashMap;
 use windtunnel_base::ids::RequestId;
 use windtunnel_engine::execute::{
-    Answer, ExecutionError, SequenceWork, StepExecutor, StepPlan, StepTime,
+    Answer, Executed, ExecutionError, Layers, SequenceWork, Signals, StepExecutor, StepPlan,
+    StepTime, Stored,
 };
 use windtunnel_engine::request::Submission;
 use windtunnel_tasks::tokenizer::EOS;
@@ -38,7 +41,18 @@ pub struct LayeredExecutor {
     requests: FxHashMap<u32, Request>,
     frontier: Blocks,
     light: Blocks,
+    turns: Turns,
     listener: Option<Listener>,
+}
+
+/// Counts of turns, and of tokens given out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turns {
+    looked_at: u64,
+    skipped: u64,
+    skipped_wrong: u64,
+    danger: u64,
+    tokens: u64,
 }
 
 impl std::fmt::Debug for LayeredExecutor {
@@ -59,6 +73,8 @@ struct Request {
     state: State,
     /// Tokens that came out.
     out: Vec<u32>,
+    /// Answered as the turn before it was, whatever a check beside the traffic finds.
+    skipped: bool,
     finished: bool,
 }
 
@@ -201,6 +217,7 @@ impl LayeredExecutor {
             requests: FxHashMap::default(),
             frontier: Blocks::default(),
             light: Blocks::default(),
+            turns: Turns::default(),
             listener: None,
         }
     }
@@ -258,6 +275,8 @@ impl LayeredExecutor {
         let look = self
             .between
             .look(request.session, text, &mut self.decoding)?;
+        request.skipped = look.known.is_some();
+        self.turns.look(&look);
         request.state = match &look.known {
             Some(answer) if !look.runs() => State::Answered(answer.clone()),
             _ => {
@@ -390,9 +409,67 @@ impl LayeredExecutor {
         // Who computes its answer anew gets the same tokens again.
         request.out.truncate(at as usize);
         request.out.push(token);
+        self.turns.tokens += 1;
         if token == EOS {
             ended.push(work.request);
         }
+    }
+}
+
+impl LayeredExecutor {
+    fn layers_done(&self) -> Layers {
+        let (turns, tokens, between) = (self.turns, self.decoding.tokens, &self.between);
+        let [answers, skips] = [self.decoding.found, between.skips];
+        let (signals, _) = between.control.read();
+        let (publications, lost_publications) = between.control.publications();
+        let stored = |format| {
+            let lanes = [&self.decoding.frontier, &self.decoding.light];
+            let mut all = Stored::default();
+            lanes.iter().for_each(|lane| all += lane.stored(format));
+            all
+        };
+        Layers {
+            on: self.decoding.settings.layers.as_array(),
+            turns: turns.looked_at,
+            skipped: turns.skipped,
+            skipped_wrong: turns.skipped_wrong,
+            danger_runs: turns.danger,
+            computed_tokens: tokens.all,
+            short_tokens: tokens.short,
+            critical_short: tokens.critical_short,
+            drafts: tokens.drafted,
+            drafts_kept: tokens.drafts_kept,
+            draft_steps: tokens.draft_steps,
+            f16: stored(KvFormat::F16),
+            int8: stored(KvFormat::Int8),
+            fp8: stored(KvFormat::Fp8),
+            accepted: answers.accepted + skips.accepted,
+            checks: answers.verified + skips.verified,
+            mismatches: answers.mismatches + skips.mismatches,
+            false_accepts: answers.weighted + skips.weighted,
+            checking_seconds: self.decoding.shadow.1,
+            publications,
+            lost_publications,
+            signals: Signals {
+                risk: signals.risk,
+                novelty: signals.novelty,
+                drift: signals.drift,
+                confidence: signals.confidence,
+            },
+            skip_threshold: between.skip_at.value(),
+            route_threshold: self.decoding.threshold.value(),
+        }
+    }
+}
+
+impl Turns {
+    fn look(&mut self, look: &Look) {
+        let Some(decision) = look.decision else {
+            return;
+        };
+        self.looked_at += 1;
+        self.skipped += u64::from(matches!(decision, Decision::Skip(_)));
+        self.danger += u64::from(decision == Decision::Danger);
     }
 }
 
@@ -418,6 +495,7 @@ impl StepExecutor for LayeredExecutor {
             look: None,
             state: State::Elsewhere,
             out: Vec::new(),
+            skipped: false,
             finished: false,
         };
         self.requests.insert(id.0, request);
@@ -431,8 +509,13 @@ impl StepExecutor for LayeredExecutor {
     ) -> Result<StepTime, ExecutionError> {
         let watch = self.clock.start();
         let before = self.decoding.spent().1;
-        self.compute(plan, ended)
-            .map_err(|error| ExecutionError(error.to_string()))?;
+        self.compute(plan, ended).map_err(|error| match error {
+            // Which model it was, and whose sequence, is not known here.
+            ReferenceError::NotANumber { .. } => {
+                ExecutionError(format!("{}: {error}", self.decoding.frontier.device()))
+            }
+            other => ExecutionError(other.to_string()),
+        })?;
         let counted = self.decoding.spent().1 - before;
         Ok(self.clock.stop(watch, plan.begin, counted))
     }
@@ -444,11 +527,26 @@ impl StepExecutor for LayeredExecutor {
             listener(request, &state.out);
         }
         let good = state.content.is_right(&state.out)?;
+        self.turns.skipped_wrong += u64::from(state.skipped && !good);
         Some(Answer { good })
     }
 
     fn release(&mut self, request: RequestId) {
         self.requests.remove(&request.0);
+    }
+
+    fn done(&self) -> Option<Executed> {
+        let (work, seconds) = self.decoding.spent();
+        let lanes = [&self.decoding.frontier, &self.decoding.light];
+        Some(Executed {
+            tokens: self.turns.tokens,
+            model_steps: lanes.iter().map(|l| l.tally.steps).sum(),
+            model_sequences: lanes.iter().map(|l| l.tally.members).sum(),
+            kv_mean_bytes: lanes.iter().map(|l| l.tally.kv_mean()).sum(),
+            counted_seconds: seconds,
+            layers: Some(self.layers_done()),
+            ..executed(work)
+        })
     }
 }
 

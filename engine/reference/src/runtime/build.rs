@@ -10,7 +10,7 @@ use crate::calibrate::{Measured, measure};
 use crate::cascade::Settings;
 use crate::cascade::steps::{LayeredExecutor, check};
 use crate::config::ModelConfig;
-use crate::devices::{first_that_fits, fits};
+use crate::devices::{first_that_fits, fits, ready};
 use crate::error::ReferenceError;
 use crate::kv::format::KvFormat;
 use crate::models::{self, Pocket};
@@ -267,13 +267,17 @@ fn backend(
     let cpu = || -> Result<Box<dyn Backend>, ReferenceError> {
         let what = format!("`kv.blocks` of {} blocks", memory.pages);
         fits(&what, memory.bytes(&model.config))?;
-        Ok(Box::new(Cpu::new(&model.config, &model.weights, memory)?))
+        Ok(ready(Box::new(Cpu::new(
+            &model.config,
+            &model.weights,
+            memory,
+        )?)))
     };
     let cuda = || -> Result<Box<dyn Backend>, ReferenceError> {
         let source = Source::Host(&model.weights);
         let options = CudaOptions::default();
         let gpu = CudaBackend::new(0, &model.config, source, memory, options)?;
-        Ok(Box::new(gpu))
+        Ok(ready(Box::new(gpu)))
     };
     match device {
         DeviceSpec::Cpu => cpu(),

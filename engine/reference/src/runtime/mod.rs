@@ -11,7 +11,7 @@ pub mod clock;
 /// Executors as scenarios ask for them.
 pub mod build;
 
-use crate::backend::{Backend, Sampled, Sampling, Span};
+use crate::backend::{Backend, Sampled, Sampling, Span, Work};
 use crate::cascade::DeviceModel;
 use crate::error::ReferenceError;
 use clock::Clock;
@@ -20,7 +20,7 @@ use rustc_hash::FxHashMap;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::rng::mix64;
 use windtunnel_engine::execute::{
-    Answer, ExecutionError, SequenceWork, StepExecutor, StepPlan, StepTime,
+    Answer, Executed, ExecutionError, SequenceWork, StepExecutor, StepPlan, StepTime,
 };
 use windtunnel_engine::request::Submission;
 use windtunnel_tasks::tokenizer::EOS;
@@ -55,6 +55,7 @@ pub struct ReferenceExecutor {
     /// The page behind each block, once it was given out.
     pages: Vec<Option<u32>>,
     buffers: Buffers,
+    counts: Counts,
     /// Told of every answer as it is complete.
     listener: Option<Listener>,
 }
@@ -73,6 +74,17 @@ struct Buffers {
     tokens: Vec<u32>,
     pages: Vec<u32>,
     sampled: Vec<Sampled>,
+}
+
+/// What is counted beside the work of the device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    tokens: u64,
+    steps: u64,
+    sequences: u64,
+    /// Bytes of keys and values in use, summed over steps.
+    kv_bytes: u64,
+    seconds: f64,
 }
 
 impl std::fmt::Debug for ReferenceExecutor {
@@ -94,6 +106,7 @@ impl ReferenceExecutor {
             requests: FxHashMap::default(),
             pages: Vec::new(),
             buffers: Buffers::default(),
+            counts: Counts::default(),
             listener: None,
         }
     }
@@ -113,7 +126,7 @@ impl ReferenceExecutor {
                 self.pages.resize(block + 1, None);
             }
             if self.pages[block].is_none() {
-                let page = self.backend.take_page();
+                let page = self.backend.take_page()?;
                 self.pages[block] = Some(page.ok_or_else(|| ReferenceError::Memory {
                     what: format!("block {block} of keys and values"),
                     needed: 1,
@@ -196,6 +209,7 @@ impl ReferenceExecutor {
             request.generated.truncate((position - prompt) as usize);
             let token = request.content.continuation(position);
             request.generated.push(token.unwrap_or(sampled.token));
+            self.counts.tokens += 1;
             if request.content.task().is_some() && sampled.token == EOS {
                 ended.push(work.request);
             }
@@ -257,6 +271,10 @@ impl StepExecutor for ReferenceExecutor {
         self.note(plan, ended);
         let work = self.backend.work().since(before);
         let counted = DeviceModel::default().seconds(work);
+        self.counts.steps += 1;
+        self.counts.sequences += plan.sequences.len() as u64;
+        self.counts.kv_bytes += self.backend.kv_bytes() as u64;
+        self.counts.seconds += counted;
         Ok(self.clock.stop(watch, plan.begin, counted))
     }
 
@@ -272,6 +290,30 @@ impl StepExecutor for ReferenceExecutor {
 
     fn release(&mut self, request: RequestId) {
         self.requests.remove(&request.0);
+    }
+
+    fn done(&self) -> Option<Executed> {
+        let counts = self.counts;
+        Some(Executed {
+            tokens: counts.tokens,
+            model_steps: counts.steps,
+            model_sequences: counts.sequences,
+            kv_mean_bytes: counts.kv_bytes as f64 / counts.steps.max(1) as f64,
+            counted_seconds: counts.seconds,
+            ..executed(self.backend.work())
+        })
+    }
+}
+
+/// Counted work, as it is told outside.
+pub(crate) fn executed(work: Work) -> Executed {
+    Executed {
+        launches: work.launches,
+        operations: work.flops,
+        weight_bytes: work.weight_bytes,
+        kv_read_bytes: work.kv_read_bytes,
+        kv_written_bytes: work.kv_written_bytes,
+        ..Executed::default()
     }
 }
 

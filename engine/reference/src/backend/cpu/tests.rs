@@ -51,7 +51,7 @@ fn text(n: usize, seed: u64) -> Vec<u32> {
 
 fn pages(cpu: &mut Cpu, tokens: usize) -> Vec<u32> {
     (0..tokens.div_ceil(16))
-        .map(|_| cpu.take_page().unwrap())
+        .map(|_| cpu.take_page().unwrap().unwrap())
         .collect()
 }
 
@@ -117,7 +117,7 @@ fn pages_can_be_shared_between_sequences() {
     cpu.step(&[first], &mut sampled).unwrap();
     for end in &ends {
         let mut own = shared.clone();
-        own.push(cpu.take_page().unwrap());
+        own.push(cpu.take_page().unwrap().unwrap());
         let span = Span {
             tokens: end,
             start: 32,

@@ -274,7 +274,7 @@ fn take_pages(
     for _ in 0..batch {
         let mut pages = Vec::with_capacity(each);
         while pages.len() < each {
-            let Some(page) = backend.take_page() else {
+            let Some(page) = backend.take_page()? else {
                 all.push(pages);
                 give_back(backend, all);
                 return Err(ReferenceError::Memory {

@@ -201,6 +201,19 @@ impl CudaBackend {
         self.options.graphs = on;
     }
 
+    /// An error with the device that it came from.
+    fn named(&self, error: ReferenceError) -> ReferenceError {
+        match error {
+            ReferenceError::Device { device, reason } if device == "cuda" => {
+                ReferenceError::Device {
+                    device: self.device(),
+                    reason,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// The page that rows without a sequence use.
     const fn scratch(&self) -> u32 {
         (self.descriptions.bytes() / DESCRIPTION - 1) as u32
@@ -335,54 +348,9 @@ impl CudaBackend {
         )?;
         Ok(())
     }
-}
 
-impl Backend for CudaBackend {
-    fn device(&self) -> String {
-        let info = self.device.info();
-        format!(
-            "{}, compute capability {}.{}, driver for CUDA {}.{}",
-            info.name, info.capability.0, info.capability.1, info.driver.0, info.driver.1
-        )
-    }
-
-    fn hardware(&self) -> Option<(String, String)> {
-        let info = self.device.info();
-        let cuda = format!("CUDA {}.{}", info.driver.0, info.driver.1);
-        let driver = match crate::machine::gpu_driver() {
-            Some(version) => format!("{version}, {cuda}"),
-            None => cuda,
-        };
-        Some((info.name.clone(), driver))
-    }
-
-    fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    fn take_page(&mut self) -> Option<u32> {
-        let (number, page, clear) = self.frames.take()?;
-        let mut told = self.describe(number, page);
-        if clear {
-            told = told.and_then(|()| self.clear_frame(page));
-        }
-        if told.is_err() {
-            // The device is gone; the next step says so.
-            self.frames.give_back(number);
-            return None;
-        }
-        Some(number)
-    }
-
-    fn give_back_page(&mut self, page: u32) {
-        self.frames.give_back(page);
-    }
-
-    fn page_tokens(&self) -> usize {
-        PAGE
-    }
-
-    fn convert_page(&mut self, page: u32, format: KvFormat) -> Result<(), ReferenceError> {
+    /// Stores a page again in another format.
+    fn store_again(&mut self, page: u32, format: KvFormat) -> Result<(), ReferenceError> {
         if layout::format_number(format).is_none() {
             return Err(ReferenceError::Device {
                 device: "cuda".into(),
@@ -411,6 +379,57 @@ impl Backend for CudaBackend {
         }
         Ok(())
     }
+}
+
+impl Backend for CudaBackend {
+    fn device(&self) -> String {
+        let info = self.device.info();
+        format!(
+            "{}, compute capability {}.{}, driver for CUDA {}.{}",
+            info.name, info.capability.0, info.capability.1, info.driver.0, info.driver.1
+        )
+    }
+
+    fn hardware(&self) -> Option<(String, String)> {
+        let info = self.device.info();
+        let cuda = format!("CUDA {}.{}", info.driver.0, info.driver.1);
+        let driver = match crate::machine::gpu_driver() {
+            Some(version) => format!("{version}, {cuda}"),
+            None => cuda,
+        };
+        Some((info.name.clone(), driver))
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn take_page(&mut self) -> Result<Option<u32>, ReferenceError> {
+        let Some((number, page, clear)) = self.frames.take() else {
+            return Ok(None);
+        };
+        let mut told = self.describe(number, page);
+        if clear {
+            told = told.and_then(|()| self.clear_frame(page));
+        }
+        if let Err(error) = told {
+            self.frames.give_back(number);
+            return Err(self.named(error.into()));
+        }
+        Ok(Some(number))
+    }
+
+    fn give_back_page(&mut self, page: u32) {
+        self.frames.give_back(page);
+    }
+
+    fn page_tokens(&self) -> usize {
+        PAGE
+    }
+
+    fn convert_page(&mut self, page: u32, format: KvFormat) -> Result<(), ReferenceError> {
+        self.store_again(page, format).map_err(|e| self.named(e))
+    }
 
     fn kv_bytes(&self) -> usize {
         self.frames.bytes()
@@ -421,12 +440,14 @@ impl Backend for CudaBackend {
         spans: &[Span<'_>],
         sampled: &mut Vec<Sampled>,
     ) -> Result<(), ReferenceError> {
-        self.check(spans)?;
         sampled.clear();
         sampled.resize(spans.len(), Sampled::default());
-        self.compute(spans)?;
-        self.count_step(spans);
-        self.read_sampled(spans, sampled)
+        let done = self.check(spans).and_then(|()| self.compute(spans));
+        let done = done.and_then(|()| {
+            self.count_step(spans);
+            self.read_sampled(spans, sampled)
+        });
+        done.map_err(|e| self.named(e))
     }
 
     fn logits(&mut self) -> Result<Vec<f32>, ReferenceError> {
@@ -434,13 +455,15 @@ impl Backend for CudaBackend {
         let mut all = Vec::with_capacity(self.answered.len() * vocab);
         for &row in &self.answered {
             let place = self.work.logits.at(4 * row * vocab);
-            all.extend(self.device.download_f32(place, vocab)?);
+            let row = self.device.download_f32(place, vocab);
+            all.extend(row.map_err(|e| self.named(e.into()))?);
         }
         Ok(all)
     }
 
     fn embed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ReferenceError> {
-        let (state, _) = self.turn_state(tokens, None)?;
+        let state = self.turn_state(tokens, None);
+        let (state, _) = state.map_err(|e| self.named(e))?;
         self.work_done.launches += 1;
         let bytes = tokens.len() * self.sizes.hidden * self.options.numbers.bytes();
         self.work_done.weight_bytes += bytes as u64;

@@ -67,7 +67,7 @@ fn text(n: usize, vocab: usize, seed: u64) -> Vec<u32> {
 
 fn take(backend: &mut dyn Backend, tokens: usize) -> Vec<u32> {
     (0..tokens.div_ceil(16))
-        .map(|_| backend.take_page().unwrap())
+        .map(|_| backend.take_page().unwrap().unwrap())
         .collect()
 }
 

@@ -74,7 +74,11 @@ fn plain(world: &World, config: &ModelConfig, seed: u64) -> Answers {
         Box::new(ReferenceExecutor::new(backend, GREEDY, Clock::CostModel).listen(listener))
     };
     let spec = spec(world.scheduler.clone(), world.kv.clone());
-    play_on(&spec, Some(&make), &world.asked).0
+    let (answers, _, engine) = play_on(&spec, Some(&make), &world.asked);
+    let done = engine.executed().unwrap();
+    let given: usize = answers.values().map(Vec::len).sum();
+    assert!(done.tokens as usize >= given && done.launches > 0 && done.layers.is_none());
+    answers
 }
 
 /// The engine with them; also when its last answer came.
@@ -94,6 +98,7 @@ fn layered(world: &World, settings: &Settings) -> (Answers, u64) {
     let (answers, outcomes, engine) = play_on(&spec, Some(&make), &world.asked);
     assert!(engine.failure().is_none(), "{:?}", engine.failure());
     assert_eq!(answers.len(), world.asked.len());
+    check_counts(&engine.executed().unwrap(), &answers, settings.layers);
     let end = outcomes.iter().filter_map(|(at, o)| match o.outcome {
         Outcome::Answered { tokens, .. } => {
             assert_eq!(tokens as usize, answers[&o.request.0].len());
@@ -103,6 +108,25 @@ fn layered(world: &World, settings: &Settings) -> (Answers, u64) {
     });
     let end = end.max().unwrap();
     (answers, end)
+}
+
+/// What is counted fits together, whatever the layers do.
+fn check_counts(done: &Executed, answers: &Answers, on: Switches) {
+    let given: usize = answers.values().map(Vec::len).sum();
+    assert!(done.tokens as usize >= given, "{} < {given}", done.tokens);
+    assert!(done.model_sequences >= done.model_steps && done.kv_mean_bytes > 0.0);
+    assert!(done.launches > 0 && done.operations > 0 && done.counted_seconds > 0.0);
+    let layers = done.layers.unwrap();
+    assert_eq!(layers.on, on.as_array());
+    assert!(layers.skipped_wrong <= layers.skipped);
+    assert!(layers.skipped + layers.danger_runs <= layers.turns);
+    assert!(layers.turns == if on.l0 { answers.len() as u64 } else { 0 });
+    assert!(layers.critical_short <= layers.short_tokens);
+    assert!(layers.short_tokens <= layers.computed_tokens);
+    assert!(layers.mismatches <= layers.checks && layers.checks <= layers.accepted);
+    assert!(layers.checking_seconds <= done.counted_seconds);
+    let blocks = [layers.f16, layers.int8, layers.fp8].map(|s| s.blocks);
+    assert!(on.l3 || blocks == [0; 3], "{blocks:?}");
 }
 
 fn with(layers: Switches, route: RouteSettings) -> Settings {

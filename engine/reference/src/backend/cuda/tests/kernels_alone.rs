@@ -159,7 +159,7 @@ fn pages_are_converted_to_the_bytes_of_the_cpu() {
     for device in devices() {
         let mut gpu = backend(&device, &config, Numbers::F32);
         let mut cpu = Pages::new(&config, 8, 16, KvFormat::F16);
-        let (a, b) = (cpu.take().unwrap(), gpu.take_page().unwrap());
+        let (a, b) = (cpu.take().unwrap(), gpu.take_page().unwrap().unwrap());
         assert_eq!(a, b);
         let numbers = normal(sizes.page_numbers(), 3);
         let mut bytes = Vec::new();

@@ -1,0 +1,113 @@
+//! What whoever computes steps has done: counted work, and what layers that leave out work have left out.
+
+use std::ops::AddAssign;
+
+/// Work of one replica's devices since its run began, verification included.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Executed {
+    /// Tokens of answers given out, those that nothing was computed for too.
+    pub tokens: u64,
+    /// Launches of kernels and products.
+    pub launches: u64,
+    /// Floating-point operations, two per multiply and add.
+    pub operations: u64,
+    /// Bytes of weights read.
+    pub weight_bytes: u64,
+    /// Bytes of keys and values read.
+    pub kv_read_bytes: u64,
+    /// Bytes of keys and values written.
+    pub kv_written_bytes: u64,
+    /// Steps of all models.
+    pub model_steps: u64,
+    /// Sequences in those steps, one per sequence and step.
+    pub model_sequences: u64,
+    /// Bytes of keys and values in use: mean over the steps of each model, all models together.
+    pub kv_mean_bytes: f64,
+    /// Seconds that this work would take on the device model that counted work is priced by.
+    pub counted_seconds: f64,
+    /// What layers did, if any acts.
+    pub layers: Option<Layers>,
+}
+
+/// What the layers of a cascade did on one replica.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Layers {
+    /// Which of L0 to L5 act.
+    pub on: [bool; 6],
+    /// L0: turns that were looked at.
+    pub turns: u64,
+    /// Of those, answered as before.
+    pub skipped: u64,
+    /// Of the skipped, those whose answer turned out not to be right.
+    pub skipped_wrong: u64,
+    /// Turns run for a danger marker.
+    pub danger_runs: u64,
+    /// Tokens of answers that were computed.
+    pub computed_tokens: u64,
+    /// L2: of those, tokens of the short path.
+    pub short_tokens: u64,
+    /// Of the short ones, tokens of critical severity.
+    pub critical_short: u64,
+    /// Drafts that the frontier verified.
+    pub drafts: u64,
+    /// Of those, drafts that stood.
+    pub drafts_kept: u64,
+    /// Steps that verified drafts.
+    pub draft_steps: u64,
+    /// L3: full blocks that kept 16 bits (anchors), and their bytes.
+    pub f16: Stored,
+    /// In INT8.
+    pub int8: Stored,
+    /// In FP8.
+    pub fp8: Stored,
+    /// L4: answers that could have been verified, skipped ones too.
+    pub accepted: u64,
+    /// Answers that were.
+    pub checks: u64,
+    /// Of those, answers that differed.
+    pub mismatches: u64,
+    /// Share of accepted answers that would differ, each check weighted by how seldom such a one is
+    /// made, summed over answers.
+    pub false_accepts: f64,
+    /// Of `counted_seconds`, those of computing short answers again.
+    pub checking_seconds: f64,
+    /// L5: publications.
+    pub publications: u64,
+    /// Of those, lost.
+    pub lost_publications: u64,
+    /// What was published last.
+    pub signals: Signals,
+    /// Where the threshold of L0 ended.
+    pub skip_threshold: f64,
+    /// Where the threshold of L2 ended.
+    pub route_threshold: f64,
+}
+
+/// Full blocks in one format, of all models.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stored {
+    /// Blocks.
+    pub blocks: u64,
+    /// Bytes of their numbers; scales are not counted.
+    pub bytes: u64,
+}
+
+/// What the layers share, each between 0 and 1.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Signals {
+    /// Mean risk of tokens.
+    pub risk: f64,
+    /// Mean change of states.
+    pub novelty: f64,
+    /// How far what verification finds lately is above what it found before.
+    pub drift: f64,
+    /// Mean certainty of tokens.
+    pub confidence: f64,
+}
+
+impl AddAssign for Stored {
+    fn add_assign(&mut self, more: Self) {
+        self.blocks += more.blocks;
+        self.bytes += more.bytes;
+    }
+}
