@@ -143,7 +143,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
     /// Folder for results; each invocation writes a folder of its own inside
-    #[arg(long, value_name = "DIR", default_value = "out")]
+    #[arg(short, long, value_name = "DIR", default_value = "out")]
     pub(crate) out: PathBuf,
     /// What is printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -314,7 +314,7 @@ pub(crate) struct ReportArgs {
     /// A result folder
     pub(crate) folder: PathBuf,
     /// Write into this folder instead
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Print the summary as well
     #[arg(long, value_enum)]

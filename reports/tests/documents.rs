@@ -48,6 +48,16 @@ fn tables() {
 }
 
 #[test]
+fn a_long_condition_is_shown_to_its_end() {
+    let mut scenario = common::scenario();
+    scenario.thresholds =
+        vec!["goodput{class=interactive,phase=during} >= 0.9876543210".to_owned()];
+    let runs = [common::run(1, 11.0)];
+    let text = table::render(&Summary::from_runs(&scenario, "x", "h", &runs));
+    assert!(text.contains(&scenario.thresholds[0]), "{text}");
+}
+
+#[test]
 fn tables_fit_and_promise_nothing_empty() {
     for summary in [usual(), overloaded(), tiny()] {
         let text = table::render(&summary);

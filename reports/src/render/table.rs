@@ -25,6 +25,8 @@ const STATISTICS: [&str; 4] = ["mean", "p50", "p90", "p99"];
 const WIDTH: usize = 100;
 const LABEL: usize = 9;
 const CELL: usize = 10;
+/// Column of conditions that have a line of their own.
+const CONDITION: usize = 46;
 
 /// Renders a summary as text.
 pub fn render(summary: &Summary) -> String {
@@ -108,10 +110,14 @@ fn head(summary: &Summary) -> String {
 }
 
 fn shortened(line: &str) -> String {
-    if line.chars().count() <= WIDTH {
-        return line.to_owned();
+    shortened_to(WIDTH, line)
+}
+
+fn shortened_to(width: usize, text: &str) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
     }
-    let kept: String = line.chars().take(WIDTH - 1).collect();
+    let kept: String = text.chars().take(width - 1).collect();
     kept + "…"
 }
 
@@ -348,8 +354,7 @@ fn figures_by(lines: &mut Vec<String>, what: &str, rows: &[(&String, &Figures)],
     }
     lines.push(head);
     for (name, figures) in rows {
-        let name: String = name.chars().take(17).collect();
-        let mut line = format!("{name:18}");
+        let mut line = format!("{:18}", shortened_to(17, name));
         for (name, _) in &columns {
             let text = match *name {
                 "sent" => figures.get("sent").map(|e| count(e.n)),
@@ -378,13 +383,18 @@ fn targets(summary: &Summary, lines: &mut Vec<String>, shown: &[usize]) {
         return;
     }
     lines.push(String::new());
-    lines.push(format!("{:46}{:>12}{:>6}", "target", "is", "met"));
+    lines.push(format!("{:CONDITION$}{:>12}{:>6}", "target", "is", "met"));
     for target in rest {
-        let condition: String = target.condition.chars().take(45).collect();
+        let mut condition = target.condition.as_str();
+        if condition.chars().count() >= CONDITION {
+            // Whole, on a line of its own: its end is the limit.
+            lines.push(shortened(condition));
+            condition = "";
+        }
         let value = target
             .value
             .map_or(String::new(), |v| figure(v, &target.unit));
-        let mut line = format!("{condition:46}{value:>12}");
+        let mut line = format!("{condition:CONDITION$}{value:>12}");
         write_verdict(&mut line, target);
         lines.push(line);
     }
