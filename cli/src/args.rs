@@ -201,20 +201,35 @@ pub(crate) struct CompareArgs {
     pub(crate) format: Format,
 }
 
+/// A share above zero, as a number or in per cent.
+fn share(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.trim().strip_suffix('%') {
+        Some(percent) => (percent.trim_end(), 0.01),
+        None => (text.trim(), 1.0),
+    };
+    let share = number.parse::<f64>().map(|n| n * unit);
+    let share = share.ok().filter(|s| s.is_finite() && *s > 0.0);
+    share.ok_or_else(|| "write a share above zero, such as `3%` or `0.03`".to_owned())
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ValidateArgs {
     /// Cases (`V-B1`) or families (`V-B`); with --fidelity parts of runs' names; all if absent
     pub(crate) cases: Vec<String>,
     /// Compare with recorded runs instead: the folder of a measured system (vLLM) or of another
     /// simulator's runs (BLIS, Vidur), or a folder of such folders; see the README. `live`: run a
-    /// scenario (reference-smoke if none is named) in real time on the reference engine, twice, and
-    /// compare with its simulation
+    /// scenario (reference-live if none is named) in real time on the reference engine, and compare
+    /// with its simulation
     #[arg(long, value_name = "DIR", conflicts_with_all = ["list", "effort", "traces", "seed", "seeds"])]
     pub(crate) fidelity: Option<PathBuf>,
     /// With --fidelity: a folder for report.html, fidelity.json, figures.csv, plots and values
     /// request by request
     #[arg(long, value_name = "DIR", requires = "fidelity")]
     pub(crate) out: Option<PathBuf>,
+    /// With --fidelity: how far each statistic of a measured engine's TTFT, TPOT and E2E may be off,
+    /// such as `3%` or `0.03`; 2 % if absent
+    #[arg(long, value_name = "SHARE", requires = "fidelity", value_parser = share)]
+    pub(crate) tolerance: Option<f64>,
     /// Change a parameter of a case, such as `rho=0.7`, or, with --fidelity, a value of the scenarios
     /// that runs are played in, such as `fleet.engine.kv.blocks=4000`; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]

@@ -43,7 +43,13 @@ pub struct Options {
     pub set: Vec<String>,
     /// Only runs whose `system/run` contains one of these; all if empty.
     pub only: Vec<String>,
+    /// Largest relative error of each statistic of TTFT, TPOT and E2E on a measured engine;
+    /// [`TOLERANCE`] if absent. Runs of other simulators are compared to the last digit.
+    pub tolerance: Option<f64>,
 }
+
+/// Largest relative error of each statistic on a measured engine, unless another is asked for.
+pub const TOLERANCE: f64 = 0.02;
 
 /// Why there is no comparison.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ mod series;
 use super::files::{self, Unreadable};
 use super::play::{self, play};
 use super::traffic::{Recorded, Streams, Traffic, time};
-use super::{FidelityError, Options, Subject};
+use super::{FidelityError, Options, Subject, TOLERANCE};
 use serde::Deserialize;
 use settings::Settings;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,6 @@ use windtunnel_base::time::SimTime;
 use windtunnel_ledger::rows::Row;
 use windtunnel_reports::fidelity::Run;
 use windtunnel_sim::Step;
-
-/// Largest relative error of each statistic of TTFT, TPOT and E2E on a measured engine.
-const TARGET: f64 = 0.02;
 
 /// The run of a folder.
 pub(super) fn find(dir: &Path) -> Result<Vec<Box<dyn Subject>>, Unreadable> {
@@ -122,7 +119,8 @@ impl Subject for Measured {
         run.requests = traffic.len() as u64;
         run.steps = played.steps;
         run.settings = settings.told();
-        latencies(&mut run, &served, &played.rows, &log);
+        let target = options.tolerance.unwrap_or(TOLERANCE);
+        latencies(&mut run, &served, &played.rows, &log, target);
         play::gaps(&mut run, &played.result, &[]);
         play::throughput(
             &mut run,
@@ -276,7 +274,7 @@ fn block_tokens(prompt: u32, hashes: usize) -> Option<u32> {
 
 /// Latencies from when the engine took a request in, in milliseconds: that is where the measurement
 /// begins, and a busy engine takes requests in between two steps.
-fn latencies(run: &mut Run, served: &[Served], rows: &[Row], log: &[Vec<Kept>]) {
+fn latencies(run: &mut Run, served: &[Served], rows: &[Row], log: &[Vec<Kept>], target: f64) {
     let of = |value: &dyn Fn(&Served) -> Option<f64>| -> Vec<Option<f64>> {
         served.iter().map(|s| value(s).map(|v| v * 1e3)).collect()
     };
@@ -294,7 +292,7 @@ fn latencies(run: &mut Run, served: &[Served], rows: &[Row], log: &[Vec<Kept>]) 
         "ms",
         of(&|s| Some(s.first_token_ts - s.queued()?)),
         simulated(&|r| r.first_token_ns),
-        Some(TARGET),
+        Some(target),
     );
     run.compare(
         "tpot",
@@ -303,14 +301,14 @@ fn latencies(run: &mut Run, served: &[Served], rows: &[Row], log: &[Vec<Kept>]) 
         rows.iter()
             .map(|r| r.tpot_ns().map(|ns| ns / 1e6))
             .collect(),
-        Some(TARGET),
+        Some(target),
     );
     run.compare(
         "e2e",
         "ms",
         of(&|s| Some(s.last_token_ts - s.queued()?)),
         simulated(&|r| r.last_token_ns),
-        Some(TARGET),
+        Some(target),
     );
 }
 

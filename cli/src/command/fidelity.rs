@@ -18,6 +18,7 @@ pub(crate) fn fidelity(dir: &Path, args: &ValidateArgs) -> anyhow::Result<Exit> 
     let options = Options {
         set: args.set.clone(),
         only: args.cases.clone(),
+        tolerance: args.tolerance,
     };
     let total = fidelity::count(dir, &options).map_err(stop)?;
     let quiet = args.talk.quiet || args.talk.no_progress;
@@ -32,6 +33,11 @@ pub(crate) fn fidelity(dir: &Path, args: &ValidateArgs) -> anyhow::Result<Exit> 
 
 /// Runs a scenario in real time and compares it with its simulation.
 pub(crate) fn live(args: &ValidateArgs) -> anyhow::Result<Exit> {
+    if args.tolerance.is_some() {
+        return Err(Stop::usage(
+            "error: `--tolerance` is for recorded runs; a live run is held to 5 % at p50 and for throughput, 10 % at p99",
+        ));
+    }
     let scenario = match args.cases.as_slice() {
         [] => "reference-live",
         [one] => one,

@@ -212,6 +212,22 @@ fn what_tables_say_is_met_and_five_per_cent_more_is_missed() {
 }
 
 #[test]
+fn a_measured_engine_is_held_to_the_tolerance_asked_for() {
+    let place = Place::new();
+    vllm(&place, 1.05);
+    validate(&place, "--tolerance 4.5%").code(3);
+    let document = validate(&place, "--tolerance 0.06 --format json").code(0);
+    assert!(document.out.contains("\"target\": 0.06"), "{document}");
+    for wrong in ["0", "-1%", "much", "nan"] {
+        let done = validate(&place, &format!("--tolerance={wrong}")).code(2);
+        assert!(done.err.contains("such as `3%`"), "{done}");
+    }
+    // Without recorded runs there is nothing that it could be about.
+    place.run("validate --tolerance 3% V-B1").code(2);
+    place.run("validate --fidelity live --tolerance 3%").code(2);
+}
+
+#[test]
 fn every_iteration_and_request_is_held_against_vidurs() {
     let place = Place::new();
     vidur(&place, 1.0);
