@@ -70,6 +70,8 @@ pub(crate) enum Event {
         /// The request's slot.
         slot: u32,
     },
+    /// Some of those who wait before their pool is chosen may go on.
+    HeldDue,
     /// Telemetry reads every replica.
     Scrape,
     /// Something about how many replicas there are.
@@ -116,8 +118,6 @@ pub(crate) enum Hop {
     Looked,
     /// A stage has turned it away.
     TurnedAway(Refusal),
-    /// It was held back, and asks again.
-    AskAgain,
     /// The gateway's own stages are done with it.
     Ready,
     /// The gateway has the state store's answer, or has none.
@@ -162,7 +162,6 @@ impl Event {
                 Hop::ToGateway
                 | Hop::Looked
                 | Hop::TurnedAway(_)
-                | Hop::AskAgain
                 | Hop::StoreSeen(_)
                 | Hop::Ready => 7,
             },
@@ -175,7 +174,7 @@ impl Event {
             Self::Timeout { .. } | Self::FollowerTimeout { .. } => 4,
             // What goes wrong at an instant goes wrong for whoever comes in it.
             Self::Fault { .. } => 4,
-            Self::Retry { .. } | Self::Hedge { .. } => 7,
+            Self::Retry { .. } | Self::Hedge { .. } | Self::HeldDue => 7,
         }
     }
 }

@@ -76,7 +76,8 @@ pub enum Instead {
     /// The expired answer to the same question, if one is kept that may still be given
     /// (`gateway.answers.stale_if_error`); otherwise it waits as with `queue`.
     StaleAnswer,
-    /// It waits until there is room for it, or its client gives up.
+    /// It waits until the kernel is back or there is room for it, in the order of `gateway.queue`, or until
+    /// its client gives up.
     Queue,
     /// It is refused (`shed`).
     Reject,

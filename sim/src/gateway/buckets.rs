@@ -90,7 +90,7 @@ impl Buckets {
 /// The fraction of least denominator within 1 part in 1e15 of `x` (continued fractions): gives
 /// back what a user wrote (`1 req/min` is 1/60), not its binary neighbour. `x` is finite and
 /// not negative.
-fn simplest_fraction(x: f64) -> (u64, u64) {
+pub(super) fn simplest_fraction(x: f64) -> (u64, u64) {
     let (mut p0, mut q0, mut p1, mut q1) = (0_u64, 1_u64, 1_u64, 0_u64);
     let mut rest = x;
     loop {

@@ -5,15 +5,28 @@
 //! probability `p(t) = clamp((t - t0 - J_k) / D, 0, 1)`, so that the frontier's load rises by at most
 //! `lam_k / D` per second. Leakage control: a token bucket of rate `max(0, u_max * C_f - lam_reserved)`
 //! and a burst of some seconds of it.
+//!
+//! Who is to wait is woken by what can let it go on: its kernel is back, its chance has risen enough
+//! (which follows from the time of the eviction and its own luck), or the bucket holds a request (which
+//! follows from those who came before). Nobody asks again in vain.
 
-use std::collections::VecDeque;
-use windtunnel_base::ids::{ClassId, RequestId};
-use windtunnel_base::rng::{Rng, Streams};
+/// The bucket at the frontier's door.
+mod leakage;
+/// Who waits before their pool is chosen.
+mod held;
+
+pub use held::{Until, Waiter};
+
+use held::Held;
+use leakage::Leakage;
+use windtunnel_base::ids::{ClassId, RequestId, TenantId};
+use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::gateway::PathTotals;
 use windtunnel_scenarios::Names;
 use windtunnel_scenarios::schema::FleetSpec;
-use windtunnel_scenarios::schema::paths::{EvictionSpec, Instead, LeakageSpec, PathsSpec};
+use windtunnel_scenarios::schema::gateway::QueueOrder;
+use windtunnel_scenarios::schema::paths::{EvictionSpec, Instead, PathsSpec};
 
 /// Where a request goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,12 +35,23 @@ pub enum Path {
     Pool(u8),
     /// To the pool of a kernel that was evicted.
     Stale(u8),
-    /// It is given an expired answer, or nothing yet as [`Self::Hold`] if there is none.
-    StaleAnswer(SimTime),
-    /// Nowhere yet: it is asked for again at this time, unless its client gives up.
-    Hold(SimTime),
+    /// It is given an expired answer, or waits as with [`Self::Hold`] if there is none.
+    StaleAnswer(Until),
+    /// Nowhere yet.
+    Hold(Until),
     /// It is turned away.
     Refuse,
+}
+
+/// How a request asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asks {
+    /// For the first time.
+    First,
+    /// It waited, and something has changed.
+    Again,
+    /// It waited for room in the bucket, and it is its turn.
+    InTurn,
 }
 
 /// The pools, and who goes where.
@@ -41,6 +65,9 @@ pub struct Paths {
     by_class: Vec<Option<u8>>,
     eviction: EvictionSpec,
     leakage: Option<Leakage>,
+    held: Held,
+    /// When the bucket holds a request for the first in line, at the earliest.
+    room_at: Option<SimTime>,
     streams: Streams,
     totals: PathTotals,
 }
@@ -57,8 +84,15 @@ struct Kernel {
 
 impl Paths {
     /// The pools that a checked scenario names. The frontier has all replicas that no kernel and no
-    /// small model has, unless it is named.
-    pub fn new(spec: &PathsSpec, fleet: &FleetSpec, names: &Names, streams: Streams) -> Self {
+    /// small model has, unless it is named. Who waits for room does so in this order, with these weights of
+    /// tenants.
+    pub fn new(
+        spec: &PathsSpec,
+        fleet: &FleetSpec,
+        names: &Names,
+        (order, weights): (QueueOrder, &[f64]),
+        streams: Streams,
+    ) -> Self {
         let ids = |name: &str| fleet.pool(name).map_or(Vec::new(), Iterator::collect);
         let others = || spec.kernels.iter().map(|k| &k.pool).chain(&spec.small);
         let frontier = match &spec.frontier {
@@ -101,6 +135,8 @@ impl Paths {
             by_class,
             eviction: spec.eviction.clone(),
             leakage,
+            held: Held::new(order, weights),
+            room_at: None,
             streams,
             totals: PathTotals::default(),
         }
@@ -116,10 +152,11 @@ impl Paths {
         self.totals
     }
 
-    /// A kernel is evicted, or is back.
-    pub fn evict(&mut self, kernel: &str, at: SimTime, evicted: bool) {
+    /// A kernel is evicted, or is back. Says who waited for it, in the order in which they came: all of them
+    /// are to ask again.
+    pub fn evict(&mut self, kernel: &str, at: SimTime, evicted: bool) -> Vec<RequestId> {
         let Some(index) = self.kernels.iter().position(|k| k.name == kernel) else {
-            return;
+            return Vec::new();
         };
         let mut rng = self.streams.stream("eviction delay", index as u64);
         let kernel = &mut self.kernels[index];
@@ -128,26 +165,23 @@ impl Paths {
             let share = rng.f64();
             kernel.delay = SimDuration::from_secs_f64_saturating(jitter.0.as_secs_f64() * share);
         }
+        let waited = self.held.take_all_of(index as u8);
+        self.line_moved(at);
+        waited
     }
 
-    /// Where a request goes now. `again`: it was held back, and is counted already.
-    pub fn choose(
-        &mut self,
-        request: RequestId,
-        class: ClassId,
-        now: SimTime,
-        again: bool,
-    ) -> Path {
-        let kernel = self.by_class.get(class.index()).copied().flatten();
-        let Some(kernel) = kernel.map(|k| &self.kernels[usize::from(k)]) else {
+    /// Where a request goes now.
+    pub fn choose(&mut self, request: RequestId, class: ClassId, now: SimTime, asks: Asks) -> Path {
+        let Some(index) = self.kernel_of(class) else {
             if let Some(leakage) = &mut self.leakage {
                 leakage.reserved(now);
             }
             self.totals.reserved += 1;
             return Path::Pool(0);
         };
-        self.totals.eligible += u64::from(!again);
-        let (pool, delay) = (kernel.pool, kernel.delay);
+        let kernel = &self.kernels[usize::from(index)];
+        self.totals.eligible += u64::from(asks == Asks::First);
+        let pool = kernel.pool;
         let Some(since) = kernel.evicted else {
             self.totals.kernel += 1;
             return Path::Pool(pool);
@@ -156,37 +190,39 @@ impl Paths {
             over, meanwhile, ..
         } = self.eviction
         {
-            let rise = now.since(since).saturating_sub(delay).as_secs_f64();
-            let p = (rise / over.0.as_secs_f64()).min(1.0);
-            // The request's own luck: who is held back and asks again keeps it while `p` rises.
-            let luck = self.luck(request).f64();
-            if luck >= p {
-                return self.instead(meanwhile, pool, now);
+            let risen = self.risen_at(request, since.saturating_add(kernel.delay), over.0);
+            if now < risen {
+                return self.instead(meanwhile, pool, Until::Then(risen));
             }
         }
-        if let Some(leakage) = &mut self.leakage
-            && !leakage.take(now)
-        {
-            let (what, next) = (leakage.overflow(class), leakage.next(now));
-            self.totals.overflow += u64::from(!again);
-            return match what {
-                Instead::Queue => Path::Hold(next),
-                Instead::StaleAnswer => Path::StaleAnswer(next),
-                what => self.instead(what, pool, now),
-            };
+        if let Some(leakage) = &mut self.leakage {
+            // Who waits for room comes first.
+            let may = asks == Asks::InTurn || self.held.line_is_empty();
+            if !(may && leakage.take(now)) {
+                let what = leakage.overflow(class);
+                self.totals.overflow += 1;
+                return self.instead(what, pool, Until::Room);
+            }
         }
         self.totals.leaked += 1;
         Path::Pool(0)
     }
 
+    /// When the chance of a request to go to the frontier, which rises evenly over that time, is more than its
+    /// own luck. Who waits and asks again keeps it.
+    fn risen_at(&self, request: RequestId, from: SimTime, over: SimDuration) -> SimTime {
+        let mut rng = self.streams.stream("eviction", u64::from(request.0));
+        let short_of = (rng.f64() * over.as_nanos() as f64) as u64;
+        from.saturating_add(SimDuration::from_nanos(short_of.saturating_add(1)))
+    }
+
+    fn kernel_of(&self, class: ClassId) -> Option<u8> {
+        self.by_class.get(class.index()).copied().flatten()
+    }
+
     /// Where a request goes for which nobody looked for a kernel: to the frontier.
     pub fn without_kernel(&mut self, class: ClassId, now: SimTime) -> Path {
-        let eligible = self
-            .by_class
-            .get(class.index())
-            .copied()
-            .flatten()
-            .is_some();
+        let eligible = self.kernel_of(class).is_some();
         if let (false, Some(leakage)) = (eligible, &mut self.leakage) {
             leakage.reserved(now);
         }
@@ -196,17 +232,7 @@ impl Paths {
         Path::Pool(0)
     }
 
-    fn luck(&self, request: RequestId) -> Rng {
-        self.streams.stream("eviction", u64::from(request.0))
-    }
-
-    /// A request is held back.
-    pub fn held(&mut self) {
-        self.totals.held += 1;
-    }
-
-    fn instead(&mut self, what: Instead, pool: u8, now: SimTime) -> Path {
-        let later = now.saturating_add(SimDuration::from_secs(1));
+    fn instead(&mut self, what: Instead, pool: u8, until: Until) -> Path {
         match (what, self.small) {
             (Instead::Small, Some(small)) => {
                 self.totals.small += 1;
@@ -217,100 +243,77 @@ impl Paths {
                 self.totals.stale_kernel += 1;
                 Path::Stale(pool)
             }
-            (Instead::Queue, _) => Path::Hold(later),
-            (Instead::StaleAnswer, _) => Path::StaleAnswer(later),
+            (Instead::Queue, _) => Path::Hold(until),
+            (Instead::StaleAnswer, _) => Path::StaleAnswer(until),
             (Instead::Reject, _) => Path::Refuse,
         }
     }
-}
 
-/// The bucket at the frontier's door.
-#[derive(Clone, Debug)]
-struct Leakage {
-    /// Requests per second that may be in use at the frontier.
-    usable: f64,
-    burst: f64,
-    window: SimDuration,
-    overflow: Vec<Instead>,
-    /// When requests of others came, within the window.
-    reserved: VecDeque<SimTime>,
-    /// Requests that the bucket holds.
-    level: f64,
-    at: SimTime,
-}
+    /// A request waits, as [`Self::choose`] said when it asked so; `takes_expired`: it would take an expired
+    /// answer.
+    pub fn hold(
+        &mut self,
+        who: Waiter,
+        asked: Asks,
+        until: Until,
+        takes_expired: bool,
+        now: SimTime,
+    ) {
+        self.totals.held += u64::from(asked == Asks::First);
+        let kernel = self.kernel_of(who.class).unwrap_or_default();
+        self.held.push(who, kernel, until, takes_expired);
+        self.line_moved(now);
+    }
 
-impl Leakage {
-    fn new(spec: &LeakageSpec, names: &Names) -> Self {
-        let of = |name: &String| spec.overflow_by_class.get(name).copied();
-        let classes = names.classes.iter();
-        let usable = spec.u_max * spec.capacity.0;
-        let burst = spec.burst.0.as_secs_f64();
-        Self {
-            usable,
-            burst,
-            window: spec.window.0,
-            overflow: classes
-                .map(|(name, _)| of(name).unwrap_or(spec.overflow))
-                .collect(),
-            reserved: VecDeque::new(),
-            level: usable * burst,
-            at: SimTime::ZERO,
+    /// A request that waited leaves; `false` if it did not wait.
+    pub fn leaves(&mut self, request: RequestId, now: SimTime) -> bool {
+        let waited = self.held.remove(request);
+        self.line_moved(now);
+        waited
+    }
+
+    /// When the next of those who wait may go on, or a little earlier: others who come meanwhile make it later.
+    pub fn next_due(&self) -> Option<SimTime> {
+        let times = self.held.first_time().into_iter().chain(self.room_at);
+        times.min()
+    }
+
+    /// Who may go on now, one at a time, and how it is to ask.
+    pub fn due(&mut self, now: SimTime) -> Option<(RequestId, Asks)> {
+        if let Some(request) = self.held.pop_timed(now) {
+            return Some((request, Asks::Again));
         }
-    }
-
-    fn overflow(&self, class: ClassId) -> Instead {
-        self.overflow
-            .get(class.index())
-            .copied()
-            .unwrap_or_default()
-    }
-
-    /// A request of somebody else goes to the frontier.
-    fn reserved(&mut self, now: SimTime) {
-        self.refill(now);
-        self.reserved.push_back(now);
-    }
-
-    /// The bucket's rate: what the others leave of what is usable.
-    fn rate(&self) -> f64 {
-        let others = self.reserved.len() as f64 / self.window.as_secs_f64();
-        (self.usable - others).max(0.0)
-    }
-
-    fn refill(&mut self, now: SimTime) {
-        let rate = self.rate();
-        let gained = rate * now.since(self.at).as_secs_f64();
-        self.at = now;
-        while self
-            .reserved
-            .front()
-            .is_some_and(|&t| now.since(t) >= self.window)
-        {
-            self.reserved.pop_front();
+        if self.room_at.is_none_or(|at| at > now) {
+            return None;
         }
-        // A bucket that cannot hold one request would never let one through.
-        let full = (self.rate() * self.burst).max(1.0);
-        self.level = (self.level + gained).min(full);
-    }
-
-    fn take(&mut self, now: SimTime) -> bool {
-        self.refill(now);
-        let holds = self.level >= 1.0;
-        if holds {
-            self.level -= 1.0;
+        self.room_at = self.leakage.as_mut().map(|l| l.holds_at(now));
+        if self.room_at.is_none_or(|at| at > now) {
+            return None;
         }
-        holds
+        let first = self.held.pop_line();
+        if self.held.line_is_empty() {
+            self.room_at = None;
+        }
+        first.map(|request| (request, Asks::InTurn))
     }
 
-    /// When the bucket may hold a request again: at the earliest a hundredth of a second from now, so
-    /// that a queue of those who wait does not ask without end.
-    fn next(&self, now: SimTime) -> SimTime {
-        let rate = self.rate();
-        let missing = (1.0 - self.level).max(0.0);
-        let seconds = if rate > 0.0 { missing / rate } else { 1.0 };
-        now.saturating_add(SimDuration::from_secs_f64_saturating(
-            seconds.clamp(0.01, 1.0),
-        ))
+    /// Those who wait and would take an expired answer, in the order in which they came.
+    pub fn takers_of_expired(&self) -> Vec<RequestId> {
+        self.held.takers_of_expired()
+    }
+
+    /// The frontier served a tenant so many tokens, which some orders count.
+    pub fn served(&mut self, tenant: TenantId, prompt: u32, output: u32) {
+        self.held.served(tenant, prompt, output);
+    }
+
+    /// The line for room may have become empty, or be so no more.
+    fn line_moved(&mut self, now: SimTime) {
+        if self.held.line_is_empty() {
+            self.room_at = None;
+        } else if self.room_at.is_none() {
+            self.room_at = self.leakage.as_mut().map(|l| l.holds_at(now));
+        }
     }
 }
 

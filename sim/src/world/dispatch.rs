@@ -95,8 +95,7 @@ impl<M: Machine> World<'_, M> {
         }
         gateway.changes.note(replica);
         gateway.totals.dispatched += 1;
-        let tenant = flight.arrival.tenant;
-        gateway.lanes.of_mut(replica).room.served(tenant, prompt, 0);
+        gateway.served(flight.lane, flight.arrival.tenant, prompt, 0);
         gateway.count_shared(flight.id, replica, true, self.now);
         flight.place = Place::Out;
         flight.answer.replica = Some(replica);

@@ -157,9 +157,9 @@ impl<M: Machine> World<'_, M> {
                 }
             },
             (FaultSpec::KernelEvicted { kernel, .. }, Turn::Begin | Turn::End) => {
-                if let Some(paths) = &mut self.gateway.paths {
-                    paths.evict(kernel, self.now, begins);
-                }
+                let kernel = kernel.clone();
+                self.faults = Some(faults);
+                return self.evict_kernel(&kernel, begins);
             }
             (FaultSpec::StoreBlackout { lasts, .. }, Turn::Begin) => self.black_out(lasts.0),
             (FaultSpec::LeaderCrash { .. }, Turn::Begin) => self.crash_leaders(),

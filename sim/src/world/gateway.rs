@@ -10,11 +10,12 @@ use crate::event::Hop;
 use crate::fleet::machine::Machine;
 use crate::fleet::telemetry::Telemetry;
 use crate::gateway::admission::Admission;
-use crate::gateway::paths::Paths;
+use crate::gateway::paths::{Asks, Paths};
 use crate::gateway::routing::{self, FleetFacts};
 use crate::laws::{Verdict, bounds};
 use crate::view::{Feedback, Observed, ReplicaView, Signals};
-use windtunnel_base::ids::ReplicaId;
+use windtunnel_base::ids::{ReplicaId, TenantId};
+use windtunnel_base::queue::EventKey;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -61,6 +62,8 @@ pub(super) struct Gateway {
     pub(super) in_system: u64,
     /// Which pool serves whom, if the scenario has pools.
     pub(super) paths: Option<Box<Paths>>,
+    /// When the next of those may go on who wait before their pool is chosen.
+    pub(super) held_alarm: Option<(SimTime, EventKey)>,
     /// The stages, if the scenario has them.
     pub(super) stages: Option<Box<Stages>>,
     pub(super) totals: GatewayTotals,
@@ -80,10 +83,13 @@ impl Gateway {
     ) -> Self {
         let spec = &scenario.gateway;
         let priorities: Vec<i32> = scenario.classes.values().map(|c| c.priority).collect();
-        let paths = spec
-            .paths
-            .as_ref()
-            .map(|paths| Box::new(Paths::new(paths, &scenario.fleet, names, streams)));
+        let weight = |name: &String| scenario.tenants.get(name).map_or(1.0, |t| t.weight);
+        let weights: Vec<f64> = names.tenants.iter().map(weight).collect();
+        let order = (spec.queue.order, &weights[..]);
+        let paths = spec.paths.as_ref().map(|paths| {
+            let paths = Paths::new(paths, &scenario.fleet, names, order, streams);
+            Box::new(paths)
+        });
         let facts = FleetFacts {
             replicas: machines.len(),
             block_tokens: machines.first().map_or(16, Machine::block_tokens),
@@ -91,8 +97,6 @@ impl Gateway {
         };
         let shared = Shared::new(scenario, machines.len());
         let pools = paths.as_ref().map_or(&[][..], |paths| paths.pools());
-        let weight = |name: &String| scenario.tenants.get(name).map_or(1.0, |t| t.weight);
-        let weights: Vec<f64> = names.tenants.iter().map(weight).collect();
         let lanes = Lanes::new(spec, &facts, pools, &weights);
         let (signals, wants_feedback, has_index) = {
             let policy = &lanes.get(0).policy;
@@ -121,6 +125,7 @@ impl Gateway {
             admission: Admission::new(&spec.admission, &priorities),
             lanes,
             paths,
+            held_alarm: None,
             stages: spec
                 .pipeline
                 .as_ref()
@@ -157,6 +162,17 @@ impl Gateway {
             .latency_per_kilotoken
             .saturating_mul(u64::from(prompt_tokens));
         self.latency + SimDuration::from_nanos(per_token.as_nanos() / 1000)
+    }
+
+    /// A tenant was served so many tokens in a lane, which some orders of waiting count.
+    pub(super) fn served(&mut self, lane: u8, tenant: TenantId, prompt: u32, output: u32) {
+        let room = &mut self.lanes.get_mut(lane).room;
+        room.served(tenant, prompt, output);
+        if lane == 0
+            && let Some(paths) = &mut self.paths
+        {
+            paths.served(tenant, prompt, output);
+        }
     }
 
     /// Whether a replica has as many requests in flight as it may.
@@ -248,7 +264,7 @@ impl<M: Machine> World<'_, M> {
     /// The gateway has all it needs to know about an admitted request.
     pub(super) fn admitted(&mut self, slot: u32) {
         if self.gateway.paths.is_some() {
-            return self.choose_path(slot, false);
+            return self.choose_path(slot, Asks::First);
         }
         self.enter_lane(slot);
     }

@@ -58,8 +58,8 @@ impl<M: Machine> World<'_, M> {
         let flight = self.requests.get_mut(slot);
         flight.answer.last_token = self.now + self.fleet.network.client;
         let (lane, tenant) = (flight.lane, flight.arrival.tenant);
-        let room = &mut self.gateway.lanes.get_mut(lane).room;
-        room.served(tenant, 0, flight.answer.output_tokens);
+        let output = flight.answer.output_tokens;
+        self.gateway.served(lane, tenant, 0, output);
         if self.verifier.is_none() {
             if self.answers.is_some() {
                 self.fetched(slot);
@@ -130,6 +130,9 @@ impl<M: Machine> World<'_, M> {
                 self.gone(slot);
             }
             Place::Asking | Place::Held => {
+                if flight.place == Place::Held {
+                    self.leave_held(slot);
+                }
                 self.gateway.in_system -= 1;
                 self.gateway.totals.dropped += 1;
                 self.gone(slot);

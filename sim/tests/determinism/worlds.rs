@@ -355,7 +355,7 @@ fn pipeline() -> impl Strategy<Value = Option<PipelineSpec>> {
 /// A kernel for the urgent ones, on the last pool.
 fn paths(kind: u8) -> PathsSpec {
     let (jittered, overflow) = match kind % 4 {
-        0 => (true, None),
+        0 => (true, Some(Instead::Queue)),
         1 => (false, Some(Instead::Queue)),
         2 => (true, Some(Instead::StaleAnswer)),
         _ => (true, Some(Instead::StaleKernel)),
@@ -371,9 +371,8 @@ fn paths(kind: u8) -> PathsSpec {
                 over: span(20),
                 jitter: span(5),
                 meanwhile: match overflow {
-                    Some(Instead::StaleAnswer) => Instead::StaleAnswer,
-                    Some(_) => Instead::Reject,
-                    None => Instead::Queue,
+                    Some(same @ (Instead::StaleAnswer | Instead::Queue)) => same,
+                    _ => Instead::Reject,
                 },
             },
             false => EvictionSpec::Step,

@@ -73,6 +73,7 @@ impl<M: Machine> World<'_, M> {
             desk.waiting = waiting;
         }
         self.drop_unneeded(key);
+        self.give_to_held();
     }
 
     /// Whether an expired answer is kept that may stand in for the one that a request was to fetch. A
