@@ -35,6 +35,15 @@ struct Job {
     spoiled: bool,
 }
 
+impl Job {
+    /// Tokens of the answer that are there after so much work: it is made evenly.
+    fn generated_in(&self, done: SimDuration) -> u32 {
+        let (tokens, work) = (u128::from(self.output_tokens), u128::from(done.as_nanos()));
+        let made = (tokens * work).checked_div(u128::from(self.service.as_nanos()));
+        made.map_or(0, |made| made as u32).min(self.output_tokens)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Waiting,
@@ -306,7 +315,8 @@ impl Engine for Station {
         Ok(())
     }
 
-    /// A station has no steps: whoever is in service leaves at once too.
+    /// A station has no steps: whoever is in service leaves at once too, with the share of its answer that was
+    /// made by then.
     fn cancel<O: StepObserver>(
         &mut self,
         now: SimTime,
@@ -316,7 +326,7 @@ impl Engine for Station {
         let Some(slot) = self.by_request.get(request.0) else {
             return false;
         };
-        let mut done = SimDuration::ZERO;
+        let (mut done, mut generated) = (SimDuration::ZERO, 0);
         if self.jobs[slot as usize].state == State::Served {
             if self.shares() {
                 self.share_until(now);
@@ -324,11 +334,12 @@ impl Engine for Station {
             let age = self.jobs[slot as usize].age;
             let end = self.served.iter().find(|e| e.0.1 == age).map(|e| e.0.0);
             done = self.work_done(slot, end.unwrap_or_default(), now);
+            generated = self.jobs[slot as usize].generated_in(done);
         }
         self.remove(slot, now, done, observer);
         self.told_next.push(EngineOutcome {
             request,
-            outcome: Outcome::Cancelled { generated: 0 },
+            outcome: Outcome::Cancelled { generated },
         });
         true
     }

@@ -6,7 +6,9 @@ use windtunnel_base::quantity::Money;
 
 /// What a provider asks per million tokens, beside what replicas cost by the hour: a frontier model behind
 /// an interface is a station whose hours are free and whose tokens are not. A request pays for its prompt when
-/// it first starts, and for its output when that is whole; output that is broken off costs nothing.
+/// it first starts, and for its output when that is whole or broken off: by its client, by a faster attempt, by a
+/// timeout, or because the replica is lost. Then as much is paid as there is of it when the replica drops it.
+/// What is under way when the run is cut off is not over, and not paid yet.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenPricesSpec {

@@ -63,6 +63,7 @@ use recorder::Recorder;
 use requests::Requests;
 use sampling::{Sampler, Totals};
 use scaling::Scaling;
+use token_prices::TokenPrices;
 use windtunnel_base::queue::EventQueue;
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -70,7 +71,6 @@ use windtunnel_engine::engine::{EngineOutcome, Onward};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
-use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 use windtunnel_scenarios::schema::traffic::ArrivalSpec;
 use windtunnel_scenarios::schema::{Scenario, WarmUp};
 use windtunnel_scenarios::workload::Workload;
@@ -107,8 +107,8 @@ pub(crate) struct World<'a, M> {
     shared_cache: Option<Box<SharedCache>>,
     /// Who orders replicas and lets them go, if somebody does.
     scaling: Option<Box<Scaling>>,
-    /// By replica, what its tokens cost; empty if none do.
-    token_prices: Vec<Option<TokenPricesSpec>>,
+    /// What tokens cost, if they do.
+    token_prices: Option<Box<TokenPrices>>,
     verifier: Option<Verifier>,
     recorder: Recorder,
     sampler: Sampler,
@@ -227,7 +227,7 @@ impl<'a, M: Machine> World<'a, M> {
             gateway,
             answers: Desk::new(scenario, streams, warm_up.unwrap_or(SimTime::ZERO)).map(Box::new),
             shared_cache,
-            token_prices: scenario.fleet.token_prices(),
+            token_prices: TokenPrices::new(&scenario.fleet),
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             scaling: Scaling::new(scenario, replicas, streams),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),

@@ -72,6 +72,9 @@ impl<M: Machine> World<'_, M> {
         let here = self.fleet.machines[r].cancel(self.now, id, &mut listener);
         self.fleet.touch(r);
         let flight = self.requests.get_mut(slot);
+        if here && let Some(prices) = &mut self.token_prices {
+            prices.broken_off(id, flight.answer.output_tokens);
+        }
         if here && flight.purpose.is_some() {
             // The replica will say what it had generated.
             flight.leaving_replica = true;
@@ -94,7 +97,7 @@ impl<M: Machine> World<'_, M> {
         self.recorder.step_left(|| machine.stats(now));
         self.fleet.touch(r);
         for &outcome in &outcomes {
-            self.outcome(outcome);
+            self.outcome(r, outcome);
         }
         outcomes.clear();
         self.outcomes = outcomes;
@@ -126,7 +129,7 @@ impl<M: Machine> World<'_, M> {
             self.note_refills(r);
         }
         for &outcome in &outcomes {
-            self.outcome(outcome);
+            self.outcome(r, outcome);
         }
         outcomes.clear();
         self.outcomes = outcomes;
@@ -176,14 +179,14 @@ impl<M: Machine> World<'_, M> {
     }
 
     /// What happened to a request inside a replica.
-    fn outcome(&mut self, EngineOutcome { request, outcome }: EngineOutcome) {
+    fn outcome(&mut self, replica: usize, EngineOutcome { request, outcome }: EngineOutcome) {
+        if self.token_prices.is_some() {
+            self.charge_tokens(replica, request, outcome);
+        }
         // A request whose story is over may be gone from our books while the replica tidies up.
         let Some(slot) = self.requests.slot(request) else {
             return;
         };
-        if !self.token_prices.is_empty() {
-            self.charge_tokens(slot, outcome);
-        }
         let now = self.now;
         let flight = self.requests.get_mut(slot);
         if flight.leaving_replica

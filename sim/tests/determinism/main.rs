@@ -12,8 +12,10 @@ use common::Script;
 
 use proptest::prelude::*;
 use windtunnel_base::ids::RequestId;
+use windtunnel_base::quantity::Money;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::SimTime;
+use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::config::EngineSpec;
 use windtunnel_ledger::entry::AnswerSource;
 use windtunnel_ledger::result::RunResult;
@@ -21,6 +23,7 @@ use windtunnel_ledger::rows::Row;
 use windtunnel_ledger::scaling::{ScalingChange, ScalingStep};
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::schema::policies::RoutingSpec;
+use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 use windtunnel_sim::{RunOptions, Step, run};
 use worlds::{script, world};
 
@@ -104,6 +107,23 @@ proptest! {
         prop_assert!(watched.samples.len() <= 10);
         prop_assert_eq!(watched.gateway.dispatched as usize,
             watched.decisions.iter().filter(|d| d.replica.is_some()).count());
+    }
+
+    /// Prices change what a run costs, and nothing else.
+    #[test]
+    fn prices_change_nothing_but_what_is_paid(scenario in world(), script in script()) {
+        let mut free = scenario.clone();
+        free.fleet.token_prices = None;
+        let mut paid = scenario;
+        paid.fleet.token_prices = Some(TokenPricesSpec {
+            input: Money(NanoUsd(3_000_001)),
+            output: Money(NanoUsd(15_000_007)),
+            ..TokenPricesSpec::default()
+        });
+        let [free, paid] = [free, paid].map(|s| play(&s, &script, options()));
+        prop_assert_eq!(&free.rows, &paid.rows);
+        prop_assert_eq!((free.end_ns, free.events), (paid.end_ns, paid.events));
+        prop_assert_eq!(format!("{:?}", free.shared_cache), format!("{:?}", paid.shared_cache));
     }
 
     /// The log of steps changes nothing and leaves nothing out: it is in order, every step knows
