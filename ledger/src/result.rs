@@ -100,7 +100,7 @@ impl Phase {
     }
 }
 
-/// State of one replica at one sampling instant.
+/// State of one replica at one sampling instant; all zero while it is off or on order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReplicaSample {
     /// Requests running.

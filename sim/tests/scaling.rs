@@ -207,3 +207,44 @@ fn a_pool_of_its_own_scales_and_others_do_not() {
     let touched: Vec<u32> = changes(&result).iter().map(|c| c.1).collect();
     assert!(!touched.is_empty() && touched.iter().all(|&r| r >= 2));
 }
+
+/// Replicas that are off or on order have no memory that could be empty: means over the fleet are of those that
+/// serve, until they are released.
+#[test]
+fn replicas_out_of_service_count_in_no_sample() {
+    let mut scenario = world();
+    scenario.fleet.engine = common::plain().fleet.engine;
+    let script = Script::new([
+        common::request(2, 4, 9),
+        common::request(2, 4, 9),
+        common::request(2, 4, 9),
+        common::request(160, 4, 1),
+    ]);
+    let options = RunOptions {
+        samples: 1000,
+        ..RunOptions::default()
+    };
+    let result = run(&scenario, &mut script.clone(), 1, options).expect("a lawful run");
+    let blocks = result.samples[0].replicas[0].kv_total;
+    assert!(blocks > 0);
+    let mut serving = vec![true, false, false, false];
+    let mut seen = std::collections::BTreeSet::new();
+    let mut changes = changes(&result).into_iter().peekable();
+    for sample in &result.samples {
+        while let Some((_, replica, step)) = changes.next_if(|c| c.0 * U <= sample.at_ns) {
+            match step {
+                Ready => serving[replica as usize] = true,
+                Released => serving[replica as usize] = false,
+                Ordered | Draining => {}
+            }
+        }
+        let there: Vec<bool> = sample
+            .replicas
+            .iter()
+            .map(|r| r.kv_total == blocks)
+            .collect();
+        assert_eq!(there, serving, "at {} ns", sample.at_ns);
+        seen.insert(there.iter().filter(|&&there| there).count());
+    }
+    assert_eq!(Vec::from_iter(seen), [1, 3]);
+}

@@ -137,6 +137,6 @@ metrics! {
     confidence_signal, "ratio", Neutral, "replicas on which L5 acts", "mean of: certainty of tokens as published last", None;
     batch_mean, "requests", Neutral, "steps that end in the window", "requests decoding ÷ steps", None;
     in_system_mean, "requests", Neutral, "samples in the window", "mean of requests anywhere between client and client", None;
-    kv_usage_mean, "share", Neutral, "samples in the window", "mean of: KV blocks held by running requests ÷ KV blocks, all replicas together", None;
+    kv_usage_mean, "share", Neutral, "samples in the window", "mean of: KV blocks held by running requests ÷ KV blocks, all replicas together that serve at the time", None;
     extrapolated_share, "share", Lower, "steps that end in the window", "steps outside the cost model's range ÷ steps", None;
 }

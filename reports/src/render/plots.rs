@@ -238,7 +238,11 @@ fn occupancy(run: &RunResult, line: &MakeLine<'_>) -> Vec<Line> {
             })
             .collect();
     }
-    let shares = |s: &Sample| s.replicas.iter().map(share).collect::<Vec<_>>();
+    // Those that are off have no memory, and are none of those counted.
+    let shares = |s: &Sample| -> Vec<f64> {
+        let there = s.replicas.iter().filter(|r| r.kv_total > 0);
+        there.map(share).collect()
+    };
     vec![
         line("most", &|s| shares(s).into_iter().fold(0.0, f64::max)),
         line("mean", &|s| crate::stats::mean(&shares(s)).unwrap_or(0.0)),

@@ -87,6 +87,13 @@ impl Pool {
         self.with(State::Ready)
     }
 
+    /// Whether a replica of this pool does not serve: it is off, or on order.
+    pub(crate) fn is_out_of_service(&self, replica: ReplicaId) -> bool {
+        let place = self.place(replica);
+        let idle = |place: usize| matches!(self.states[place], State::Off | State::Booting);
+        place.is_some_and(idle)
+    }
+
     fn with(&self, state: State) -> impl Iterator<Item = ReplicaId> {
         let ids = (self.first..).map(ReplicaId).zip(&self.states);
         ids.filter(move |&(_, s)| *s == state).map(|(id, _)| id)

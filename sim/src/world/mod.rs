@@ -512,9 +512,11 @@ impl<'a, M: Machine> World<'a, M> {
     #[inline]
     fn sample_replica(&mut self, replica: usize) {
         let machine = &self.fleet.machines[replica];
+        let scaling = self.scaling.as_ref();
+        let off = || scaling.is_some_and(|s| s.is_out_of_service(replica));
         let mut onward = Onward::default();
         self.sampler
-            .read(replica, |at| machine.stats_onward(at, &mut onward));
+            .read(replica, off, |at| machine.stats_onward(at, &mut onward));
     }
 
     /// Closes the books of a run.

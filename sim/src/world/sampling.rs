@@ -61,6 +61,9 @@ struct Taken {
 /// blocks there are in all does not change.
 type Kept = [u32; 4];
 
+/// What is kept of a replica that is off, or on order.
+const OFF: Kept = [u32::MAX; 4];
+
 impl Sampler {
     /// For at most `capacity` samples, and fewer of a large fleet, of so many replicas in a run that ends
     /// about at `expected_end`; a time of zero says nothing. It moves no sample that stays, and saves those
@@ -105,19 +108,37 @@ impl Sampler {
     }
 
     /// Reads a replica for the samples taken since it was read last. Nothing may have happened to it
-    /// meanwhile; `look` reads its state as of given times, one after the other.
+    /// meanwhile; `off` says whether it was out of service, `look` reads its state as of given times, one
+    /// after the other.
     #[inline(always)]
-    pub(super) fn read(&mut self, replica: usize, look: impl FnMut(SimTime) -> EngineStats) {
+    pub(super) fn read(
+        &mut self,
+        replica: usize,
+        off: impl FnOnce() -> bool,
+        look: impl FnMut(SimTime) -> EngineStats,
+    ) {
         // Asked at every event of a replica, and mostly no sample was taken since the last one.
         if self.read[replica] as usize != self.samples.len() {
-            self.read_on(replica, look);
+            self.read_on(replica, off, look);
         }
     }
 
     #[inline(never)]
-    fn read_on(&mut self, replica: usize, mut look: impl FnMut(SimTime) -> EngineStats) {
+    fn read_on(
+        &mut self,
+        replica: usize,
+        off: impl FnOnce() -> bool,
+        mut look: impl FnMut(SimTime) -> EngineStats,
+    ) {
         let read = self.read[replica] as usize;
         let first = replica * self.capacity;
+        if off() {
+            for sample in &self.samples[read..] {
+                self.replicas[first + sample.place as usize] = OFF;
+            }
+            self.read[replica] = self.samples.len() as u32;
+            return;
+        }
         for sample in &self.samples[read..] {
             let stats = look(SimTime::from_nanos(sample.totals.at_ns));
             let at = first + sample.place as usize;
@@ -170,6 +191,10 @@ impl Sampler {
             for (replica, &kv_total) in totals.iter().enumerate() {
                 for &i in together {
                     let at = replica * self.capacity + place(i);
+                    if self.replicas[at] == OFF {
+                        samples[i].replicas.push(ReplicaSample::default());
+                        continue;
+                    }
                     let [running, waiting, held, cached] = self.replicas[at];
                     let narrow = [u64::from(held), u64::from(cached)];
                     let [kv_held, kv_cached] = match self.wide.is_empty() {
@@ -261,19 +286,41 @@ mod tests {
             // Something happens now and then to the one, and only in the end to the other.
             events += 1;
             if events.is_multiple_of(3) {
-                sampler.read(0, state(0));
+                sampler.read(0, || false, state(0));
             }
         }
-        sampler.read(0, state(0));
-        sampler.read(1, state(1));
+        sampler.read(0, || false, state(0));
+        sampler.read(1, || false, state(1));
         sampler.finish(|_| 7)
+    }
+
+    /// A replica that is off has nothing, memory included.
+    #[test]
+    fn replicas_that_are_off_have_nothing() {
+        let mut sampler = Sampler::new(10, 1, SimTime::ZERO);
+        let totals = |at: SimTime| Totals {
+            at_ns: at.as_nanos(),
+            gateway_waiting: 0,
+            in_system: 0,
+        };
+        for (ms, off) in [(2, false), (5, true), (9, false)] {
+            sampler.up_to(SimTime::ZERO + SimDuration::from_millis(ms), totals);
+            sampler.read(0, || off, |_| EngineStats::default());
+        }
+        let samples = sampler.finish(|_| 7);
+        let there: Vec<bool> = samples
+            .iter()
+            .map(|s| s.replicas[0].kv_total == 7)
+            .collect();
+        let expected = [true, true, false, false, false, true, true, true, true];
+        assert_eq!(there, expected);
     }
 
     #[test]
     fn none_are_taken_unless_asked_for() {
         let mut sampler = Sampler::new(0, 1, SimTime::from_nanos(u64::MAX));
         sampler.up_to(SimTime::from_nanos(u64::MAX - 1), |_| unreachable!());
-        sampler.read(0, |_| unreachable!());
+        sampler.read(0, || unreachable!(), |_| unreachable!());
         assert!(sampler.finish(|_| 7).is_empty());
     }
 }

@@ -65,6 +65,11 @@ impl Scaling {
         }))
     }
 
+    /// Whether a replica is off, or on order.
+    pub(super) fn is_out_of_service(&self, replica: usize) -> bool {
+        self.pool.is_out_of_service(ReplicaId::from(replica))
+    }
+
     /// A request comes: before it is let in (`None`), and to a lane. Those turned away count too, where
     /// all are for the same lane.
     #[inline]
@@ -216,6 +221,7 @@ impl<M: Machine> World<'_, M> {
     /// An ordered replica serves from now on, with empty caches.
     fn replica_ready(&mut self, replica: ReplicaId) {
         self.turns_left -= 1;
+        self.sample_replica(replica.index());
         if let Some(scaling) = &mut self.scaling {
             scaling.orders[replica.index()] = None;
             scaling.pool.becomes_ready(self.now, replica);
@@ -267,10 +273,12 @@ impl<M: Machine> World<'_, M> {
         if !std::mem::take(&mut scaling.silent[r]) {
             return;
         }
-        let replica = ReplicaId::from(r);
-        scaling.pool.release(self.now, replica);
-        self.recorder.pay(r, self.now, false);
         self.sample_replica(r);
+        let replica = ReplicaId::from(r);
+        if let Some(scaling) = &mut self.scaling {
+            scaling.pool.release(self.now, replica);
+        }
+        self.recorder.pay(r, self.now, false);
         self.fleet.machines[r].forget_cache();
         self.fleet.touch(r);
         self.gateway.lanes.forget(replica);
