@@ -14,7 +14,7 @@ use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
 use windtunnel_ledger::shared_cache::SharedCacheTotals;
 use windtunnel_scenarios::schema::Scenario;
-use windtunnel_scenarios::schema::policies::RoutingSpec;
+use windtunnel_scenarios::schema::policies::{AffinityKey, LoadSignal, RoutingSpec, TtlFrom};
 use windtunnel_scenarios::schema::shared_cache::{Prefetch, SharedCacheSpec};
 use windtunnel_scenarios::workload::Arrival;
 use windtunnel_sim::{RunOptions, run};
@@ -172,6 +172,62 @@ fn what_is_fetched_ahead_hides_behind_the_queue() {
                 "{outputs} {prefetch:?}"
             );
         }
+    }
+}
+
+/// F38: a request that follows the map of affinity finds its prompt fetched by the time its turn comes. Times in
+/// units: fetching takes 20 + 64, the request before it `wait`, its own step 8 + 1.
+#[test]
+fn a_hit_on_affinity_hides_the_refill_behind_the_queue() {
+    const REFILL: u64 = 20 + 64;
+    const STEP: u64 = 8 + 1;
+    let of = |conversation: u64, (mut ask, key, tokens): (Arrival, u64, u32)| {
+        ask.session = conversation;
+        (ask, key, tokens)
+    };
+    // What it waited, and its time to first token, if its own conversation or another one asks again; the
+    // request before it has so many output tokens.
+    let play_with = |prefetch, ttl: u64, conversation, outputs: u32| {
+        let mut scenario = pair(1.0, common::units(20));
+        scenario.fleet.replicas = 1;
+        scenario.gateway.routing = RoutingSpec::Affinity {
+            key: AffinityKey::Conversation,
+            columns: 1,
+            ttl: span(ttl),
+            ttl_from: TtlFrom::LastUse,
+            max_entries: 100,
+            epsilon: None,
+            load: LoadSignal::InFlight,
+        };
+        cache(&mut scenario).prefetch = prefetch;
+        engine(&mut scenario).scheduler.max_num_seqs = 1;
+        // Others push its prompt out of the replica's own eight blocks.
+        engine(&mut scenario).kv.blocks = Some(8);
+        let fill = |n| of(n, (request(500 * (n - 1), 65, 1), n, 64));
+        let busy = of(90, (request(3000, 8, outputs), 90, 0));
+        let hit = of(conversation, (request(3010, 65, 1), 1, 64));
+        let asks = [fill(1), fill(2), fill(3), fill(4), busy, hit];
+        let result = play(&scenario, &script(&asks));
+        assert_eq!(result.rows[5].cached_tokens, 64);
+        let wait = (result.rows[4].ended_ns - 3010 * U) / U;
+        assert_eq!(wait, u64::from(8 * outputs) + 8 - 10);
+        let totals = totals(&result);
+        let hidden = (totals.hidden_ns / U, totals.refills, totals.refill_ns / U);
+        (wait, ttft(&result.rows[5]) / U, hidden)
+    };
+    for outputs in [1, 4, 10, 11, 12, 30] {
+        let long = 100_000;
+        let (wait, with, hidden) = play_with(Prefetch::OnAffinity, long, 1, outputs);
+        assert_eq!(hidden, (wait.min(REFILL), 1, REFILL));
+        assert_eq!(with, wait.max(REFILL) + STEP, "{outputs} tokens before it");
+        // Without: one after the other.
+        let alone = (wait, wait + REFILL + STEP, (0, 1, REFILL));
+        assert_eq!(play_with(Prefetch::Off, long, 1, outputs), alone);
+        // Who comes for the first time follows no map, nor who comes when that has forgotten.
+        assert_eq!(play_with(Prefetch::OnAffinity, long, 77, outputs), alone);
+        assert_eq!(play_with(Prefetch::OnAffinity, 2900, 1, outputs), alone);
+        let same = play_with(Prefetch::Always, long, 77, outputs);
+        assert_eq!(same, (wait, with, hidden));
     }
 }
 
