@@ -2,14 +2,20 @@
 //! nothing to say is left out; a quantile that the sample cannot support leaves a blank and a
 //! note.
 
-use super::number::{count, difference, digits, figure};
+/// Conditions and whether they are met.
+mod targets;
+/// Tables with a line per class or phase.
+mod populations;
+
+use super::number::{count, digits, figure};
 use super::safeguards;
 use crate::estimate::Estimate;
 use crate::summary::{Figures, Summary, WarningKind};
-use crate::threshold::{Outcome, Verdict};
+use crate::threshold::Verdict;
+use populations::{classes, phases};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use windtunnel_scenarios::threshold::PHASES;
+use targets::{target_of, targets, write_target};
 
 /// Families of times and what people call them.
 const FAMILIES: [(&str, &str); 5] = [
@@ -130,15 +136,6 @@ fn shown_figure(figures: &Figures, name: &str) -> Option<String> {
     Some(figure(estimate.value?, &estimate.unit))
 }
 
-/// The first condition on a metric or family, over all requests.
-fn target_of<'a>(summary: &'a Summary, metric: &str) -> Option<(usize, &'a Outcome)> {
-    summary
-        .thresholds
-        .iter()
-        .enumerate()
-        .find(|(_, t)| t.metric == metric && t.class.is_none() && t.phase.is_none())
-}
-
 fn latencies(summary: &Summary, lines: &mut Vec<String>, shown: &mut Vec<usize>) {
     let any_target = !summary.thresholds.is_empty();
     let mut head = format!("{:LABEL$}", "");
@@ -182,67 +179,6 @@ fn goodput(summary: &Summary, lines: &mut Vec<String>, shown: &mut Vec<usize>) {
     lines.push(line);
 }
 
-fn write_target(line: &mut String, target: &Outcome) {
-    let limit = figure(target.limit, &target.unit);
-    let _ = write!(line, "{limit:>CELL$}");
-    write_verdict(line, target);
-}
-
-/// Whether it is met and by how much; the interval is left out where it does not fit.
-fn write_verdict(line: &mut String, target: &Outcome) {
-    let met = match target.verdict {
-        Verdict::Pass => "yes",
-        Verdict::Fail => "no",
-        Verdict::Undecided => "?",
-    };
-    let _ = write!(line, "{met:>6}   ");
-    let mut margin = margin(target);
-    if line.chars().count() + margin.chars().count() > WIDTH {
-        margin.truncate(margin.find(" ± ").unwrap_or(margin.len()));
-    }
-    line.push_str(&margin);
-}
-
-/// `p99 over by 12 ms ± 4`.
-fn margin(target: &Outcome) -> String {
-    let statistic = target
-        .statistic
-        .as_ref()
-        .map_or(String::new(), |s| format!("{s} "));
-    let Some(by) = target.margin else {
-        return format!("{statistic}undecided");
-    };
-    // Which side of the limit it is on: inside a ceiling is under it, inside a floor over it.
-    let value = target.value.unwrap_or(target.limit);
-    let side = if value > target.limit {
-        "over"
-    } else {
-        "under"
-    };
-    let width = target.ci95.map_or(String::new(), |[low, high]| {
-        format!(
-            " ± {}",
-            digits_of((high - low) / 2.0, by.abs(), &target.unit)
-        )
-    });
-    format!(
-        "{statistic}{side} by {}{width}",
-        difference(by.abs(), &target.unit)
-    )
-}
-
-/// A half width in the scale of the figure before it, without repeating the unit.
-fn digits_of(half: f64, beside: f64, unit: &str) -> String {
-    let text = difference(half, unit);
-    let unit_of = |text: &str| text.split_once(' ').map(|(_, u)| u.to_owned());
-    match text.split_once(' ') {
-        Some((number, u)) if unit_of(&difference(beside, unit)).as_deref() == Some(u) => {
-            number.to_owned()
-        }
-        _ => text,
-    }
-}
-
 fn rates(summary: &Summary, lines: &mut Vec<String>) {
     let m = &summary.metrics;
     let mut parts = Vec::new();
@@ -283,119 +219,6 @@ fn joined(lines: &mut Vec<String>, label: &str, parts: &[String]) {
         empty = false;
     }
     if !empty {
-        lines.push(line);
-    }
-}
-
-/// Columns of tables with a line per class or phase.
-/// Of each group the first that any row has: where too few requests came for a 99th percentile, a
-/// lower one says something still.
-const COLUMNS: [&[(&str, &str)]; 8] = [
-    &[("sent", "sent")],
-    &[("offered_rate", "req/s")],
-    &[("ttft_p99", "TTFT p99"), ("ttft_p90", "TTFT p90")],
-    &[("tpot_p99", "TPOT p99"), ("tpot_p90", "TPOT p90")],
-    &[("e2e_p50", "E2E p50")],
-    &[("e2e_p99", "E2E p99"), ("e2e_p90", "E2E p90")],
-    &[("goodput", "goodput")],
-    &[("prefix_hit_rate", "cache")],
-];
-
-fn classes(summary: &Summary, lines: &mut Vec<String>) {
-    if summary.by_class.len() < 2 {
-        return;
-    }
-    let shown = [
-        "sent",
-        "ttft_p99",
-        "tpot_p99",
-        "e2e_p99",
-        "goodput",
-        "prefix_hit_rate",
-    ];
-    let rows: Vec<_> = summary.by_class.iter().collect();
-    figures_by(lines, "class", &rows, &shown);
-}
-
-/// Before, during and after what disturbed the run.
-fn phases(summary: &Summary, lines: &mut Vec<String>) {
-    let names = PHASES.iter().map(|name| (*name).to_owned());
-    let names: Vec<String> = names.collect();
-    let rows: Vec<_> = names
-        .iter()
-        .filter_map(|name| Some((name, summary.by_phase.get(name)?)))
-        .collect();
-    if !rows.is_empty() {
-        let shown = [
-            "sent",
-            "offered_rate",
-            "ttft_p99",
-            "e2e_p50",
-            "e2e_p99",
-            "goodput",
-            "prefix_hit_rate",
-        ];
-        figures_by(lines, "phase", &rows, &shown);
-    }
-}
-
-/// A line per row, a column per metric that any row has.
-fn figures_by(lines: &mut Vec<String>, what: &str, rows: &[(&String, &Figures)], shown: &[&str]) {
-    let has = |name: &str| rows.iter().any(|(_, f)| value_of(f, name).is_some());
-    let columns: Vec<_> = COLUMNS
-        .iter()
-        .filter(|group| shown.contains(&group[0].0))
-        .filter_map(|group| group.iter().find(|(name, _)| has(name)))
-        .collect();
-    lines.push(String::new());
-    let mut head = format!("{what:18}");
-    for (_, label) in &columns {
-        let _ = write!(head, "{label:>CELL$}");
-    }
-    lines.push(head);
-    for (name, figures) in rows {
-        let mut line = format!("{:18}", shortened_to(17, name));
-        for (name, _) in &columns {
-            let text = match *name {
-                "sent" => figures.get("sent").map(|e| count(e.n)),
-                // Its unit stands above: with it the figure would fill the column.
-                "offered_rate" => {
-                    shown_figure(figures, name).map(|text| number_only(&text).to_owned())
-                }
-                name => shown_figure(figures, name),
-            };
-            let _ = write!(line, "{:>CELL$}", text.unwrap_or_default());
-        }
-        lines.push(line);
-    }
-}
-
-/// Conditions that have no line of their own above.
-fn targets(summary: &Summary, lines: &mut Vec<String>, shown: &[usize]) {
-    let rest: Vec<&Outcome> = summary
-        .thresholds
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| !shown.contains(i))
-        .map(|(_, t)| t)
-        .collect();
-    if rest.is_empty() {
-        return;
-    }
-    lines.push(String::new());
-    lines.push(format!("{:CONDITION$}{:>12}{:>6}", "target", "is", "met"));
-    for target in rest {
-        let mut condition = target.condition.as_str();
-        if condition.chars().count() >= CONDITION {
-            // Whole, on a line of its own: its end is the limit.
-            lines.push(shortened(condition));
-            condition = "";
-        }
-        let value = target
-            .value
-            .map_or(String::new(), |v| figure(v, &target.unit));
-        let mut line = format!("{condition:CONDITION$}{value:>12}");
-        write_verdict(&mut line, target);
         lines.push(line);
     }
 }

@@ -2,6 +2,10 @@
 //! to the side it concerns, and followed to the end of its instant; what takes no time takes no
 //! event.
 
+/// The state of a run at time zero.
+mod begin;
+/// How a run ends: what must hold, and its result.
+mod finish;
 /// Requests under way, in reused slots.
 mod requests;
 /// Where everything that happens is written down.
@@ -45,14 +49,12 @@ mod token_prices;
 /// The replicas' side.
 mod replica;
 
-use crate::clients::Clients;
 use crate::event::{Event, Hop, Source};
 use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
-use crate::fleet::network::Network;
 use crate::fleet::shared_cache::SharedCache;
-use crate::laws::{Violation, books, progress::Progress};
-use crate::run::{Progress as Report, RunError, RunOptions, Step};
+use crate::laws::progress::Progress;
+use crate::run::{Progress as Report, RunError, Step};
 use crate::verification::Verifier;
 use answers::Desk;
 use attempts::Attempts;
@@ -65,14 +67,11 @@ use sampling::{Sampler, Totals};
 use scaling::Scaling;
 use token_prices::TokenPrices;
 use windtunnel_base::queue::EventQueue;
-use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::engine::{EngineOutcome, Onward};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::Names;
-use windtunnel_scenarios::schema::traffic::ArrivalSpec;
-use windtunnel_scenarios::schema::{Scenario, WarmUp};
 use windtunnel_scenarios::workload::Workload;
 
 /// Events between two reports of progress.
@@ -139,139 +138,7 @@ fn wait(pace: &mut Option<&mut dyn FnMut(SimTime)>, at: SimTime) {
     }
 }
 
-/// About when the last request comes, as far as the scenario says; zero if it does not.
-fn expected_end(scenario: &Scenario) -> SimTime {
-    let traffic = &scenario.traffic;
-    let steady = match traffic.arrivals {
-        Some(
-            ArrivalSpec::Diurnal { .. }
-            | ArrivalSpec::Step { .. }
-            | ArrivalSpec::Ramp { .. }
-            | ArrivalSpec::FlashCrowd { .. },
-        ) => false,
-        _ => traffic.clients.is_empty() && traffic.session.is_none() && traffic.trace.is_none(),
-    };
-    let by_number = match (traffic.num_prompts, traffic.request_rate) {
-        (Some(n), Some(rate)) if steady && rate.0 > 0.0 => Some(n as f64 / rate.0),
-        _ => None,
-    };
-    let by_number = by_number.map(SimDuration::from_secs_f64_saturating);
-    let by_time = traffic.duration.filter(|_| steady).map(|limit| limit.0);
-    let cut_off = scenario.run.cut_off.map_or(SimDuration::MAX, |at| at.0);
-    let known = by_number.into_iter().chain(by_time).min();
-    SimTime::ZERO + known.map_or(SimDuration::ZERO, |end| end.min(cut_off))
-}
-
 impl<'a, M: Machine> World<'a, M> {
-    /// The world of a scenario at time zero.
-    pub(crate) fn new(
-        scenario: &Scenario,
-        names: &Names,
-        mut machines: Vec<M>,
-        workload: &'a mut dyn Workload,
-        seed: u64,
-        options: &RunOptions<'_>,
-        log_steps: bool,
-    ) -> Self {
-        let streams = Streams::new(seed);
-        let gateway = Gateway::new(
-            scenario,
-            names,
-            &mut machines,
-            streams,
-            options.record_decisions,
-        );
-        let recorder = Recorder::new(
-            &machines,
-            names.classes.len(),
-            options.laws,
-            options.keep_rows,
-            options.watch,
-            log_steps,
-        );
-        let shared_cache = scenario.fleet.shared_cache.as_ref().map(|spec| {
-            let rules = SharedCache::rules(spec);
-            machines.iter_mut().for_each(|m| m.share_cache(rules));
-            let block_tokens = machines.first().map_or(16, Machine::block_tokens);
-            Box::new(SharedCache::new(spec, block_tokens))
-        });
-        let verification = scenario.verification.as_ref();
-        let clients = scenario.clients.as_ref();
-        let replicas = machines.len();
-        let warm_up = match scenario.run.warm_up {
-            WarmUp::Auto => None,
-            WarmUp::Fixed(span) => Some(SimTime::ZERO + span.0),
-        };
-        let mut world = Self {
-            now: SimTime::ZERO,
-            queue: EventQueue::new(),
-            idle_events: 0,
-            turns_left: 0,
-            faults: Faults::new(scenario, replicas, streams),
-            next_arrival: workload.next_at(),
-            heeds_departures: workload.heeds_departures(),
-            workload,
-            order: options.ties.sources(),
-            cut_at: scenario
-                .run
-                .cut_off
-                .map_or(SimTime::MAX, |s| SimTime::ZERO + s.0),
-            warm_up,
-            classes: names
-                .classes
-                .iter()
-                .map(|(_, c)| ClassRules::new(c))
-                .collect(),
-            requests: Requests::default(),
-            attempts: clients.map(|c| Box::new(Attempts::new(Clients::new(c, streams)))),
-            gateway,
-            answers: Desk::new(scenario, streams, warm_up.unwrap_or(SimTime::ZERO)).map(Box::new),
-            shared_cache,
-            token_prices: TokenPrices::new(&scenario.fleet),
-            fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
-            scaling: Scaling::new(scenario, replicas, streams),
-            verifier: verification.map(|spec| Verifier::new(spec, streams)),
-            recorder,
-            sampler: Sampler::new(options.samples, replicas, expected_end(scenario)),
-            sent: 0,
-            begun: 0,
-            works: 0,
-            in_system: 0,
-            in_system_ns: 0,
-            in_system_since: SimTime::ZERO,
-            events: 0,
-            leaving: Vec::new(),
-            outcomes: Vec::new(),
-            settling: Vec::new(),
-            failure: None,
-        };
-        if world.faults.as_ref().is_some_and(|f| f.lose_replicas()) {
-            world.gateway.totals.stale_routes = Some(0);
-        }
-        let instances = u64::from(scenario.gateway.instances.unwrap_or(1));
-        world.recorder.gateway_hourly = scenario.gateway.price.0.0 * instances;
-        if let Some(disturbance) = scenario.disturbance() {
-            let begin = world.warm_up.unwrap_or(SimTime::ZERO);
-            let stretch = [disturbance.from, disturbance.to].map(|at| SimTime::ZERO + at.0);
-            let collector = &mut world.recorder.collector;
-            collector.compare_phases(begin, stretch.into());
-        }
-        if world.gateway.scrape_period().is_some() {
-            let event = Event::Scrape;
-            world.queue.schedule(SimTime::ZERO, event.class(), event);
-            world.idle_events = 1;
-        }
-        world.begin_scaling();
-        if let Some(faults) = &world.faults {
-            for (at, event) in faults.turns() {
-                world.queue.schedule(at, event.class(), event);
-                world.idle_events += 1;
-                world.turns_left += 1;
-            }
-        }
-        world
-    }
-
     /// Runs to the end, or to a broken law.
     pub(crate) fn run(
         mut self,
@@ -333,21 +200,6 @@ impl<'a, M: Machine> World<'a, M> {
         if let (Some(steps), Some(tell)) = (&mut self.recorder.steps, listener) {
             steps.drain(..).for_each(|step| tell(&step));
         }
-    }
-
-    /// Nothing is due any more. With laws, everybody must have left; without, who has not is
-    /// unfinished.
-    fn check_quiet(&mut self) -> Result<(), Box<Violation>> {
-        if self.recorder.laws.is_some() {
-            let waiting = self.gateway.lanes.waiting();
-            let live = self.in_system + self.works;
-            Progress::finish(self.now, live as usize, waiting)?;
-            self.gateway.check_finished(self.now)?;
-        }
-        if self.in_system + self.works > 0 {
-            self.cut_off(self.now);
-        }
-        Ok(())
     }
 
     /// What is due next. Scrapes alone do not keep a run going.
@@ -517,57 +369,5 @@ impl<'a, M: Machine> World<'a, M> {
         let mut onward = Onward::default();
         self.sampler
             .read(replica, off, |at| machine.stats_onward(at, &mut onward));
-    }
-
-    /// Closes the books of a run.
-    fn finish(mut self, names: &Names, seed: u64) -> Result<RunResult, Box<Violation>> {
-        let end = self.now;
-        (0..self.fleet.machines.len()).for_each(|r| self.sample_replica(r));
-        self.check_replicas();
-        let laws = self.recorder.laws.is_some();
-        let shared_cache = self.shared_cache_totals();
-        let computed = self.computed_totals();
-        let mut record = self.recorder.finish(end)?;
-        let scaling = match self.scaling.take() {
-            Some(scaling) => Some(scaling.finish(end, &record.unpaid)?),
-            None => None,
-        };
-        let phases = record.collector.take_phases(end);
-        let evictions = self.answers.as_ref().map(|desk| desk.evictions());
-        self.gateway.totals.answers.evictions = evictions.unwrap_or_default();
-        let (segments, segment_ns, rows) = record.collector.finish();
-        let (state_store, index) = self.gateway.shared_totals(end);
-        if let Some(totals) = shared_cache.filter(|_| laws) {
-            books::cached(end, segments.iter().map(|s| &s.books), totals.found())?;
-        }
-        Ok(RunResult {
-            seed,
-            digest: record.digest,
-            end_ns: end.as_nanos(),
-            class_names: names.classes.iter().map(|(name, _)| name.clone()).collect(),
-            tenant_names: names.tenants.clone(),
-            segment_ns,
-            segments,
-            phases,
-            fixed_warm_up_ns: self.warm_up.map(SimTime::as_nanos),
-            samples: self
-                .sampler
-                .finish(|r| self.fleet.machines[r].stats(end).kv_total),
-            replicas: record.replicas,
-            rows,
-            pipeline: self.gateway.stages.map(|s| s.pipeline.totals().clone()),
-            paths: self.gateway.paths.as_ref().map(|p| p.totals()),
-            gateway: self.gateway.totals,
-            state_store,
-            index,
-            shared_cache,
-            computed,
-            scaling,
-            decisions: self.gateway.decisions,
-            watched: record.watched,
-            in_system_ns: self.in_system_ns,
-            events: self.events,
-            facts: record.facts,
-        })
     }
 }

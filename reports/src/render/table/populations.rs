@@ -1,0 +1,90 @@
+//! Tables with a line per class or phase.
+
+use super::super::number::count;
+use super::{CELL, number_only, shortened_to, shown_figure, value_of};
+use crate::summary::{Figures, Summary};
+use std::fmt::Write as _;
+use windtunnel_scenarios::threshold::PHASES;
+
+/// Columns of tables with a line per class or phase.
+/// Of each group the first that any row has: where too few requests came for a 99th percentile, a
+/// lower one says something still.
+const COLUMNS: [&[(&str, &str)]; 8] = [
+    &[("sent", "sent")],
+    &[("offered_rate", "req/s")],
+    &[("ttft_p99", "TTFT p99"), ("ttft_p90", "TTFT p90")],
+    &[("tpot_p99", "TPOT p99"), ("tpot_p90", "TPOT p90")],
+    &[("e2e_p50", "E2E p50")],
+    &[("e2e_p99", "E2E p99"), ("e2e_p90", "E2E p90")],
+    &[("goodput", "goodput")],
+    &[("prefix_hit_rate", "cache")],
+];
+
+pub(super) fn classes(summary: &Summary, lines: &mut Vec<String>) {
+    if summary.by_class.len() < 2 {
+        return;
+    }
+    let shown = [
+        "sent",
+        "ttft_p99",
+        "tpot_p99",
+        "e2e_p99",
+        "goodput",
+        "prefix_hit_rate",
+    ];
+    let rows: Vec<_> = summary.by_class.iter().collect();
+    figures_by(lines, "class", &rows, &shown);
+}
+
+/// Before, during and after what disturbed the run.
+pub(super) fn phases(summary: &Summary, lines: &mut Vec<String>) {
+    let names = PHASES.iter().map(|name| (*name).to_owned());
+    let names: Vec<String> = names.collect();
+    let rows: Vec<_> = names
+        .iter()
+        .filter_map(|name| Some((name, summary.by_phase.get(name)?)))
+        .collect();
+    if !rows.is_empty() {
+        let shown = [
+            "sent",
+            "offered_rate",
+            "ttft_p99",
+            "e2e_p50",
+            "e2e_p99",
+            "goodput",
+            "prefix_hit_rate",
+        ];
+        figures_by(lines, "phase", &rows, &shown);
+    }
+}
+
+/// A line per row, a column per metric that any row has.
+fn figures_by(lines: &mut Vec<String>, what: &str, rows: &[(&String, &Figures)], shown: &[&str]) {
+    let has = |name: &str| rows.iter().any(|(_, f)| value_of(f, name).is_some());
+    let columns: Vec<_> = COLUMNS
+        .iter()
+        .filter(|group| shown.contains(&group[0].0))
+        .filter_map(|group| group.iter().find(|(name, _)| has(name)))
+        .collect();
+    lines.push(String::new());
+    let mut head = format!("{what:18}");
+    for (_, label) in &columns {
+        let _ = write!(head, "{label:>CELL$}");
+    }
+    lines.push(head);
+    for (name, figures) in rows {
+        let mut line = format!("{:18}", shortened_to(17, name));
+        for (name, _) in &columns {
+            let text = match *name {
+                "sent" => figures.get("sent").map(|e| count(e.n)),
+                // Its unit stands above: with it the figure would fill the column.
+                "offered_rate" => {
+                    shown_figure(figures, name).map(|text| number_only(&text).to_owned())
+                }
+                name => shown_figure(figures, name),
+            };
+            let _ = write!(line, "{:>CELL$}", text.unwrap_or_default());
+        }
+        lines.push(line);
+    }
+}
