@@ -63,6 +63,7 @@ const PACK: &[(&str, &[&str])] = &[
             "fleet.scaling.policy={kind=\"reactive\", signal={kind=\"queue_depth\", target=4.0}}",
         ],
     ),
+    ("lost-replica", &["gateway.outlier_detection.enabled=false"]),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
 ];
 

@@ -53,6 +53,9 @@ pub struct GatewayTotals {
     /// Requests that reached a replica after it was lost; absent where no replica ever is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_routes: Option<u64>,
+    /// Times that a replica was ejected because it failed one request after the other; absent where none ever is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejections: Option<u64>,
     /// Stored answers and coalescing; absent where there are none.
     #[serde(default, skip_serializing_if = "AnswerTotals::is_nothing")]
     pub answers: AnswerTotals,

@@ -225,6 +225,7 @@ fn run(warm_up_ns: u64) -> RunResult {
         gateway: GatewayTotals {
             dispatched: 20,
             stale_routes: Some(2),
+            ejections: Some(3),
             ..GatewayTotals::default()
         },
         shared_cache: Some(SharedCacheTotals {
@@ -468,6 +469,7 @@ fn every_metric_is_its_formula() {
         ("affinity_entries_peak", (7.0, 7)),
         ("false_affinity", (0.5, 6)),
         ("stale_route_rate", (0.1, 20)),
+        ("ejections", (3.0, 3)),
         ("local_cache_hit_rate", (0.2, 1000)),
         ("shared_cache_hit_rate", (0.3, 1000)),
         ("refills", (5.0, 5)),

@@ -73,6 +73,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "crowd-at-peak" "boundary" "scaling" "varying load" "overload" "classes";
     "metastable" "overload" "retries" "stations";
     "prompt-injection" "gateway" "attacks";
+    "lost-replica" "boundary" "gateway";
     "noisy-neighbour" "gateway" "tenants" "bursts";
     "stampede" "boundary" "coalescing" "bursts";
     "leader-failure" "boundary" "coalescing";

@@ -72,6 +72,11 @@ pub(crate) enum Event {
     },
     /// Some of those who wait before their pool is chosen may go on.
     HeldDue,
+    /// A replica that was ejected gets requests again.
+    EjectionOver {
+        /// Which.
+        replica: ReplicaId,
+    },
     /// Telemetry reads every replica.
     Scrape,
     /// Something about how many replicas there are.
@@ -173,7 +178,7 @@ impl Event {
             Self::Scaling(ScalingTurn::Silent(_)) => 7,
             Self::Timeout { .. } | Self::FollowerTimeout { .. } => 4,
             // What goes wrong at an instant goes wrong for whoever comes in it.
-            Self::Fault { .. } => 4,
+            Self::Fault { .. } | Self::EjectionOver { .. } => 4,
             Self::Retry { .. } | Self::Hedge { .. } | Self::HeldDue => 7,
         }
     }

@@ -13,6 +13,7 @@ use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::clients::{ClientsSpec, Failure, RetriesSpec};
 use windtunnel_scenarios::schema::faults::Target;
+use windtunnel_scenarios::schema::outliers::OutlierDetectionSpec;
 use windtunnel_scenarios::schema::{FaultSpec, Scenario};
 use windtunnel_sim::{RunOptions, run};
 
@@ -280,6 +281,94 @@ fn stale_routes_are_at_most_lag_times_the_rate_of_failures() {
             }
         }
     }
+}
+
+/// Each of four replicas fails every 16,000 units, for 500: what F15 says is the most of stale routes.
+fn failing(routing: &str, lag: u64, detection: Option<OutlierDetectionSpec>) -> (RunResult, f64) {
+    const REQUESTS: u64 = 20_000;
+    let mut scenario = fleet(4, routing);
+    let failures = (0..48).map(|i| loss(i % 4, 4000 * u64::from(i) + 2003, 500, lag));
+    scenario.faults = failures.collect();
+    scenario.gateway.outlier_detection = detection;
+    let rate = scenario.faults.len() as f64 / 4.0 / (10 * REQUESTS) as f64;
+    // Long enough that each replica mostly has one.
+    let script = Script::new((0..REQUESTS).map(|i| request(10 * i, 4, 4)));
+    let result = play(&scenario, &script);
+    (result, lag as f64 * rate * REQUESTS as f64)
+}
+
+/// F15 where policies go by load: a replica that fails at once looks idle, and draws far more than its share
+/// for as long as nobody says so. If the gateway ejects who fails `k` requests in a row, no failure costs more
+/// than these.
+#[test]
+fn outlier_detection_keeps_stale_routes_within_the_bound_for_policies_that_go_by_load() {
+    let detection = |k, enabled| OutlierDetectionSpec {
+        enabled,
+        consecutive_5xx: k,
+        // Past the end of each failure.
+        base_ejection_time: span(500),
+        ..OutlierDetectionSpec::default()
+    };
+    for routing in [
+        r#"{"kind":"least_loaded"}"#,
+        r#"{"kind":"power_of_two"}"#,
+        r#"{"kind":"session"}"#,
+    ] {
+        for (lag, k) in [(450, 5), (700, 5), (450, 1), (200, 3)] {
+            let (with, bound) = failing(routing, lag, Some(detection(k, true)));
+            let stale = with.gateway.stale_routes.expect("replicas are lost") as f64;
+            let ejections = with.gateway.ejections.expect("there is detection");
+            assert!(stale <= bound, "{routing}, lag {lag}: {stale} of {bound}");
+            // A replica that failed somebody fails its next ones too: each of 48 failures, k requests.
+            assert!(
+                stale <= (48 * k) as f64 && ejections <= 48,
+                "{routing}: {stale}"
+            );
+        }
+    }
+    // Without it, least loaded sends more than twice its share to whoever fails.
+    for off in [None, Some(detection(5, false))] {
+        let (without, bound) = failing(r#"{"kind":"least_loaded"}"#, 450, off.clone());
+        let stale = without.gateway.stale_routes.expect("replicas are lost") as f64;
+        assert!(stale > 2.0 * bound, "{stale} of {bound}");
+        assert_eq!(without.gateway.ejections, off.map(|_| 0));
+    }
+}
+
+/// By hand: after two failures in a row a replica is left alone for 100 units, then, as it fails two more, for
+/// 200, and the one that is left is never ejected.
+#[test]
+fn an_ejected_replica_comes_back_and_the_last_one_stays() {
+    let mut scenario = fleet(2, r#"{"kind":"round_robin"}"#);
+    scenario.gateway.outlier_detection = Some(OutlierDetectionSpec {
+        consecutive_5xx: 2,
+        base_ejection_time: span(100),
+        max_ejection_percent: 100.0,
+        ..OutlierDetectionSpec::default()
+    });
+    scenario.faults = vec![loss(1, 35, 205, 10_000)];
+    let result = play(&scenario, &steady(60));
+    let failed: Vec<u64> = (0..60)
+        .filter(|&i| result.rows[i as usize].end == End::Refused(Refusal::Unavailable))
+        .map(|i| 10 * i)
+        .collect();
+    // What it was doing when it was lost, and the next: ejected at 50, until 150. Two more in turn: ejected at
+    // 170, until 370, when it has long been back.
+    assert_eq!(failed, [30, 50, 150, 170]);
+    assert_eq!(result.gateway.ejections, Some(2));
+    let to_second = |i: &u64| result.rows[*i as usize].replica == Some(1);
+    let served: Vec<u64> = (0..60).filter(to_second).map(|i| 10 * i).collect();
+    assert_eq!(served.iter().filter(|&&at| at > 200).min(), Some(&370));
+    // All fail: one of them goes on getting requests, or nobody would know when it is back.
+    scenario.faults.push(loss(0, 35, 205, 10_000));
+    let result = play(&scenario, &steady(60));
+    assert!(
+        result
+            .rows
+            .iter()
+            .all(|row| row.end != End::Refused(Refusal::NoReplica))
+    );
+    assert!(result.rows[30..].iter().all(|row| row.end == End::Finished));
 }
 
 #[test]

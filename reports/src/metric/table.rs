@@ -104,6 +104,7 @@ metrics! {
     affinity_entries_peak, "entries", Lower, "the whole run, routing by affinity", "most entries of the map at once", None;
     false_affinity, "share", Lower, "the whole run, routing by affinity", "requests whose replica had forgotten all of a prompt it had computed ÷ decisions that followed the map", None;
     stale_route_rate, "share", Lower, "the whole run, scenarios in which replicas are lost", "requests that reached a replica after it was lost ÷ requests sent to replicas; at most the lag of detection × the failures of a replica per time, if each gets its share", None;
+    ejections, "times", Neutral, "the whole run, scenarios with outlier detection", "times that a replica was left alone because it had failed one request after the other", None;
     local_cache_hit_rate, "share", Higher, "started requests, the whole run, fleets with a shared cache", "prompt tokens found in the replica's own cache ÷ prompt tokens", None;
     shared_cache_hit_rate, "share", Higher, "started requests, the whole run, fleets with a shared cache", "prompt tokens fetched from the shared cache beyond those ÷ prompt tokens", None;
     refills, "requests", Neutral, "the whole run, fleets with a shared cache", "count of requests for which something was fetched from the shared cache and used", None;

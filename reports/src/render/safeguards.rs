@@ -10,6 +10,7 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
         ("answers", answers(figures)),
         ("clients", clients(figures)),
         ("kernels", kernels(figures)),
+        ("health", health(figures)),
         ("scaling", scaling(figures)),
         ("stages", stages(figures)),
         ("store", store(figures)),
@@ -87,6 +88,15 @@ fn scaling(figures: &Figures) -> Vec<String> {
         ("replica_orders", "ordered", true),
         ("time_to_capacity", "from need to capacity", true),
         ("gateway_queue_peak", "waited at once", false),
+    ];
+    all(figures, &parts)
+}
+
+/// Replicas that are lost, and those that are left alone for failing.
+fn health(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("stale_route_rate", "sent to lost replicas", true),
+        ("ejections", "ejections", false),
     ];
     all(figures, &parts)
 }

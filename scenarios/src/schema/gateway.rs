@@ -1,6 +1,7 @@
 //! What the gateway does with a request before a replica has it.
 
 use super::answers::{AnswersSpec, CoalescingSpec};
+use super::outliers::OutlierDetectionSpec;
 use super::paths::PathsSpec;
 use super::pipeline::PipelineSpec;
 use super::policies::{AdmissionSpec, RoutingSpec};
@@ -31,6 +32,9 @@ pub struct GatewaySpec {
     pub routing: RoutingSpec,
     /// Waiting at the gateway while every replica is full.
     pub queue: QueueSpec,
+    /// Leaving replicas alone that fail one request after the other; absent: the gateway waits until it is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetectionSpec>,
     /// Answers that are kept and given again; absent: none.
     pub answers: Option<AnswersSpec>,
     /// Waiting for the answer to another request that asks the same; absent: nobody does.

@@ -15,6 +15,8 @@ pub mod scaling;
 pub mod gateway;
 /// The gateway's stages.
 pub mod pipeline;
+/// Replicas that fail one request after the other.
+pub mod outliers;
 /// Pools by class, kernels, leakage.
 pub mod paths;
 /// Stored answers, and waiting for the answer to another.

@@ -31,6 +31,7 @@ pub const METRICS: &[(&str, &str)] = &[
     ("affinity_entries_peak", "entries"),
     ("false_affinity", "share"),
     ("stale_route_rate", "share"),
+    ("ejections", "times"),
     ("local_cache_hit_rate", "share"),
     ("shared_cache_hit_rate", "share"),
     ("refills", "requests"),

@@ -3,6 +3,8 @@
 
 /// Token buckets per tenant.
 pub mod buckets;
+/// Replicas that fail one request after the other.
+pub mod outliers;
 /// The stages, their times and their budget.
 pub mod pipeline;
 /// Which pool serves: kernels, their eviction, leakage.

@@ -10,6 +10,7 @@ use crate::event::Hop;
 use crate::fleet::machine::Machine;
 use crate::fleet::telemetry::Telemetry;
 use crate::gateway::admission::Admission;
+use crate::gateway::outliers::Outliers;
 use crate::gateway::paths::{Asks, Paths};
 use crate::gateway::routing::{self, FleetFacts};
 use crate::laws::{Verdict, bounds};
@@ -64,6 +65,8 @@ pub(super) struct Gateway {
     pub(super) paths: Option<Box<Paths>>,
     /// When the next of those may go on who wait before their pool is chosen.
     pub(super) held_alarm: Option<(SimTime, EventKey)>,
+    /// Who is left alone for failing, if anybody ever is.
+    pub(super) outliers: Option<Box<Outliers>>,
     /// The stages, if the scenario has them.
     pub(super) stages: Option<Box<Stages>>,
     pub(super) totals: GatewayTotals,
@@ -90,6 +93,9 @@ impl Gateway {
             let paths = Paths::new(paths, &scenario.fleet, names, order, streams);
             Box::new(paths)
         });
+        let detection = spec.outlier_detection.as_ref();
+        let outliers = detection.filter(|spec| spec.enabled);
+        let outliers = outliers.map(|spec| Box::new(Outliers::new(spec, machines.len())));
         let facts = FleetFacts {
             replicas: machines.len(),
             block_tokens: machines.first().map_or(16, Machine::block_tokens),
@@ -126,6 +132,7 @@ impl Gateway {
             lanes,
             paths,
             held_alarm: None,
+            outliers,
             stages: spec
                 .pipeline
                 .as_ref()
@@ -149,7 +156,10 @@ impl Gateway {
             telemetry,
             cache,
             in_system: 0,
-            totals: GatewayTotals::default(),
+            totals: GatewayTotals {
+                ejections: detection.map(|_| 0),
+                ..GatewayTotals::default()
+            },
             record_decisions,
             scores: Vec::new(),
             decisions: Vec::new(),

@@ -41,6 +41,8 @@ pub(super) enum Gone {
     Lost = 1,
     /// It is off, not ready yet, or on its way out.
     Off = 2,
+    /// It was ejected, for failing one request after the other.
+    Ejected = 4,
 }
 
 /// All lanes, and which replica belongs to which.
@@ -149,6 +151,23 @@ impl Lanes {
             true => lane.closed += 1,
             false => lane.closed -= 1,
         }
+    }
+
+    /// How many replicas the lane of this one has, and how many of those are not gone.
+    pub(super) fn sizes_around(&self, replica: ReplicaId) -> (usize, usize) {
+        let lane = &self.all[usize::from(self.of[replica.index()])];
+        (lane.size, lane.size - lane.gone)
+    }
+
+    /// How many replicas of the lane of this one are gone for a reason.
+    pub(super) fn gone_around(&self, replica: ReplicaId, why: Gone) -> usize {
+        let lane = self.of[replica.index()];
+        let own = self
+            .of
+            .iter()
+            .zip(&self.gone)
+            .filter(|(of, _)| **of == lane);
+        own.filter(|(_, gone)| **gone & why as u8 != 0).count()
     }
 
     /// The gateway learns that a replica is gone for a reason, or is so no more; `full`: it takes no

@@ -32,6 +32,8 @@ mod stages;
 mod pools;
 /// What goes wrong.
 mod faults;
+/// Replicas that fail one request after the other.
+mod outliers;
 /// Stored answers, and waiting for the answer to another.
 mod answers;
 /// How many replicas there are.
@@ -267,6 +269,7 @@ impl<'a, M: Machine> World<'a, M> {
                 Some((_, Event::Retry { slot })) => self.retry(slot),
                 Some((_, Event::Hedge { slot })) => self.hedge(slot),
                 Some((_, Event::HeldDue)) => self.held_due(),
+                Some((_, Event::EjectionOver { replica })) => self.ejection_over(replica),
                 Some((_, Event::Scrape)) => self.scrape(),
                 Some((_, Event::Scaling(turn))) => self.scale(turn),
                 Some((_, Event::Fault { index, turn })) => self.fault(index, turn),

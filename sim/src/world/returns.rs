@@ -56,10 +56,12 @@ impl<M: Machine> World<'_, M> {
         }
         self.release(slot, Feedback::Finished);
         let flight = self.requests.get_mut(slot);
+        let replica = flight.answer.replica;
         flight.answer.last_token = self.now + self.fleet.network.client;
         let (lane, tenant) = (flight.lane, flight.arrival.tenant);
         let output = flight.answer.output_tokens;
         self.gateway.served(lane, tenant, 0, output);
+        self.replica_answered(replica);
         if self.verifier.is_none() {
             if self.answers.is_some() {
                 self.fetched(slot);
@@ -110,6 +112,10 @@ impl<M: Machine> World<'_, M> {
             return; // cancelled
         }
         self.release(slot, Feedback::Failed);
+        // What a replica refuses because it is full, or for good reasons of its own, is no failure.
+        if reason == Refusal::Unavailable {
+            self.replica_failed(self.requests.get(slot).answer.replica);
+        }
         if self.answers.is_some() && self.fetch_failed(slot, reason) {
             return;
         }

@@ -181,7 +181,7 @@ fn random_worlds_see_everything() {
     let (mut cached, mut queued, mut cancelled, mut ahead) = (0, 0, 0, 0);
     let mut paths = windtunnel_ledger::gateway::PathTotals::default();
     let (mut passed, mut scaled) = (0, windtunnel_ledger::scaling::ScalingTotals::default());
-    let mut cold = 0;
+    let (mut cold, mut ejected) = (0, 0);
     let mut answers = windtunnel_ledger::decision::AnswerTotals::default();
     for _ in 0..1500 {
         let mut draw = || {
@@ -199,6 +199,7 @@ fn random_worlds_see_everything() {
         cached += all.cached_tokens;
         queued += result.gateway.queued;
         cancelled += result.gateway.cancelled;
+        ejected += result.gateway.ejections.unwrap_or(0);
         passed += result.pipeline.map_or(0, |p| p.time.count());
         if let Some(more) = result.scaling {
             scaled.orders += more.orders;
@@ -241,6 +242,7 @@ fn random_worlds_see_everything() {
         ("verified", all.verified),
         ("runs that went ahead", ahead),
         ("lost with their replicas", lost),
+        ("ejected", ejected),
         ("through the stages", passed),
         ("held back", paths.held),
         ("served by evicted kernels", paths.stale_kernel),

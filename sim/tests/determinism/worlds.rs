@@ -24,6 +24,7 @@ use windtunnel_scenarios::schema::clients::{
 use windtunnel_scenarios::schema::faults::Target;
 use windtunnel_scenarios::schema::fleet::{Counted, PoolSpec, TelemetryRefresh};
 use windtunnel_scenarios::schema::gateway::QueueOrder;
+use windtunnel_scenarios::schema::outliers::OutlierDetectionSpec;
 use windtunnel_scenarios::schema::paths::{
     EvictionSpec, Instead, KernelSpec, LeakageSpec, PathsSpec,
 };
@@ -637,6 +638,14 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
                 scenario.gateway.paths = Some(paths(kind));
             }
             scenario.gateway.pipeline = pipeline;
+            // Who fails is left alone for a while, or not.
+            let k = kind % 3;
+            scenario.gateway.outlier_detection = (k > 0).then(|| OutlierDetectionSpec {
+                consecutive_5xx: k.into(),
+                base_ejection_time: Span(SimDuration::from_nanos(3 * U / 2)),
+                max_ejection_percent: 60.0,
+                ..OutlierDetectionSpec::default()
+            });
             scenario.faults = faults;
             if scenario.gateway.paths.is_some() {
                 scenario.faults.push(FaultSpec::KernelEvicted {

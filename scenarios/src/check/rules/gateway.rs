@@ -34,6 +34,20 @@ pub(super) fn admission(rules: &mut Rules<'_>) {
     }
 }
 
+pub(super) fn outliers(rules: &mut Rules<'_>) {
+    let Some(spec) = &rules.scenario.gateway.outlier_detection else {
+        return;
+    };
+    let path = Path::of("gateway.outlier_detection");
+    rules.at_least_one(&path.key("consecutive_5xx"), spec.consecutive_5xx.into());
+    let base = spec.base_ejection_time.0.as_secs_f64();
+    rules.positive(&path.key("base_ejection_time"), base);
+    let percent = spec.max_ejection_percent;
+    let holds = (0.0..=100.0).contains(&percent);
+    let path = path.key("max_ejection_percent");
+    rules.require(&path, holds, "lie between 0 and 100");
+}
+
 pub(super) fn routing(rules: &mut Rules<'_>) {
     let path = Path::of("gateway.routing");
     let key = |name: &str| path.key(name);

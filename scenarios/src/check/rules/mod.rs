@@ -41,6 +41,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     fleet::engines,
     scaling::scaling,
     gateway::admission,
+    gateway::outliers,
     gateway::routing,
     gateway::queue,
     stages::stages,
