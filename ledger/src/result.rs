@@ -5,10 +5,13 @@
 mod collector;
 /// The requests of a segment, or of one class.
 mod population;
+/// Which tenants are told apart.
+mod tenants;
 
 pub use crate::distribution::Distribution;
 pub use collector::Collector;
 pub use population::Population;
+pub use tenants::MAX_TENANTS;
 
 use crate::account::Books;
 use crate::computed::ComputedTotals;
@@ -29,6 +32,10 @@ pub struct Segment {
     pub all: Population,
     /// By class; empty if the scenario has only one.
     pub classes: Vec<Population>,
+    /// By tenant, in the order of [`RunResult::tenants`]; behind [`MAX_TENANTS`] of them all others together.
+    /// Empty if the scenario has only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<Population>,
     /// Money, energy and tokens.
     pub books: Books,
     /// Steps that ended in it.
@@ -58,7 +65,23 @@ impl Segment {
         for (mine, theirs) in self.classes.iter_mut().zip(&o.classes) {
             mine.merge(theirs);
         }
+        self.tenants_up_to(o.tenants.len());
+        for (mine, theirs) in self.tenants.iter_mut().zip(&o.tenants) {
+            mine.merge(theirs);
+        }
         self.merge_counts(o);
+    }
+
+    /// The requests of the tenant at a place.
+    fn tenant(&mut self, place: usize) -> &mut Population {
+        self.tenants_up_to(place + 1);
+        &mut self.tenants[place]
+    }
+
+    fn tenants_up_to(&mut self, places: usize) {
+        if places > self.tenants.len() {
+            self.tenants.resize_with(places, Population::default);
+        }
     }
 
     /// Like [`Self::merge`], but takes over what it can.
@@ -66,6 +89,10 @@ impl Segment {
         self.merge_counts(&o);
         self.all.absorb(o.all);
         for (mine, theirs) in self.classes.iter_mut().zip(o.classes) {
+            mine.absorb(theirs);
+        }
+        self.tenants_up_to(o.tenants.len());
+        for (mine, theirs) in self.tenants.iter_mut().zip(o.tenants) {
             mine.absorb(theirs);
         }
     }
@@ -157,6 +184,10 @@ pub struct RunResult {
     pub class_names: Vec<String>,
     /// Tenant names, by rank.
     pub tenant_names: Vec<String>,
+    /// Ranks of the tenants that are told apart, in the order of [`Segment::tenants`]; empty if there is only
+    /// one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<u32>,
     /// Length of a segment, ns; segment `i` covers `i * segment_ns ..`.
     pub segment_ns: u64,
     /// The segments.

@@ -14,6 +14,9 @@ pub mod threshold;
 /// `summary.json`: the figures of one or several seeds of one scenario.
 pub mod summary;
 
+/// Figures by tenant.
+pub mod tenants;
+
 /// Two runs of the same traffic, paired.
 pub mod compare;
 /// Where a request's time went, and what makes the slow ones slow.

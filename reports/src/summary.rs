@@ -4,6 +4,7 @@
 use crate::estimate::Estimate;
 use crate::metric::{METRICS, Measured, Metric, Reading, Scope};
 use crate::steady::{self, Stationarity, Steadiness};
+use crate::tenants;
 use crate::threshold::{self, Outcome, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,9 @@ pub struct Summary {
     /// Before, during and after the scenario's disturbance; absent if it has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_phase: BTreeMap<String, Figures>,
+    /// By tenant: the twelve that sent most, and `(others)` together; absent if there is only one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_tenant: BTreeMap<String, Figures>,
     /// Requests turned away, by reason, all seeds together; reasons that did not occur are absent.
     pub refused_by_reason: BTreeMap<String, u64>,
     /// What came of the scenario's conditions.
@@ -195,6 +199,7 @@ impl Summary {
             metrics,
             by_class,
             by_phase: by_phase(&measured),
+            by_tenant: tenants::figures(&measured),
             refused_by_reason: refused(&measured),
             ci: Ci::of(&thresholds, &runs, stationarity),
             thresholds,

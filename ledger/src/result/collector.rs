@@ -1,8 +1,9 @@
 //! Makes a result's segments while a run happens.
 
+use super::tenants::Places;
 use super::{Phase, Population, Segment};
 use crate::rows::{End, Row};
-use windtunnel_base::ids::ClassId;
+use windtunnel_base::ids::{ClassId, TenantId};
 use windtunnel_base::time::{SimDuration, SimTime};
 
 /// Segments are merged in pairs when there are more than this.
@@ -19,6 +20,8 @@ pub struct Collector {
     /// same one, and needs no division.
     last: (u64, usize),
     phases: Vec<Phase>,
+    /// Set if tenants are told apart.
+    tenants: Option<Places>,
     keep_rows: bool,
     rows: Vec<Row>,
 }
@@ -33,9 +36,44 @@ impl Collector {
             segments: Vec::new(),
             last: (0, 0),
             phases: Vec::new(),
+            tenants: None,
             keep_rows,
             rows: Vec::new(),
         }
+    }
+
+    /// Tells the requests of tenants apart too.
+    pub fn compare_tenants(&mut self) {
+        self.tenants = Some(Places::default());
+    }
+
+    /// Adds a row to its tenant, in the segments that it was sent and answered in.
+    #[cold]
+    fn add_to_tenant(&mut self, row: &Row, useful: bool) {
+        let Some(places) = &mut self.tenants else {
+            return;
+        };
+        let place = places.of(row.tenant);
+        let sent = self.segment(SimTime::from_nanos(row.sent_ns));
+        sent.tenant(place).add(row);
+        if row.end == End::Finished {
+            let answered = self.segment(SimTime::from_nanos(row.ended_ns));
+            answered.tenant(place).deliver(row, useful);
+        }
+    }
+
+    /// A tenant was charged for tokens, in millionths of a nano-dollar.
+    pub fn charge(&mut self, at: SimTime, tenant: TenantId, millionths: u128) {
+        if let Some(places) = &mut self.tenants {
+            let place = places.of(tenant.0);
+            self.segment(at).tenant(place).token_charges += millionths;
+        }
+    }
+
+    /// The tenants that were told apart, by their places in segments.
+    pub fn take_tenants(&mut self) -> Vec<u32> {
+        let places = self.tenants.take();
+        places.map_or(Vec::new(), Places::finish)
     }
 
     /// Tells requests sent before, during and after `disturbance` apart too; nothing before `begin`.
@@ -146,6 +184,9 @@ impl Collector {
         if !self.phases.is_empty() {
             self.add_to_phases(row, useful);
         }
+        if self.tenants.is_some() {
+            self.add_to_tenant(&row, useful);
+        }
         if self.keep_rows {
             self.rows.push(*row);
         }
@@ -240,6 +281,38 @@ mod tests {
             let counted: u64 = segments.iter().map(|s| s.all.ttft.count()).sum();
             prop_assert_eq!(counted as usize, sent.len());
         }
+    }
+
+    /// Tenants add up to all, however many there are and however often segments are merged.
+    #[test]
+    fn tenants_add_up() {
+        let mut collector = Collector::new(1, SimDuration::from_nanos(10), false);
+        collector.compare_tenants();
+        let tenants = 3 * crate::result::MAX_TENANTS as u32;
+        for i in 0..1000 {
+            let tenant = i % tenants;
+            let row = Row {
+                tenant,
+                ..row(i, u64::from(i) * 7, 0)
+            };
+            collector.row(row, false);
+            collector.charge(SimTime::from_nanos(u64::from(i)), TenantId(tenant), 5);
+        }
+        let places = collector.take_tenants();
+        assert_eq!(places, Vec::from_iter(0..crate::result::MAX_TENANTS as u32));
+        let (segments, ..) = collector.finish();
+        let mut all = Segment::default();
+        segments.iter().for_each(|s| all.merge(s));
+        assert_eq!(all.tenants.len(), places.len() + 1);
+        assert_eq!(
+            (all.tenants[0].sent, all.tenants[0].token_charges),
+            (11, 55)
+        );
+        let mut together = Population::default();
+        all.tenants.iter().for_each(|t| together.merge(t));
+        assert_eq!(together.token_charges, 5000);
+        together.token_charges = 0;
+        assert_eq!(together, all.all);
     }
 
     #[test]

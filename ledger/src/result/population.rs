@@ -14,6 +14,14 @@ const fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "what the serializer calls"
+)]
+const fn is_nothing(n: &u128) -> bool {
+    *n == 0
+}
+
 /// Reads how many were turned away for each reason; files written when there were fewer reasons have
 /// fewer numbers.
 fn refusals<'de, D: Deserializer<'de>>(from: D) -> Result<[u64; Refusal::ALL.len()], D::Error> {
@@ -96,6 +104,9 @@ pub struct Population {
     /// Output tokens generated for attempts that nobody waited for any more, counted when that showed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wasted_tokens: u64,
+    /// Charged for tokens within the segment, in millionths of a nano-dollar; counted by tenant alone.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub token_charges: u128,
     /// Finished requests of one output token, which have no TPOT.
     pub single_token: u64,
     /// Finished with an answer from elsewhere, by source in the order of [`AnswerSource::ALL`].
@@ -203,7 +214,7 @@ impl Population {
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
         add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens released released_bad verified accepted verified_useful good started
              prompt_tokens cached_tokens output_tokens preemptions single_token attempts retries hedges throttled
-             wasted_tokens);
+             wasted_tokens token_charges);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);
     }
 }

@@ -40,6 +40,7 @@ pub fn render(report: &Report<'_>) -> Result<String, PlotError> {
     page.targets(report.summary);
     page.plots(&plots);
     page.classes(report.summary);
+    page.tenants(report.summary);
     page.phases(report.summary);
     page.metrics(report.summary);
     page.runs(report.summary);
@@ -237,6 +238,14 @@ impl Page {
         }
     }
 
+    /// Whoever sent most, and all others together.
+    fn tenants(&mut self, summary: &Summary) {
+        let rows = super::table::by_size(summary);
+        if !rows.is_empty() {
+            self.figures_by("By tenant", "tenant", &rows);
+        }
+    }
+
     /// Before, during and after what disturbed the run.
     fn phases(&mut self, summary: &Summary) {
         let names = PHASES.iter().map(|name| (*name).to_owned());
@@ -254,7 +263,7 @@ impl Page {
     fn figures_by(&mut self, title: &str, what: &str, rows: &[(&String, &Figures)]) {
         // Of each group the first that any row has: where too few requests came for a 99th percentile,
         // a lower one says something still.
-        const COLUMNS: [&[(&str, &str)]; 9] = [
+        const COLUMNS: [&[(&str, &str)]; 12] = [
             &[("sent", "sent")],
             &[("offered_rate", "offered")],
             &[("finished", "finished")],
@@ -264,11 +273,15 @@ impl Page {
             &[("e2e_p50", "E2E p50")],
             &[("e2e_p99", "E2E p99"), ("e2e_p90", "E2E p90")],
             &[("goodput", "goodput")],
+            // Tenants alone have these.
+            &[("prompt_tokens", "prompt tokens")],
+            &[("output_tokens", "output tokens")],
+            &[("cost", "cost")],
         ];
         let shown = |figures: &Figures, name: &str| {
             let estimate = figures.get(name)?;
             match estimate.unit.as_str() {
-                "requests" => Some(count(estimate.n)),
+                "requests" | "tokens" => Some(count(estimate.n)),
                 unit => Some(figure(estimate.value?, unit)),
             }
         };

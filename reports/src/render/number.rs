@@ -27,6 +27,15 @@ pub fn count(n: u64) -> String {
     grouped(&n.to_string())
 }
 
+/// A large count in short: `845`, `12.3k`, `1.45M`.
+pub fn compact(n: u64) -> String {
+    match n {
+        0..10_000 => count(n),
+        10_000..1_000_000 => format!("{}k", digits(n as f64 / 1e3)),
+        _ => format!("{}M", digits(n as f64 / 1e6)),
+    }
+}
+
 fn milliseconds(ms: f64) -> String {
     match ms.abs() {
         0.0 => "0 ms".to_owned(),

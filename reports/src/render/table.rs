@@ -4,7 +4,7 @@
 
 /// Conditions and whether they are met.
 mod targets;
-/// Tables with a line per class or phase.
+/// Tables with a line per class, phase or tenant.
 mod populations;
 
 use super::number::{count, digits, figure};
@@ -12,7 +12,8 @@ use super::safeguards;
 use crate::estimate::Estimate;
 use crate::summary::{Figures, Summary, WarningKind};
 use crate::threshold::Verdict;
-use populations::{classes, phases};
+pub(super) use populations::by_size;
+use populations::{classes, phases, tenants};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use targets::{target_of, targets, write_target};
@@ -51,6 +52,7 @@ pub fn render(summary: &Summary) -> String {
     goodput(summary, &mut lines, &mut shown);
     rates(summary, &mut lines);
     classes(summary, &mut lines);
+    tenants(summary, &mut lines);
     phases(summary, &mut lines);
     targets(summary, &mut lines, &shown);
     costs(summary, &mut lines);

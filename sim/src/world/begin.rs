@@ -133,14 +133,17 @@ impl<'a, M: Machine> World<'a, M> {
             settling: Vec::new(),
             failure: None,
         };
-        world.set_out(scenario);
+        world.set_out(scenario, names);
         world
     }
 
     /// What is counted from the begin on, and what is ahead.
-    fn set_out(&mut self, scenario: &Scenario) {
+    fn set_out(&mut self, scenario: &Scenario, names: &Names) {
         if self.faults.as_ref().is_some_and(|f| f.lose_replicas()) {
             self.gateway.totals.stale_routes = Some(0);
+        }
+        if names.tenants.len() > 1 {
+            self.recorder.collector.compare_tenants();
         }
         let instances = u64::from(scenario.gateway.instances.unwrap_or(1));
         self.recorder.gateway_hourly = scenario.gateway.price.0.0 * instances;

@@ -39,6 +39,7 @@ impl<M: Machine> World<'_, M> {
         let phases = record.collector.take_phases(end);
         let evictions = self.answers.as_ref().map(|desk| desk.evictions());
         self.gateway.totals.answers.evictions = evictions.unwrap_or_default();
+        let tenants = record.collector.take_tenants();
         let (segments, segment_ns, rows) = record.collector.finish();
         let (state_store, index) = self.gateway.shared_totals(end);
         if let Some(totals) = shared_cache.filter(|_| laws) {
@@ -50,6 +51,7 @@ impl<M: Machine> World<'_, M> {
             end_ns: end.as_nanos(),
             class_names: names.classes.iter().map(|(name, _)| name.clone()).collect(),
             tenant_names: names.tenants.clone(),
+            tenants,
             segment_ns,
             segments,
             phases,

@@ -6,7 +6,7 @@ use crate::laws::facts::Facts;
 use crate::laws::{Laws, Verdict, Violation};
 use crate::run::Step;
 use windtunnel_base::digest::RunDigest;
-use windtunnel_base::ids::{ClassId, ReplicaId, RequestId};
+use windtunnel_base::ids::{ClassId, ReplicaId, RequestId, TenantId};
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_base::units::{MicroJoules, NanoUsd};
 use windtunnel_engine::batch::BatchShape;
@@ -174,8 +174,9 @@ impl Recorder {
         money.post(Account::Source, Account::Verification, price.0);
     }
 
-    /// Tokens are paid for, in millionths of a nano-dollar; what is over waits for the next.
-    pub(super) fn pay_tokens(&mut self, at: SimTime, millionths: u128) {
+    /// Tokens are paid for by a tenant, in millionths of a nano-dollar; what is over waits for the next.
+    pub(super) fn pay_tokens(&mut self, at: SimTime, tenant: TenantId, millionths: u128) {
+        self.collector.charge(at, tenant, millionths);
         let paid = self.tokens / MILLION;
         self.tokens += millionths;
         let amount = (self.tokens / MILLION - paid) as u64;

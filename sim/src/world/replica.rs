@@ -73,7 +73,7 @@ impl<M: Machine> World<'_, M> {
         self.fleet.touch(r);
         let flight = self.requests.get_mut(slot);
         if here && let Some(prices) = &mut self.token_prices {
-            prices.broken_off(id, flight.answer.output_tokens);
+            prices.broken_off(id, flight.arrival.tenant, flight.answer.output_tokens);
         }
         if here && flight.purpose.is_some() {
             // The replica will say what it had generated.

@@ -4,7 +4,7 @@ use super::World;
 use super::requests::NOT_YET;
 use crate::fleet::machine::Machine;
 use rustc_hash::FxHashMap;
-use windtunnel_base::ids::RequestId;
+use windtunnel_base::ids::{RequestId, TenantId};
 use windtunnel_engine::engine::Outcome;
 use windtunnel_scenarios::schema::FleetSpec;
 use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
@@ -13,9 +13,9 @@ use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 #[derive(Debug)]
 pub(super) struct TokenPrices {
     by_replica: Vec<Option<TokenPricesSpec>>,
-    /// Requests that their replicas were told to drop, and the lengths of their whole answers, until the
-    /// replicas say how far they came. By then their slots may belong to others.
-    broken_off: FxHashMap<RequestId, u32>,
+    /// Requests that their replicas were told to drop, whose they are, and the lengths of their whole answers,
+    /// until the replicas say how far they came. By then their slots may belong to others.
+    broken_off: FxHashMap<RequestId, (TenantId, u32)>,
 }
 
 impl TokenPrices {
@@ -32,8 +32,8 @@ impl TokenPrices {
     }
 
     /// A replica was told to drop a request.
-    pub(super) fn broken_off(&mut self, request: RequestId, whole: u32) {
-        self.broken_off.insert(request, whole);
+    pub(super) fn broken_off(&mut self, request: RequestId, tenant: TenantId, whole: u32) {
+        self.broken_off.insert(request, (tenant, whole));
     }
 }
 
@@ -49,6 +49,10 @@ impl<M: Machine> World<'_, M> {
             return;
         };
         let slot = self.requests.slot(request);
+        let broken_off = match outcome {
+            Outcome::Finished | Outcome::Cancelled { .. } => all.broken_off.remove(&request),
+            _ => None,
+        };
         let amount = match outcome {
             Outcome::Started { cached_tokens } => {
                 let first = |&slot: &u32| self.requests.get(slot).answer.started > self.now;
@@ -62,25 +66,25 @@ impl<M: Machine> World<'_, M> {
                 prices.prompt(prompt, shareable, cached_tokens)
             }
             Outcome::Answered { tokens, .. } => {
-                if let Some(whole) = all.broken_off.get_mut(&request) {
+                if let Some((_, whole)) = all.broken_off.get_mut(&request) {
                     *whole = tokens;
                 }
                 return;
             }
-            Outcome::Finished => match (all.broken_off.remove(&request), slot) {
+            Outcome::Finished => match (broken_off, slot) {
                 // It was told to stop, and its last token was faster.
-                (Some(whole), _) => prices.answer(whole),
+                (Some((_, whole)), _) => prices.answer(whole),
                 (None, Some(slot)) if self.requests.get(slot).answer.generated == NOT_YET => {
                     prices.answer(self.requests.get(slot).answer.output_tokens)
                 }
                 (None, _) => return,
             },
-            Outcome::Cancelled { generated } => {
-                all.broken_off.remove(&request);
-                prices.answer(generated)
-            }
+            Outcome::Cancelled { generated } => prices.answer(generated),
             Outcome::FirstToken | Outcome::Preempted { .. } => return,
         };
-        self.recorder.pay_tokens(self.now, amount);
+        let of_slot = || slot.map(|slot| self.requests.get(slot).arrival.tenant);
+        let tenant = broken_off.map(|(tenant, _)| tenant).or_else(of_slot);
+        let tenant = tenant.unwrap_or_default();
+        self.recorder.pay_tokens(self.now, tenant, amount);
     }
 }

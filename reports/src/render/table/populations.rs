@@ -1,23 +1,30 @@
-//! Tables with a line per class or phase.
+//! Tables with a line per class, phase or tenant.
 
-use super::super::number::count;
+use super::super::number::{compact, count};
 use super::{CELL, number_only, shortened_to, shown_figure, value_of};
 use crate::summary::{Figures, Summary};
+use crate::tenants::OTHERS;
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use windtunnel_scenarios::threshold::PHASES;
 
 /// Columns of tables with a line per class or phase.
 /// Of each group the first that any row has: where too few requests came for a 99th percentile, a
 /// lower one says something still.
-const COLUMNS: [&[(&str, &str)]; 8] = [
+const COLUMNS: [&[(&str, &str)]; 13] = [
     &[("sent", "sent")],
     &[("offered_rate", "req/s")],
+    &[("refused", "refused")],
+    &[("ttft_p50", "TTFT p50")],
     &[("ttft_p99", "TTFT p99"), ("ttft_p90", "TTFT p90")],
     &[("tpot_p99", "TPOT p99"), ("tpot_p90", "TPOT p90")],
     &[("e2e_p50", "E2E p50")],
     &[("e2e_p99", "E2E p99"), ("e2e_p90", "E2E p90")],
     &[("goodput", "goodput")],
     &[("prefix_hit_rate", "cache")],
+    &[("prompt_tokens", "prompt")],
+    &[("output_tokens", "output")],
+    &[("cost", "cost")],
 ];
 
 pub(super) fn classes(summary: &Summary, lines: &mut Vec<String>) {
@@ -34,6 +41,32 @@ pub(super) fn classes(summary: &Summary, lines: &mut Vec<String>) {
     ];
     let rows: Vec<_> = summary.by_class.iter().collect();
     figures_by(lines, "class", &rows, &shown);
+}
+
+/// The tenants that have figures, the largest first; all others together come last.
+pub(in crate::render) fn by_size(summary: &Summary) -> Vec<(&String, &Figures)> {
+    let mut rows: Vec<_> = summary.by_tenant.iter().collect();
+    let sent = |figures: &Figures| figures.get("sent").map_or(0, |e| e.n);
+    rows.sort_by_key(|(name, figures)| (*name == OTHERS, Reverse(sent(figures))));
+    rows
+}
+
+/// Whoever sent most.
+pub(super) fn tenants(summary: &Summary, lines: &mut Vec<String>) {
+    let rows = by_size(summary);
+    if !rows.is_empty() {
+        let shown = [
+            "sent",
+            "refused",
+            "ttft_p50",
+            "ttft_p99",
+            "goodput",
+            "prompt_tokens",
+            "output_tokens",
+            "cost",
+        ];
+        figures_by(lines, "tenant", &rows, &shown);
+    }
 }
 
 /// Before, during and after what disturbed the run.
@@ -76,7 +109,8 @@ fn figures_by(lines: &mut Vec<String>, what: &str, rows: &[(&String, &Figures)],
         let mut line = format!("{:18}", shortened_to(17, name));
         for (name, _) in &columns {
             let text = match *name {
-                "sent" => figures.get("sent").map(|e| count(e.n)),
+                "sent" | "refused" => figures.get(*name).map(|e| count(e.n)),
+                "prompt_tokens" | "output_tokens" => figures.get(*name).map(|e| compact(e.n)),
                 // Its unit stands above: with it the figure would fill the column.
                 "offered_rate" => {
                     shown_figure(figures, name).map(|text| number_only(&text).to_owned())
