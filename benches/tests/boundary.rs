@@ -117,3 +117,44 @@ fn safeguards_hold_and_are_needed() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// S10 is about outages of one, five and thirty seconds; the library's lasts five.
+#[test]
+fn a_store_may_be_gone_for_a_second_or_for_half_a_minute() {
+    let gone_for =
+        |lasts: &str| format!("faults=[{{kind=\"store_blackout\", at=\"120s\", for=\"{lasts}\"}}]");
+    for (lasts, hits_left) in [("1s", 0.8), ("30s", 0.7)] {
+        let summary = outcome("store-failover", &gone_for(lasts));
+        for condition in &summary.thresholds {
+            // The longer it is gone, the more conversations only one of the gateways knows.
+            let share = match condition.condition.contains("phase=during") {
+                true => 0.8 * condition.value.unwrap_or(f64::NAN) / condition.limit,
+                false => 1.0,
+            };
+            let holds = condition.verdict == Verdict::Pass || share < 0.8;
+            assert!(holds && share >= hits_left, "{lasts}:\n{}", told(&summary));
+        }
+    }
+    // Without the last known map, half a minute of refusals is far more than the half per cent allowed.
+    let refusing = "gateway.state_store.on_blackout=\"refuse\"";
+    let summary = outcome("store-failover", &format!("{};{refusing}", gone_for("30s")));
+    assert_eq!(summary.ci.verdict, Verdict::Fail, "{}", told(&summary));
+}
+
+/// C12: while its kernel is gone, who is reserved room at the frontier waits at most a twentieth longer with
+/// leakage control, and more than half again without, even where degradation is jittered.
+#[test]
+fn leakage_control_alone_keeps_the_reserved_from_waiting() {
+    let inflation = |settings: &str| {
+        let summary = outcome("kernel-eviction", settings);
+        // What its first condition compares is 1.05 times that before.
+        let reserved = &summary.thresholds[0];
+        assert!(reserved.condition.contains("class=reserved,phase=during"));
+        1.05 * reserved.value.unwrap_or(f64::NAN) / reserved.limit
+    };
+    let step = "gateway.paths.eviction={kind=\"step\"}";
+    let open = "gateway.paths.leakage={capacity=\"1000 req/s\"}";
+    assert!(inflation(step) <= 1.05);
+    let both = format!("{step};{open}");
+    assert!(inflation(&both) > 1.5);
+}

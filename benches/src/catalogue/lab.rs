@@ -64,11 +64,11 @@ impl Lab {
     }
 
     /// Times of the arrivals of one seed, in seconds.
-    pub(super) fn arrivals(text: &str, point: &Point<'_>) -> Result<Vec<f64>, CaseError> {
+    pub(super) fn arrivals_of(text: &str, seed: u64) -> Result<Vec<f64>, CaseError> {
         let scenario = parse(text)?;
         let traffic = workload::prepare(&scenario, None, None, false)
             .map_err(|e| CaseError::Run(e.to_string()))?;
-        let mut source = traffic.workload(point.seed);
+        let mut source = traffic.workload(seed);
         let (mut times, mut prefix) = (Vec::new(), Vec::new());
         while source.next_at().is_some() {
             prefix.clear();

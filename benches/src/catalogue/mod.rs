@@ -22,12 +22,16 @@ mod metastability;
 mod hashing;
 /// Caches: V-H1 to V-H3.
 mod caches;
-/// Stored answers and stampedes: V-H4 to V-H10.
+/// Stored answers: V-H4 to V-H10.
 mod answers;
+/// Many who ask for the same at once.
+mod stampedes;
 /// Answers to similar questions: V-K3 and V-K4.
 mod similar;
 /// Routing by prefix, and prefix caches: V-P1 to V-P8.
 mod prefixes;
+/// The same over a public trace.
+mod prefix_traces;
 /// What gateways share: V-R1.
 mod sharing;
 /// Prompt caches that are paid for by the token: V-Z4.
@@ -38,6 +42,8 @@ mod tokens;
 mod stages;
 /// Fleets whose size follows their load: V-E1 to V-E3, E01 and others.
 mod scaling;
+/// What autoscalers see, and when.
+mod autoscalers;
 /// Traces that are replayed without time.
 mod trace;
 /// Plain programs for what has no formula.

@@ -196,7 +196,7 @@ fn generators(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
         EXPONENTIAL,
         &format!("arrivals = {arrivals}\n{ends}"),
     );
-    let times = Lab::arrivals(&text, point)?;
+    let times = Lab::arrivals_of(&text, point.seed)?;
     match cv {
         Some(cv) => {
             let gaps: Vec<f64> = times.windows(2).map(|w| w[1] - w[0]).collect();

@@ -45,6 +45,12 @@ fn usage(error: CaseError) -> anyhow::Error {
     ))
 }
 
+/// What cases of one kind have in common: `V-E` of `V-E3` and `V-E3d`.
+fn family(id: &str) -> &str {
+    let id = id.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    id.trim_end_matches(char::is_numeric)
+}
+
 /// Cases by id or family; an unknown name is refused.
 fn select(names: &[String]) -> anyhow::Result<Vec<Case>> {
     let all = catalogue::cases();
@@ -53,15 +59,15 @@ fn select(names: &[String]) -> anyhow::Result<Vec<Case>> {
     }
     let mut chosen = Vec::new();
     for name in names {
-        let wanted = name.to_uppercase();
-        let of_family =
-            |c: &&Case| c.id == wanted || c.id.trim_end_matches(char::is_numeric) == wanted;
+        let of_family = |c: &&Case| {
+            [c.id, family(c.id)]
+                .iter()
+                .any(|id| id.eq_ignore_ascii_case(name))
+        };
         let found: Vec<_> = all.iter().filter(of_family).copied().collect();
         if found.is_empty() {
-            let families: std::collections::BTreeSet<_> = all
-                .iter()
-                .map(|c| c.id.trim_end_matches(char::is_numeric))
-                .collect();
+            let families: std::collections::BTreeSet<_> =
+                all.iter().map(|c| family(c.id)).collect();
             let known = families.into_iter().collect::<Vec<_>>().join(", ");
             return Err(Stop::usage(format!(
                 "error: no case `{name}`\nknown families: {known}; `windtunnel validate --list` shows all cases"
