@@ -59,7 +59,7 @@ fn run(requests: &[u32]) -> RunResult {
                 row.end = End::Refused(Refusal::Shed);
                 (row.started_ns, row.met_objectives) = (None, false);
             }
-            collector.row(row, false);
+            collector.row(&row, false);
             if tenant == 1 {
                 charged += 1;
                 let dollar = 1_000_000_000 * 1_000_000;

@@ -56,7 +56,7 @@ impl Collector {
         let place = places.of(row.tenant);
         let sent = self.segment(SimTime::from_nanos(row.sent_ns));
         sent.tenant(place).add(row);
-        if row.end == End::Finished {
+        if matches!(row.end, End::Finished) {
             let answered = self.segment(SimTime::from_nanos(row.ended_ns));
             answered.tenant(place).deliver(row, useful);
         }
@@ -185,7 +185,7 @@ impl Collector {
             self.add_to_phases(row, useful);
         }
         if self.tenants.is_some() {
-            self.add_to_tenant(&row, useful);
+            self.add_to_tenant(row, useful);
         }
         if self.keep_rows {
             self.rows.push(*row);
@@ -295,7 +295,7 @@ mod tests {
                 tenant,
                 ..row(i, u64::from(i) * 7, 0)
             };
-            collector.row(row, false);
+            collector.row(&row, false);
             collector.charge(SimTime::from_nanos(u64::from(i)), TenantId(tenant), 5);
         }
         let places = collector.take_tenants();
