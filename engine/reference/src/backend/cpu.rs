@@ -1,6 +1,8 @@
-//! The CPU: matrix products through candle, the rest in loops of our own over plain rows.
+//! The CPU: weights as candle reads them, products by the library that candle has them from, the rest in
+//! loops of our own over plain rows.
 //!
-//! Candle's loops over elements wake a pool whose threads wait by spinning. Beside a thread that computes
+//! Candle's products ask the system for its cores each time, which takes as long as a small product; its loops
+//! over elements wake a pool whose threads wait by spinning. Beside a thread that computes
 //! small steps they take more than they give, and make its times unsteady; here they are never started.
 //! Products are shared among threads only if they are large.
 //!
@@ -16,7 +18,8 @@ use crate::kv::pages::Pages;
 use crate::sampling::sample;
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
-use rows::{OneThread, add, gated, product, rms_norm};
+use rows::{add, gated, product, rms_norm};
+use windtunnel_gemm::Matrix;
 
 /// Attention over pages.
 mod attention;
@@ -42,7 +45,7 @@ pub struct Cpu {
     embedding: Tensor,
     layers: Vec<Layer>,
     norm: Vec<f32>,
-    head: Tensor,
+    head: Matrix,
     pages: Pages,
     /// Cosine and sine by position and half dimension.
     rope: Vec<(f32, f32)>,
@@ -53,12 +56,12 @@ pub struct Cpu {
 #[derive(Debug)]
 struct Layer {
     input_norm: Vec<f32>,
-    qkv: Tensor,
-    kv: Tensor,
-    o: Tensor,
+    qkv: Matrix,
+    kv: Matrix,
+    o: Matrix,
     post_norm: Vec<f32>,
-    gate_up: Tensor,
-    down: Tensor,
+    gate_up: Matrix,
+    down: Matrix,
 }
 
 /// How large the memory for keys and values is.
@@ -148,7 +151,7 @@ impl Cpu {
         let frozen = normed.split_off(active * hidden);
         if active > 0 {
             let width = (heads + 2 * kv_heads) * dim;
-            let mut qkv = product(normed, &layer.qkv)?;
+            let mut qkv = product(&normed, &layer.qkv);
             self.append(i, &rows[..active], &mut qkv, width, spans);
             // What is frozen is written before anybody attends, too.
             self.append_frozen(i, &rows[active..], frozen, spans)?;
@@ -157,10 +160,10 @@ impl Cpu {
             }
             let attended = self.attend(i, groups, &qkv, width, spans)?;
             let (layer, x) = (&self.layers[i], &mut x[..active * hidden]);
-            add(x, &product(attended, &layer.o)?);
-            let gate_up = product(rms_norm(x, &layer.post_norm, eps), &layer.gate_up)?;
+            add(x, &product(&attended, &layer.o));
+            let gate_up = product(&rms_norm(x, &layer.post_norm, eps), &layer.gate_up);
             let inner = gated(&gate_up, self.config.intermediate_size);
-            add(x, &product(inner, &layer.down)?);
+            add(x, &product(&inner, &layer.down));
             return Ok(());
         }
         self.append_frozen(i, rows, frozen, spans)
@@ -178,7 +181,7 @@ impl Cpu {
             return Ok(());
         }
         let width = 2 * self.config.num_key_value_heads * self.config.head_dim;
-        let mut kv = product(normed, &self.layers[layer].kv)?;
+        let mut kv = product(&normed, &self.layers[layer].kv);
         self.append(layer, rows, &mut kv, width, spans);
         Ok(())
     }
@@ -205,8 +208,14 @@ struct Group {
 
 /// A matrix of `[outputs, inputs]` as `[inputs, outputs]`: so it need not be put in order for each
 /// product, which takes several times as long as a product with few rows.
-fn turned(matrix: &Tensor) -> Result<Tensor, ReferenceError> {
-    Ok(matrix.t()?.contiguous()?)
+fn turned(matrix: &Tensor) -> Result<Matrix, ReferenceError> {
+    let (outputs, inputs) = matrix.dims2()?;
+    let numbers = flat(&matrix.t()?.contiguous()?)?;
+    Matrix::new(inputs, outputs, numbers).ok_or_else(|| ReferenceError::Tensor {
+        name: "a matrix of weights".into(),
+        reason: "it has not as many numbers as its sizes say".into(),
+        remedy: "take weights and config of the same model".into(),
+    })
 }
 
 /// The numbers of a tensor, row by row.
@@ -267,7 +276,6 @@ impl Backend for Cpu {
         spans: &[Span<'_>],
         sampled: &mut Vec<Sampled>,
     ) -> Result<(), ReferenceError> {
-        let _alone = OneThread::begin();
         let all = self.config.num_hidden_layers;
         // Those that leave last come first, so that the rows that go on always lie in front.
         let mut order: Vec<usize> = (0..spans.len())
@@ -323,7 +331,7 @@ impl Backend for Cpu {
             states.extend_from_slice(&x[last * hidden..(last + 1) * hidden]);
         }
         let eps = self.config.rms_norm_eps as f32;
-        self.logits = product(rms_norm(&states, &self.norm, eps), &self.head)?;
+        self.logits = product(&rms_norm(&states, &self.norm, eps), &self.head);
         debug_assert_eq!(self.logits.len(), asked.len() * vocab);
         self.work.launches += 3; // gather, norm and sampling
         self.count_product(asked.len(), hidden, vocab);

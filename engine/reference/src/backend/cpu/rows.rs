@@ -1,43 +1,14 @@
 //! Loops over rows of 32-bit floats, written so that the compiler makes vectors of them.
 
-use super::{THREADED, THREADED_WEIGHTS, flat};
-use crate::error::ReferenceError;
-use candle_core::{Device, Tensor};
+use super::{THREADED, THREADED_WEIGHTS};
+use windtunnel_gemm::{Matrix, Threads};
 
-/// While it lives, products are computed by the thread that asks for them, unless [`product`] finds them
-/// large. The threshold is one of the process: whoever else computes meanwhile is slower, not wrong.
-pub(super) struct OneThread;
-
-/// Multiplications from which on products are shared when nobody says otherwise.
-const USUAL: usize = 48 * 48 * 256;
-
-impl OneThread {
-    pub(super) fn begin() -> Self {
-        gemm::set_threading_threshold(usize::MAX);
-        Self
-    }
-}
-
-impl Drop for OneThread {
-    fn drop(&mut self) {
-        gemm::set_threading_threshold(USUAL);
-    }
-}
-
-/// The rows of `x` by a matrix of `[inputs, outputs]`.
-pub(super) fn product(x: Vec<f32>, matrix: &Tensor) -> Result<Vec<f32>, ReferenceError> {
-    let (inputs, outputs) = matrix.dims2()?;
-    let rows = x.len() / inputs.max(1);
-    let large = inputs * outputs >= THREADED_WEIGHTS || rows * inputs * outputs >= THREADED;
-    let x = Tensor::from_vec(x, (rows, inputs), &Device::Cpu)?;
-    if large {
-        gemm::set_threading_threshold(USUAL);
-    }
-    let out = x.matmul(matrix);
-    if large {
-        gemm::set_threading_threshold(usize::MAX);
-    }
-    flat(&out?)
+/// The rows of `x` by a matrix; shared among threads if that is a large product.
+pub(super) fn product(x: &[f32], matrix: &Matrix) -> Vec<f32> {
+    let weights = matrix.inputs() * matrix.outputs();
+    let rows = x.len() / matrix.inputs().max(1);
+    let large = weights >= THREADED_WEIGHTS || rows * weights >= THREADED;
+    matrix.product(x, if large { Threads::All } else { Threads::One })
 }
 
 /// Rows divided by the root of their mean square, and multiplied by a weight per column.
