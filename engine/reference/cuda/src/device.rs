@@ -250,6 +250,15 @@ impl Device {
         self.machine.load(program)
     }
 
+    /// Blocks of a kernel, of so many threads each, that the device holds at a time.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn resident_blocks(&self, kernel: Kernel, threads: u32) -> Result<u32, CudaError> {
+        let each = self.machine.resident(kernel, threads)?;
+        Ok(each.max(1) * self.info().multiprocessors)
+    }
+
     /// Launches a kernel. Kernels are trusted: the arguments must be those it takes.
     ///
     /// # Errors

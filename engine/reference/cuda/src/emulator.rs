@@ -301,6 +301,10 @@ impl Machine for Emulator {
         Ok((first..state.kernels.len()).map(Kernel).collect())
     }
 
+    fn resident(&self, _: Kernel, _: u32) -> Result<u32, CudaError> {
+        Ok(4)
+    }
+
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, words: &[u64]) -> Result<(), CudaError> {
         let mut state = self.state();
         if let Some(recording) = &mut state.recording {

@@ -32,6 +32,15 @@ struct Kernels {
     modules: Vec<sys::CUmodule>,
 }
 
+impl Kernels {
+    fn get(&self, kernel: Kernel) -> Result<&(sys::CUfunction, String), CudaError> {
+        let found = self.functions.get(kernel.0);
+        found.ok_or_else(|| CudaError::Misuse {
+            what: "a kernel of another device".into(),
+        })
+    }
+}
+
 /// Page-locked memory: `used` bytes may still be read by the device.
 struct Staging {
     base: *mut u8,
@@ -282,14 +291,22 @@ impl Machine for Gpu {
         Ok(all)
     }
 
+    fn resident(&self, kernel: Kernel, threads: u32) -> Result<u32, CudaError> {
+        self.bind()?;
+        let kernels = lock(&self.kernels);
+        let (function, _) = kernels.get(kernel)?;
+        // SAFETY: the function belongs to a loaded module.
+        let blocks = unsafe {
+            result::occupancy::max_active_block_per_multiprocessor(*function, threads as i32, 0)
+        };
+        let blocks = blocks.map_err(named("cuOccupancyMaxActiveBlocksPerMultiprocessor"))?;
+        Ok(u32::try_from(blocks).unwrap_or(0))
+    }
+
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, words: &[u64]) -> Result<(), CudaError> {
         self.bind()?;
         let kernels = lock(&self.kernels);
-        let Some((function, name)) = kernels.functions.get(kernel.0) else {
-            return Err(CudaError::Misuse {
-                what: "a kernel of another device".into(),
-            });
-        };
+        let (function, name) = kernels.get(kernel)?;
         let mut pointers = [std::ptr::null_mut::<c_void>(); 16];
         for (pointer, word) in pointers.iter_mut().zip(words) {
             *pointer = std::ptr::from_ref(word).cast_mut().cast();

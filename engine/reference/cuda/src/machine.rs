@@ -138,6 +138,8 @@ pub(crate) trait Machine: Send + Sync + Debug {
     /// The range lies in one allocation.
     unsafe fn clear(&self, at: u64, bytes: usize) -> Result<(), CudaError>;
     fn load(&self, program: &Program<'_>) -> Result<Vec<Kernel>, CudaError>;
+    /// Blocks of so many threads that one multiprocessor holds at a time.
+    fn resident(&self, kernel: Kernel, threads: u32) -> Result<u32, CudaError>;
     /// # Safety
     /// The arguments are what the kernel takes, one word each, and addresses among them are of
     /// allocations large enough for what it does.

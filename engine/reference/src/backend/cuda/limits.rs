@@ -2,7 +2,7 @@
 
 use super::layout::{DESCRIPTION, PAGE, Sizes};
 use super::workspace::Room;
-use super::{CudaOptions, run, weights, workspace};
+use super::{CudaOptions, weights, workspace};
 use crate::backend::cpu::KvMemory;
 use crate::config::ModelConfig;
 use crate::error::ReferenceError;
@@ -38,11 +38,11 @@ pub(super) fn check_fit(
     config: &ModelConfig,
     memory: &KvMemory,
     options: &CudaOptions,
-    room: &Room,
+    (room, blocks): (&Room, usize),
 ) -> Result<(), ReferenceError> {
     let weights = weights::bytes(sizes, config.tie_word_embeddings, options.numbers);
     let pages = (memory.pages + 1) * (sizes.frame_bytes() + 2 * sizes.scale_bytes() + DESCRIPTION);
-    let work = workspace::bytes(sizes, options.numbers, room, run::split_blocks(device));
+    let work = workspace::bytes(sizes, options.numbers, room, blocks);
     let turns = 4 * config.max_position_embeddings * config.head_dim;
     let needed = (weights + pages + work + turns) as u64;
     let (available, _) = device.memory()?;

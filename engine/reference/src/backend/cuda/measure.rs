@@ -123,6 +123,9 @@ pub struct AttentionPoint {
 pub struct GpuBench {
     /// The device and its libraries.
     pub device: DeviceInfo,
+    /// Version of the device's driver; none where the system does not say.
+    #[serde(default)]
+    pub driver: Option<String>,
     /// When, as the caller says.
     pub date: String,
     /// Version of this program.
@@ -174,6 +177,7 @@ pub fn bench(
     }
     Ok(GpuBench {
         device: backend.device.info().clone(),
+        driver: crate::machine::gpu_driver(),
         date: date.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: backend.config.clone(),

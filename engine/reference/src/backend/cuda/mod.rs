@@ -96,6 +96,8 @@ pub struct CudaBackend {
     /// Products that own kernels do, by rows (1, 2, up to 4, 8, 16) and matrix.
     skinny: [[bool; products::MATRICES]; 5],
     plan: Plan,
+    /// Blocks that decode attention is split into at most.
+    split_blocks: usize,
     /// Which row of the logits belongs to each span that asked.
     answered: Vec<usize>,
     launches: Launches,
@@ -137,9 +139,9 @@ impl CudaBackend {
             asked: options.spans.max(1),
             pages: options.spans.max(1) * config.max_position_embeddings.div_ceil(PAGE),
         };
-        let blocks = run::split_blocks(&device);
-        check_fit(&device, &sizes, config, memory, &options, &room)?;
         let kernels = kernels::load(&device, config, options.numbers)?;
+        let blocks = run::split_blocks(&device, kernels.attention_decode)?;
+        check_fit(&device, &sizes, config, memory, &options, (&room, blocks))?;
         let weights = Loader {
             device: &device,
             kernels: &kernels,
@@ -169,6 +171,7 @@ impl CudaBackend {
             descriptions,
             skinny: [true, true, true, true, false].map(|on| [on; products::MATRICES]),
             plan: Plan::default(),
+            split_blocks: blocks,
             answered: Vec::new(),
             launches: Launches::default(),
             work_done: Work::default(),
@@ -338,13 +341,12 @@ impl CudaBackend {
         self.device.wait()?;
         self.graphs.clear();
         let room = self.work.room.grown(&needed);
-        let blocks = run::split_blocks(&self.device);
         self.work = Workspace::new(
             &self.device,
             &self.sizes,
             self.options.numbers,
             room,
-            blocks,
+            self.split_blocks,
         )?;
         Ok(())
     }

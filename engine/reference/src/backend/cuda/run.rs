@@ -7,23 +7,26 @@ use super::workspace::Room;
 use super::{CudaBackend, Launches};
 use crate::backend::{Sampled, Span};
 use crate::error::ReferenceError;
-use windtunnel_cuda::{Arg, CudaError, Device, Gemm, Grid, Place};
+use windtunnel_cuda::{Arg, CudaError, Device, Gemm, Grid, Kernel, Place};
 
 /// Rows that decode steps are filled up to, so that few graphs serve all.
 pub(super) const BUCKETS: [usize; 10] = [1, 2, 4, 8, 16, 32, 48, 64, 96, 128];
 
-/// Blocks that decode attention is split into at most: enough to keep every multiprocessor's memory
-/// requests going.
-pub(super) fn split_blocks(device: &Device) -> usize {
-    4 * device.info().multiprocessors as usize
+/// Threads of a block of decode attention.
+const DECODE_THREADS: u32 = 128;
+
+/// Blocks that decode attention is split into at most: as many as the device holds at a time, which keeps
+/// every multiprocessor's memory requests going, and no second round that few take part in.
+pub(super) fn split_blocks(device: &Device, decode: Kernel) -> Result<usize, CudaError> {
+    Ok(device.resident_blocks(decode, DECODE_THREADS)? as usize)
 }
 
-/// Splits of a decode: a power of two, so that few graphs serve all; every warp has a page at least.
+/// Splits of a decode: all that fit, or for contexts with fewer pages a power of two, so that few graphs
+/// serve all; every warp has a page at least.
 pub(super) fn splits(blocks: usize, kv_heads: usize, spans: usize, pages: usize) -> usize {
     let by_blocks = blocks / (kv_heads * spans).max(1);
-    let by_pages = pages.div_ceil(4);
-    let most = by_blocks.min(by_pages).max(1);
-    1 << most.ilog2()
+    let by_pages = pages.div_ceil(4).max(1);
+    by_blocks.min(1 << by_pages.ilog2()).max(1)
 }
 
 impl CudaBackend {
@@ -63,7 +66,7 @@ impl CudaBackend {
             .upload(self.work.tables.at(0), &self.plan.bytes)?;
         let shape = &self.plan.shape;
         let count = splits(
-            split_blocks(&self.device),
+            self.split_blocks,
             self.sizes.kv_heads,
             shape.active.first().map_or(1, |a| a.decodes),
             shape.decode_pages,
@@ -136,7 +139,7 @@ impl CudaBackend {
     pub(super) fn attention_alone(&self, repeats: usize) -> Result<(), CudaError> {
         let shape = &self.plan.shape;
         let decodes = shape.active.first().map_or(1, |a| a.decodes);
-        let blocks = split_blocks(&self.device);
+        let blocks = self.split_blocks;
         let count = splits(blocks, self.sizes.kv_heads, decodes, shape.decode_pages);
         for _ in 0..repeats {
             for (layer, active) in shape.active.iter().enumerate() {
@@ -322,7 +325,7 @@ impl CudaBackend {
             ];
             let grid = Grid {
                 blocks: [sizes.kv_heads as u32, count, splits as u32],
-                threads: 128,
+                threads: DECODE_THREADS,
             };
             self.device
                 .launch(self.kernels.attention_decode, grid, &args)?;
@@ -372,18 +375,19 @@ mod tests {
 
     #[test]
     fn decodes_are_split_until_the_device_is_full_or_pages_run_out() {
-        // 528 blocks (132 multiprocessors), 8 key-value heads.
-        assert_eq!(splits(528, 8, 1, 512), 64);
-        assert_eq!(splits(528, 8, 1, 20), 4);
-        assert_eq!(splits(528, 8, 1, 1), 1);
-        assert_eq!(splits(528, 8, 8, 512), 8);
-        assert_eq!(splits(528, 8, 64, 512), 1);
+        // 396 blocks (three on each of 132 multiprocessors), 8 key-value heads.
+        assert_eq!(splits(396, 8, 1, 512), 49);
+        assert_eq!(splits(396, 8, 1, 65), 16);
+        assert_eq!(splits(396, 8, 1, 20), 4);
+        assert_eq!(splits(396, 8, 1, 1), 1);
+        assert_eq!(splits(396, 8, 8, 512), 6);
+        assert_eq!(splits(396, 8, 64, 512), 1);
         for spans in 1..200 {
             for pages in 1..100 {
-                let n = splits(528, 8, spans, pages);
+                let n = splits(396, 8, spans, pages);
                 assert!(
-                    n == 1 || n * 8 * spans <= 528,
-                    "the buffer of partial sums has 528 blocks"
+                    n == 1 || n * 8 * spans <= 396,
+                    "the buffer of partial sums has 396 blocks"
                 );
             }
         }

@@ -201,6 +201,97 @@ fn steps_give_what_the_cpu_gives() {
     }
 }
 
+/// Sequences of one token, of a page less, of a page, and of a page more; batches that fill no bucket and more
+/// rows than the own products take; query heads that fill no tile, one and all of it.
+#[test]
+fn unusual_shapes_give_what_the_cpu_gives() {
+    let shapes: [(usize, usize, usize, &[usize]); 4] = [
+        (3, 3, 64, &[1, 5]),
+        (7, 1, 64, &[65]),
+        (16, 1, 128, &[1, 17]),
+        (10, 2, 128, &[1, 17]),
+    ];
+    for (heads, kv_heads, dim, batches) in shapes {
+        let config = ModelConfig {
+            hidden_size: 72,
+            intermediate_size: 40,
+            num_hidden_layers: 1,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim: dim,
+            vocab_size: 131,
+            ..ModelConfig::pocket_light()
+        };
+        let weights = rounded(&config);
+        let memory = KvMemory {
+            pages: 80,
+            ..MEMORY
+        };
+        let mut cpu = Cpu::new(&config, &weights, &memory).unwrap();
+        for device in devices() {
+            let source = Source::Host(&weights);
+            let options = CudaOptions {
+                numbers: Numbers::Bf16,
+                ..OPTIONS
+            };
+            let mut gpu = CudaBackend::on(device, &config, source, &memory, options).unwrap();
+            for &batch in batches {
+                // Contexts of 0, 14, 15 and 16 tokens, of which the first batch is the first.
+                let starts: Vec<usize> = (0..batch).map(|i| [0, 15, 14, 16][i % 4]).collect();
+                let need = |start: &usize| (start + 1).div_ceil(16);
+                let (a, b): (Vec<Vec<u32>>, Vec<Vec<u32>>) = starts
+                    .iter()
+                    .map(|start| {
+                        (
+                            take(&mut cpu, 16 * need(start)),
+                            take(&mut gpu, 16 * need(start)),
+                        )
+                    })
+                    .take(40)
+                    .unzip();
+                let prompts: Vec<Vec<u32>> = starts
+                    .iter()
+                    .map(|&start| text(start + 1, 131, start as u64))
+                    .collect();
+                let steps = |pages: &[Vec<u32>], backend: &mut dyn Backend| {
+                    let span = |i: usize, last: bool| {
+                        let start = starts[i];
+                        let (tokens, start) = if last {
+                            (&prompts[i][start..], start)
+                        } else {
+                            (&prompts[i][..start], 0)
+                        };
+                        Span {
+                            tokens,
+                            start,
+                            // Those beyond the memory share the pages of others with the same tokens.
+                            pages: &pages[i % 40],
+                            sample: last.then_some(Sampling::GREEDY),
+                            layers: None,
+                        }
+                    };
+                    for last in [false, true] {
+                        let spans: Vec<Span<'_>> = (0..batch).map(|i| span(i, last)).collect();
+                        backend.step(&spans, &mut Vec::new()).unwrap();
+                    }
+                    let logits = backend.logits().unwrap();
+                    pages
+                        .iter()
+                        .flatten()
+                        .for_each(|&p| backend.give_back_page(p));
+                    logits
+                };
+                let (want, got) = (steps(&a, &mut cpu), steps(&b, &mut gpu));
+                let off = off(&got, &want);
+                assert!(
+                    off < 15e-3,
+                    "{heads}/{kv_heads} heads of {dim}, batch {batch}: {off}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn graphs_give_the_bits_of_direct_launches_in_one_call() {
     for device in devices() {

@@ -20,32 +20,66 @@
 #define COLUMN (HEAD_DIM / 8)
 #define TILES (HEAD_DIM / 8)
 
-// `count` numbers (8 or 16) from `at` as pairs of 16-bit floats.
-template <int COUNT>
-__device__ __forceinline__ void fetch(u32 format, const u8 *base, u64 at, u32 (&pairs)[COUNT / 2]) {
-    if (format == FORMAT_F16) {
-        const uint4 *from = (const uint4 *)(base + at * 2);
-#pragma unroll
-        for (int i = 0; i < COUNT / 8; i++) {
-            uint4 v = from[i];
-            pairs[4 * i] = v.x, pairs[4 * i + 1] = v.y, pairs[4 * i + 2] = v.z, pairs[4 * i + 3] = v.w;
-        }
-        return;
+// Blocks that a multiprocessor must be able to hold: on Hopper three, which take no register to memory;
+// elsewhere the compiler would, so it is left free.
+#if __CUDA_ARCH__ == 900
+#define RESIDENT 3
+#else
+#define RESIDENT 1
+#endif
+
+// `COUNT` numbers (8 or 16) as they are stored: 16-bit ones take all words, 8-bit ones the first half.
+template <int COUNT> struct Raw {
+    u32 word[COUNT / 2];
+};
+
+// Reads numbers of 16 or 8 bits from `at`, in pieces of 16 bytes where there are as many.
+template <bool WIDE, int COUNT>
+__device__ __forceinline__ void read(Raw<COUNT> &raw, const u8 *base, u64 at) {
+    const u8 *from = base + (WIDE ? 2 * at : at);
+    const int bytes = WIDE ? 2 * COUNT : COUNT;
+    if (bytes == 8) {
+        uint2 v = *(const uint2 *)from;
+        raw.word[0] = v.x, raw.word[1] = v.y;
     }
-    u32 raw[COUNT / 4];
 #pragma unroll
-    for (int i = 0; i < COUNT / 8; i++) {
-        uint2 v = ((const uint2 *)(base + at))[i];
-        raw[2 * i] = v.x, raw[2 * i + 1] = v.y;
+    for (int i = 0; i < bytes / 16; i++) {
+        uint4 v = ((const uint4 *)from)[i];
+        raw.word[4 * i] = v.x, raw.word[4 * i + 1] = v.y, raw.word[4 * i + 2] = v.z, raw.word[4 * i + 3] = v.w;
     }
+}
+
+// A lane's part of a page, as stored.
+struct Part {
+    Raw<16> keys[2][GROUPS];
+    Raw<COLUMN> values[4]; // of tokens 2c, 2c + 1 and 2c + 8, 2c + 9
+};
+
+template <bool WIDE>
+__device__ __forceinline__ void read_keys(Part &part, const u8 *base, u64 keys) {
+    int lane = threadIdx.x & 31, r = lane >> 2, c = lane & 3;
 #pragma unroll
-    for (int i = 0; i < COUNT / 4; i++) {
-        if (format == FORMAT_FP8) {
-            pairs[2 * i] = widen_fp8(raw[i] & 0xffff), pairs[2 * i + 1] = widen_fp8(raw[i] >> 16);
-        } else {
-            pairs[2 * i] = widen_int8(raw[i] & 0xffff), pairs[2 * i + 1] = widen_int8(raw[i] >> 16);
-        }
+    for (int t = 0; t < 2; t++)
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) read<WIDE>(part.keys[t][g], base, keys + (u64)(8 * t + r) * HEAD_DIM + 64 * g + 16 * c);
+}
+
+template <bool WIDE>
+__device__ __forceinline__ void read_values(Part &part, const u8 *base, u64 values) {
+    int lane = threadIdx.x & 31, r = lane >> 2, c = lane & 3;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int token = 2 * c + (i & 1) + 8 * (i >> 1);
+        read<WIDE>(part.values[i], base, values + (u64)token * HEAD_DIM + COLUMN * r);
     }
+}
+
+// The numbers 2i and 2i + 1 as 16-bit floats.
+template <u32 FORMAT, int COUNT>
+__device__ __forceinline__ u32 pair(const Raw<COUNT> &raw, int i) {
+    if (FORMAT == FORMAT_F16) return raw.word[i];
+    u32 two = i & 1 ? raw.word[i / 2] >> 16 : raw.word[i / 2] & 0xffff;
+    return FORMAT == FORMAT_FP8 ? widen_fp8(two) : widen_int8(two);
 }
 
 // Sixteen rows of queries and what they have gathered so far.
@@ -78,23 +112,31 @@ __device__ __forceinline__ void load_queries(Rows &rows, const f16 *low, const f
         }
 }
 
-// Takes in one page of which the first `seen[i]` tokens are visible to row r + 8 i.
-__device__ __forceinline__ void take_page(Rows &rows, const PageDesc &page, u32 layer, u32 head, int seen0, int seen1, float factor) {
-    int lane = threadIdx.x & 31, r = lane >> 2, c = lane & 3;
+// Takes in one page of which the first `seen[i]` tokens are visible to row r + 8 i. Without HIGH there are
+// no rows r + 8, and nothing is kept for them.
+template <bool HIGH, u32 FORMAT>
+__device__ __forceinline__ void take_page_of(Rows &rows, const PageDesc &page, u32 layer, u32 head, int seen0, int seen1, float factor) {
+    int c = threadIdx.x & 3;
     u64 keys = stripe(layer, 0, head) * PAGE * HEAD_DIM, values = stripe(layer, 1, head) * PAGE * HEAD_DIM;
-    bool scaled = page.format != FORMAT_F16;
+    const bool scaled = FORMAT != FORMAT_F16;
     float key_scale = scaled ? page.scales[stripe(layer, 0, head)] : 1.f;
     float value_scale = scaled ? page.scales[stripe(layer, 1, head)] : 1.f;
+    // All of a page of 8 bits is asked for before anything is computed, so that it costs one wait for
+    // memory; of 16 bits that would take more registers than three blocks on a multiprocessor have.
+    Part part;
+    read_keys<!scaled>(part, page.data, keys);
+    if (scaled) read_values<!scaled>(part, page.data, values);
     float score[2][4] = {{0.f, 0.f, 0.f, 0.f}, {0.f, 0.f, 0.f, 0.f}};
 #pragma unroll
     for (int t = 0; t < 2; t++)
 #pragma unroll
         for (int g = 0; g < GROUPS; g++) {
-            u32 k[8];
-            fetch<16>(page.format, page.data, keys + (u64)(8 * t + r) * HEAD_DIM + 64 * g + 16 * c, k);
 #pragma unroll
-            for (int s = 0; s < 4; s++) mma(score[t], rows.q[4 * g + s], k[2 * s], k[2 * s + 1]);
+            for (int s = 0; s < 4; s++) {
+                mma(score[t], rows.q[4 * g + s], pair<FORMAT>(part.keys[t][g], 2 * s), pair<FORMAT>(part.keys[t][g], 2 * s + 1));
+            }
         }
+    if (!scaled) read_values<!scaled>(part, page.data, values);
     float scale = factor * key_scale;
     float top0 = -INFINITY, top1 = -INFINITY;
 #pragma unroll
@@ -103,16 +145,16 @@ __device__ __forceinline__ void take_page(Rows &rows, const PageDesc &page, u32 
         for (int i = 0; i < 2; i++) {
             int token = 8 * t + 2 * c + i;
             score[t][i] = token < seen0 ? score[t][i] * scale : -INFINITY;
-            score[t][2 + i] = token < seen1 ? score[t][2 + i] * scale : -INFINITY;
+            score[t][2 + i] = HIGH && token < seen1 ? score[t][2 + i] * scale : -INFINITY;
             top0 = fmaxf(top0, score[t][i]);
             top1 = fmaxf(top1, score[t][2 + i]);
         }
 #pragma unroll
     for (int offset = 1; offset < 4; offset <<= 1) {
         top0 = fmaxf(top0, __shfl_xor_sync(0xffffffffu, top0, offset));
-        top1 = fmaxf(top1, __shfl_xor_sync(0xffffffffu, top1, offset));
+        if (HIGH) top1 = fmaxf(top1, __shfl_xor_sync(0xffffffffu, top1, offset));
     }
-    float new0 = fmaxf(rows.top[0], top0), new1 = fmaxf(rows.top[1], top1);
+    float new0 = fmaxf(rows.top[0], top0), new1 = HIGH ? fmaxf(rows.top[1], top1) : -INFINITY;
     // Rows that have seen nothing yet stay as they are.
     float keep0 = new0 == -INFINITY ? 1.f : exp2f(rows.top[0] - new0), keep1 = new1 == -INFINITY ? 1.f : exp2f(rows.top[1] - new1);
     float base0 = new0 == -INFINITY ? 0.f : new0, base1 = new1 == -INFINITY ? 0.f : new1;
@@ -122,26 +164,40 @@ __device__ __forceinline__ void take_page(Rows &rows, const PageDesc &page, u32 
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             score[t][i] = exp2f(score[t][i] - base0), sum0 += score[t][i];
-            score[t][2 + i] = exp2f(score[t][2 + i] - base1), sum1 += score[t][2 + i];
+            score[t][2 + i] = HIGH ? exp2f(score[t][2 + i] - base1) : 0.f, sum1 += score[t][2 + i];
         }
     rows.top[0] = new0, rows.top[1] = new1;
     rows.sum[0] = rows.sum[0] * keep0 + sum0, rows.sum[1] = rows.sum[1] * keep1 + sum1;
     u32 weight[4] = {pack(score[0][0] * value_scale, score[0][1] * value_scale), pack(score[0][2] * value_scale, score[0][3] * value_scale),
                      pack(score[1][0] * value_scale, score[1][1] * value_scale), pack(score[1][2] * value_scale, score[1][3] * value_scale)};
-    // Number COLUMN * r + j of tokens 2c, 2c + 1 and 2c + 8, 2c + 9 for tile j. What lies
-    // beyond a sequence's end has weight zero but must be a number: pages are cleared when taken.
-    u32 v[4][COLUMN / 2];
+    // Number COLUMN * r + j for tile j. What lies beyond a sequence's end has weight zero but must be a
+    // number: pages are cleared when taken.
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int token = 2 * c + (i & 1) + 8 * (i >> 1);
-        fetch<COLUMN>(page.format, page.data, values + (u64)token * HEAD_DIM + COLUMN * r, v[i]);
+    for (int pairs = 0; pairs < TILES / 2; pairs++) {
+        u32 v[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] = pair<FORMAT>(part.values[i], pairs);
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+            float(&to)[4] = rows.out[2 * pairs + odd];
+            float out[4] = {to[0] * keep0, to[1] * keep0, 0.f, 0.f};
+            if (HIGH) out[2] = to[2] * keep1, out[3] = to[3] * keep1;
+            u32 select = odd ? 0x7632 : 0x5410;
+            mma(out, weight, __byte_perm(v[0], v[1], select), __byte_perm(v[2], v[3], select));
+            to[0] = out[0], to[1] = out[1];
+            if (HIGH) to[2] = out[2], to[3] = out[3];
+        }
     }
-#pragma unroll
-    for (int j = 0; j < TILES; j++) {
-        rows.out[j][0] *= keep0, rows.out[j][1] *= keep0, rows.out[j][2] *= keep1, rows.out[j][3] *= keep1;
-        u32 select = j & 1 ? 0x7632 : 0x5410;
-        u32 b0 = __byte_perm(v[0][j / 2], v[1][j / 2], select), b1 = __byte_perm(v[2][j / 2], v[3][j / 2], select);
-        mma(rows.out[j], weight, b0, b1);
+}
+
+template <bool HIGH>
+__device__ __forceinline__ void take_page(Rows &rows, const PageDesc &page, u32 layer, u32 head, int seen0, int seen1, float factor) {
+    if (page.format == FORMAT_F16) {
+        take_page_of<HIGH, FORMAT_F16>(rows, page, layer, head, seen0, seen1, factor);
+    } else if (page.format == FORMAT_FP8) {
+        take_page_of<HIGH, FORMAT_FP8>(rows, page, layer, head, seen0, seen1, factor);
+    } else {
+        take_page_of<HIGH, FORMAT_INT8>(rows, page, layer, head, seen0, seen1, factor);
     }
 }
 
@@ -159,7 +215,7 @@ __device__ __forceinline__ int column(int j, int i) { return COLUMN * (2 * (thre
 // of a sequence are split over gridDim.z blocks and their warps; `combine` puts them together, unless
 // there is one block only, which writes its result itself.
 // Grid (KV_HEADS, spans, splits), 128 threads.
-KERNEL __launch_bounds__(128) attention_decode(const f16 *__restrict__ queries, const Span *__restrict__ spans, const u32 *__restrict__ page_list,
+KERNEL __launch_bounds__(128, RESIDENT) attention_decode(const f16 *__restrict__ queries, const Span *__restrict__ spans, const u32 *__restrict__ page_list,
                                                                    const PageDesc *__restrict__ pages, u32 layer, float *__restrict__ partial, float2 *__restrict__ sums,
                                                                    real *__restrict__ out) {
     __shared__ float shared_out[16][HEAD_DIM];
@@ -170,13 +226,18 @@ KERNEL __launch_bounds__(128) attention_decode(const f16 *__restrict__ queries, 
     const f16 *q = queries + ((u64)span.row * HEADS + head * GROUP) * HEAD_DIM;
     Rows rows;
     clear(rows);
-    load_queries(rows, r < GROUP ? q + r * HEAD_DIM : 0, r + 8 < GROUP ? q + (r + 8) * HEAD_DIM : 0);
+    load_queries(rows, r < GROUP ? q + r * HEAD_DIM : 0, GROUP > 8 && r + 8 < GROUP ? q + (r + 8) * HEAD_DIM : 0);
     int context = span.start + 1, count = (context + PAGE - 1) / PAGE;
     float factor = rsqrtf((float)HEAD_DIM) * 1.4426950408889634f;
-    for (int p = split * 4 + warp; p < count; p += splits * 4) {
-        PageDesc page = pages[page_list[span.pages + p]];
+    // Where the next page lies is asked for before this one is read: else each page waits for three
+    // reads, one after the other.
+    int stride = splits * 4, first = split * 4 + warp;
+    PageDesc next = pages[page_list[first < count ? span.pages + first : 0]];
+    for (int p = first; p < count; p += stride) {
+        PageDesc page = next;
+        next = pages[page_list[p + stride < count ? span.pages + p + stride : 0]];
         int seen = context - p * PAGE;
-        take_page(rows, page, layer, head, seen, seen, factor);
+        take_page<(GROUP > 8)>(rows, page, layer, head, seen, seen, factor);
     }
     finish_sums(rows);
     if ((lane & 3) == 0) {
@@ -200,7 +261,7 @@ KERNEL __launch_bounds__(128) attention_decode(const f16 *__restrict__ queries, 
 #pragma unroll
             for (int j = 0; j < TILES; j++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
+                for (int i = 0; i < (GROUP > 8 ? 4 : 2); i++) {
                     int row = r + 8 * (i >> 1);
                     float value = rows.out[j][i] * factor_of[i >> 1];
                     float *place = &shared_out[row][column(j, i & 1)];
@@ -243,10 +304,11 @@ KERNEL combine(const float *__restrict__ partial, const float2 *__restrict__ sum
 // Prefill: rows of a tile are query heads of a group by token, so 16 rows share a key-value head.
 // Each warp has a tile of its own. Grid (KV_HEADS, tiles); `tiles` names the span and the first row of
 // 64 (token * GROUP + head in group). 128 threads.
-KERNEL __launch_bounds__(128) attention_prefill(const f16 *__restrict__ queries, const Span *__restrict__ spans, const uint2 *__restrict__ tiles,
+KERNEL __launch_bounds__(128, RESIDENT) attention_prefill(const f16 *__restrict__ queries, const Span *__restrict__ spans, const uint2 *__restrict__ tiles,
                                                                     const u32 *__restrict__ page_list, const PageDesc *__restrict__ pages, u32 layer, real *__restrict__ out) {
     u32 head = blockIdx.x;
-    uint2 tile = tiles[blockIdx.y];
+    // The last tiles of a span see most and take longest, so they begin first.
+    uint2 tile = tiles[gridDim.y - 1 - blockIdx.y];
     Span span = spans[tile.x];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, r = lane >> 2;
     int low = tile.y + 16 * warp + r, high = low + 8, all = span.tokens * GROUP;
@@ -259,9 +321,11 @@ KERNEL __launch_bounds__(128) attention_prefill(const f16 *__restrict__ queries,
     int last = min((int)(tile.y + 16 * warp + 15), all - 1);
     int count = last < (int)(tile.y + 16 * warp) ? 0 : (span.start + last / GROUP + PAGE) / PAGE;
     float factor = rsqrtf((float)HEAD_DIM) * 1.4426950408889634f;
+    PageDesc next = pages[page_list[count ? span.pages : 0]];
     for (int p = 0; p < count; p++) {
-        PageDesc page = pages[page_list[span.pages + p]];
-        take_page(rows, page, layer, head, see_low - p * PAGE, see_high - p * PAGE, factor);
+        PageDesc page = next;
+        next = pages[page_list[p + 1 < count ? span.pages + p + 1 : 0]];
+        take_page<true>(rows, page, layer, head, see_low - p * PAGE, see_high - p * PAGE, factor);
     }
     finish_sums(rows);
     real *to = out + (u64)span.row * HEADS * HEAD_DIM;

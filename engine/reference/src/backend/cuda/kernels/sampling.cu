@@ -144,6 +144,8 @@ KERNEL __launch_bounds__(THREADS) sample(const float *__restrict__ logits, const
     const float *row = logits + (u64)blockIdx.x * VOCAB;
     Draw draw = draws[blockIdx.x];
     float top = -INFINITY, bottom = INFINITY, bad = 0.f;
+    // Several reads at once: one block has the whole row to read.
+#pragma unroll 8
     for (u32 i = threadIdx.x; i < VOCAB; i += THREADS) {
         float x = row[i];
         top = fmaxf(top, x);
@@ -161,6 +163,7 @@ KERNEL __launch_bounds__(THREADS) sample(const float *__restrict__ logits, const
     __syncthreads();
     float total = 0.f, weighted = 0.f, second = -INFINITY;
     u32 here = 0;
+#pragma unroll 8
     for (u32 i = threadIdx.x; i < VOCAB; i += THREADS) {
         float shifted = row[i] - top, weight = expf(shifted);
         total += weight;

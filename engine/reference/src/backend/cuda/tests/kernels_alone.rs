@@ -51,6 +51,12 @@ fn every_kernel_compiles_without_spills() {
                 let compiled =
                     kernels::with_program(&config, numbers, |p| compile(p, capability)).unwrap();
                 assert!(compiled.image.starts_with(b"\x7fELF"));
+                if std::env::var_os("SHOW_LOG").is_some() {
+                    println!(
+                        "== {capability:?} {} {numbers:?}\n{}",
+                        config.vocab_size, compiled.log
+                    );
+                }
                 let spills = compiled
                     .log
                     .lines()
