@@ -24,12 +24,16 @@ pub(crate) enum EngineCommand {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct EngineBenchArgs {
-    /// pocket_frontier, pocket_light, or a folder with config.json and safetensors
-    #[arg(long, value_name = "NAME|DIR", default_value = "pocket_frontier")]
+    /// pocket_frontier, pocket_light, a folder with config.json and safetensors, or 8b: the sizes of a model
+    /// with 8 billion weights, which are drawn on the GPU
+    #[arg(long, value_name = "NAME|DIR|8b", default_value = "pocket_frontier")]
     pub(crate) model: String,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = Device::Auto)]
     pub(crate) device: Device,
+    /// Writes the figures as JSON, with device, driver, version and date
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
     /// table or json

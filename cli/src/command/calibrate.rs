@@ -97,7 +97,7 @@ fn light(args: &CalibrateArgs) -> anyhow::Result<Option<Model>> {
 }
 
 /// Says now, and not after a minute of measuring, that the file cannot be written.
-fn writable(file: &Path) -> anyhow::Result<()> {
+pub(crate) fn writable(file: &Path) -> anyhow::Result<()> {
     let folder = match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -1,7 +1,8 @@
 //! `engine`: the engine that computes. Devices and models, steps against the hardware, training.
 
 use crate::args::{AskArgs, Device, EngineBenchArgs, EngineCommand, Format, TrainArgs, Trained};
-use crate::common::{print, say};
+use crate::command::calibrate::writable;
+use crate::common::{print, say, write};
 use crate::exit::{Exit, Stop};
 use crate::progress::Progress;
 use anyhow::Context as _;
@@ -197,22 +198,74 @@ fn ask(args: &AskArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// The name of sizes without weights, which are drawn on the GPU.
+const EIGHT_BILLION: &str = "8b";
+/// Seed of weights that are drawn.
+const DRAWN: u64 = 1;
+
 fn bench(args: &EngineBenchArgs) -> anyhow::Result<Exit> {
     table_or_json(args.format)?;
+    if let Some(file) = &args.out {
+        writable(file)?;
+    }
+    if args.model == EIGHT_BILLION {
+        return bench_drawn(args);
+    }
     let model = load(&args.model).map_err(stop)?;
-    let plan = gpu_plan(&model);
+    let plan = gpu_plan(&model.config);
     let kind = device_kind(args.device);
+    let on_gpu = || gpu(&model.config, Source::Host(&model.weights), &plan).map(Some);
     let gpu = match kind {
         Some(DeviceKind::Cpu) => Ok(None),
-        Some(DeviceKind::Cuda) => gpu(&model, &plan).map(Some),
-        None => first_that_fits(|| gpu(&model, &plan).map(Some), || Ok(None)),
+        Some(DeviceKind::Cuda) => on_gpu(),
+        None => first_that_fits(on_gpu, || Ok(None)),
     };
-    if let Some(mut backend) = gpu.map_err(|e| missing(kind, e))? {
-        // As JSON: its figures go by product and by format of pages, too.
-        let measured = measure_gpu(&mut backend, &plan, &today()).map_err(stop)?;
-        print(&(serde_json::to_string_pretty(&measured)? + "\n"))?;
-        return Ok(Exit::Done);
+    match gpu.map_err(|e| missing(kind, e))? {
+        Some(backend) => bench_gpu(args, backend, &plan),
+        None => bench_cpu(args, &model),
     }
+}
+
+/// Steps at the sizes of an 8B model: on a GPU, as no CPU has them in a second.
+fn bench_drawn(args: &EngineBenchArgs) -> anyhow::Result<Exit> {
+    if args.device == Device::Cpu {
+        return Err(Stop::usage(
+            "error: `--model 8b`: its weights are drawn on a GPU; give `--device cuda`, or a model that the CPU computes\nnothing was measured",
+        ));
+    }
+    let config = ModelConfig::eight_billion();
+    let plan = gpu_plan(&config);
+    let backend = gpu(&config, Source::Seed(DRAWN), &plan);
+    let backend = backend.map_err(|e| missing(Some(DeviceKind::Cuda), e))?;
+    bench_gpu(args, backend, &plan)
+}
+
+fn bench_gpu(
+    args: &EngineBenchArgs,
+    mut backend: CudaBackend,
+    plan: &BenchPlan,
+) -> anyhow::Result<Exit> {
+    // As JSON: its figures go by product and by format of pages, too.
+    let measured = measure_gpu(&mut backend, plan, &today()).map_err(stop)?;
+    let json = serde_json::to_string_pretty(&measured)? + "\n";
+    keep(args, &json)?;
+    print(&json)?;
+    Ok(Exit::Done)
+}
+
+/// Writes what was measured to where it was asked for.
+fn keep(args: &EngineBenchArgs, json: &str) -> anyhow::Result<()> {
+    let Some(file) = &args.out else {
+        return Ok(());
+    };
+    write(file, json.as_bytes())?;
+    if !args.talk.quiet {
+        say(format!("written to {}", file.display()));
+    }
+    Ok(())
+}
+
+fn bench_cpu(args: &EngineBenchArgs, model: &Model) -> anyhow::Result<Exit> {
     let silent = args.talk.quiet || args.talk.no_progress;
     let progress = Progress::new("measuring", 100, silent);
     let ceiling = cpu_ceiling().map_err(stop)?;
@@ -224,7 +277,7 @@ fn bench(args: &EngineBenchArgs) -> anyhow::Result<Exit> {
         open(DeviceKind::Cpu, &config, &model.weights, pages)
     };
     let mut shown = 0;
-    let lines = measure(&model, ceiling, &open, &mut |share| {
+    let lines = measure(model, ceiling, &open, &mut |share| {
         let now = (share * 100.0) as u64;
         progress.add(now - shown);
         shown = now;
@@ -232,18 +285,20 @@ fn bench(args: &EngineBenchArgs) -> anyhow::Result<Exit> {
     });
     progress.finish();
     let lines = lines.map_err(stop)?.unwrap_or_default();
+    let document = json!({
+        "schema_version": 1,
+        "version": env!("CARGO_PKG_VERSION"),
+        "date": today(),
+        "machine": machine(),
+        "device": "cpu",
+        "model": {"name": model.name, "weights": model.digest, "config": model.config},
+        "ceiling": ceiling,
+        "steps": lines,
+    });
+    let json = serde_json::to_string_pretty(&document)? + "\n";
+    keep(args, &json)?;
     if args.format == Format::Json {
-        let document = json!({
-            "schema_version": 1,
-            "version": env!("CARGO_PKG_VERSION"),
-            "date": today(),
-            "machine": machine(),
-            "device": "cpu",
-            "model": {"name": model.name, "weights": model.digest, "config": model.config},
-            "ceiling": ceiling,
-            "steps": lines,
-        });
-        print(&(serde_json::to_string_pretty(&document)? + "\n"))?;
+        print(&json)?;
     } else {
         print(&bench_table(&args.model, ceiling, &lines))?;
     }
@@ -252,8 +307,8 @@ fn bench(args: &EngineBenchArgs) -> anyhow::Result<Exit> {
 
 /// The steps that a GPU is measured by. Models for short texts have no room for the contexts of large
 /// ones.
-fn gpu_plan(model: &Model) -> BenchPlan {
-    let longest = model.config.max_position_embeddings;
+fn gpu_plan(config: &ModelConfig) -> BenchPlan {
+    let longest = config.max_position_embeddings;
     let usual = BenchPlan::default();
     BenchPlan {
         context: usual.context.min(longest / 2),
@@ -262,14 +317,19 @@ fn gpu_plan(model: &Model) -> BenchPlan {
     }
 }
 
-fn gpu(model: &Model, plan: &BenchPlan) -> Result<CudaBackend, ReferenceError> {
+fn gpu(
+    config: &ModelConfig,
+    source: Source<'_>,
+    plan: &BenchPlan,
+) -> Result<CudaBackend, ReferenceError> {
+    // A page more than the context takes for each sequence; prompts have as many.
+    let largest = plan.batches.iter().copied().max().unwrap_or(1);
     let memory = KvMemory {
-        pages: 64 * 2 * plan.context.div_ceil(16),
+        pages: largest * (plan.context.div_ceil(16) + 2),
         page_tokens: 16,
         filling: KvFormat::F16,
     };
-    let source = Source::Host(&model.weights);
-    CudaBackend::new(0, &model.config, source, &memory, CudaOptions::default())
+    CudaBackend::new(0, config, source, &memory, CudaOptions::default())
 }
 
 fn bench_table(model: &str, ceiling: Ceiling, lines: &[Line]) -> String {

@@ -2,6 +2,7 @@
 
 use crate::place::{Done, Place};
 use serde_json::Value;
+use windtunnel_reference::devices::DeviceKind;
 
 /// A model small enough to write down here.
 const TINY: &str = r#"{"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
@@ -390,4 +391,44 @@ fn training_is_taken_up_only_where_it_was_the_same() {
     );
     assert!(done.err.contains("checkpoint.safetensors"), "{done}");
     assert!(done.err.contains("remove it"), "{done}");
+}
+
+#[test]
+fn a_bench_is_kept_as_a_file_with_where_it_comes_from() {
+    let place = Place::new();
+    let bench = "engine bench --model pocket_light --device cpu --out figures.json --no-progress";
+    let done = place.run(bench).code(0);
+    assert!(
+        done.out.contains("achieved") && done.err.contains("figures.json"),
+        "{done}"
+    );
+    let figures = place.json("figures.json");
+    for key in [
+        "version", "date", "machine", "device", "model", "ceiling", "steps",
+    ] {
+        assert!(!figures[key].is_null(), "{key}: {figures}");
+    }
+    assert!(figures["machine"]["cpu"].is_string());
+    assert_eq!(
+        figures["date"].as_str().map(str::len),
+        Some("2026-11-21".len())
+    );
+    // Sizes without weights are for a GPU.
+    let before = place.files();
+    let done = place
+        .run("engine bench --model 8b --device cpu --out b.json")
+        .code(2);
+    assert!(done.err.contains("--device cuda"), "{done}");
+    let done = place
+        .run("engine bench --model 8b --out nowhere/b.json")
+        .code(2);
+    assert!(done.err.contains("nothing was measured"), "{done}");
+    if windtunnel_reference::devices::find()
+        .iter()
+        .all(|d| d.kind != DeviceKind::Cuda || !d.usable)
+    {
+        let done = place.run("engine bench --model 8b --out b.json").code(2);
+        assert!(done.err.contains("is not there"), "{done}");
+    }
+    assert_eq!(place.files(), before);
 }

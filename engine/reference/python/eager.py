@@ -12,6 +12,7 @@ Needs torch with CUDA; without it, says so and ends with status 1.
 """
 
 import argparse
+import datetime
 import json
 import sys
 
@@ -121,6 +122,7 @@ def main():
 
     result = {
         "device": torch.cuda.get_device_name(),
+        "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "arguments": vars(args),

@@ -59,6 +59,23 @@ impl ModelConfig {
         }
     }
 
+    /// The sizes of published models of the Llama family with 8 billion weights.
+    pub const fn eight_billion() -> Self {
+        Self {
+            hidden_size: 4_096,
+            intermediate_size: 14_336,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: 8,
+            head_dim: 128,
+            vocab_size: 128_256,
+            max_position_embeddings: 8_192,
+            rope_theta: 500_000.0,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: false,
+        }
+    }
+
     /// Checks that the sizes describe a decoder.
     ///
     /// # Errors
