@@ -19,7 +19,7 @@ use windtunnel_reference::backend::cuda::{CudaBackend, CudaOptions, Source};
 use windtunnel_reference::config::ModelConfig;
 use windtunnel_reference::devices::{DeviceKind, Found, find, first_that_fits, open, open_any};
 use windtunnel_reference::error::ReferenceError;
-use windtunnel_reference::floor::{Ceiling, Line, bench as measure, cpu_ceiling};
+use windtunnel_reference::floor::{Ceiling, Line, Sharing, bench as measure, cpu_ceiling, sharing};
 use windtunnel_reference::kv::format::KvFormat;
 use windtunnel_reference::machine::{machine, today};
 use windtunnel_reference::models::{Model, Pocket, load};
@@ -285,6 +285,7 @@ fn bench_cpu(args: &EngineBenchArgs, model: &Model) -> anyhow::Result<Exit> {
     });
     progress.finish();
     let lines = lines.map_err(stop)?.unwrap_or_default();
+    let shared = sharing();
     let document = json!({
         "schema_version": 1,
         "version": env!("CARGO_PKG_VERSION"),
@@ -294,15 +295,39 @@ fn bench_cpu(args: &EngineBenchArgs, model: &Model) -> anyhow::Result<Exit> {
         "model": {"name": model.name, "weights": model.digest, "config": model.config},
         "ceiling": ceiling,
         "steps": lines,
+        "sharing": shared,
     });
     let json = serde_json::to_string_pretty(&document)? + "\n";
     keep(args, &json)?;
     if args.format == Format::Json {
         print(&json)?;
     } else {
-        print(&bench_table(&args.model, ceiling, &lines))?;
+        print(&(bench_table(&args.model, ceiling, &lines) + &sharing_table(&shared)))?;
     }
     Ok(Exit::Done)
+}
+
+/// Products by one thread and by all; nothing where there is one.
+fn sharing_table(all: &[Sharing]) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "\nmatrix       rows  one thread ms  all threads ms  the engine takes  of the faster\n",
+    );
+    for s in all {
+        let _ = writeln!(
+            out,
+            "{:<12} {:>4} {:>14.3} {:>15.3}  {:<16} {:>12.2}",
+            format!("{0} x {0}", s.width),
+            s.rows,
+            s.one_ms,
+            s.all_ms,
+            if s.shared { "all" } else { "one" },
+            s.loss()
+        );
+    }
+    out
 }
 
 /// The steps that a GPU is measured by. Models for short texts have no room for the contexts of large

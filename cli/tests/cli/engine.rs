@@ -408,6 +408,7 @@ fn a_bench_is_kept_as_a_file_with_where_it_comes_from() {
     ] {
         assert!(!figures[key].is_null(), "{key}: {figures}");
     }
+    assert!(figures["sharing"].is_array());
     assert!(figures["machine"]["cpu"].is_string());
     assert_eq!(
         figures["date"].as_str().map(str::len),

@@ -1,6 +1,7 @@
 //! How near an engine's steps come to what the device can do: bytes over its memory bandwidth, or
 //! operations over its rate of matrix products, whichever takes longer; both are measured first.
 
+use crate::backend::cpu::is_shared;
 use crate::backend::{Backend, Sampled, Sampling, Span};
 use crate::error::ReferenceError;
 use crate::models::Model;
@@ -9,6 +10,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::Instant;
+use windtunnel_gemm::{Matrix, Threads};
 
 /// Bytes that are read to measure bandwidth: more than any cache holds.
 const SWEEP: usize = 256 << 20;
@@ -53,6 +55,73 @@ pub struct Line {
     pub bound: &'static str,
     /// The least time over the time.
     pub achieved: f64,
+}
+
+/// A matrix product by one thread, and by all.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Sharing {
+    /// Rows.
+    pub rows: usize,
+    /// Rows and columns of the matrix.
+    pub width: usize,
+    /// Median time of one thread.
+    pub one_ms: f64,
+    /// Median time of all.
+    pub all_ms: f64,
+    /// Whether the engine shares a product of this size.
+    pub shared: bool,
+}
+
+impl Sharing {
+    /// How many times as long as the faster way the engine's way takes.
+    pub fn loss(&self) -> f64 {
+        let own = if self.shared {
+            self.all_ms
+        } else {
+            self.one_ms
+        };
+        own / self.one_ms.min(self.all_ms)
+    }
+}
+
+/// Widths and rows of the products that [`sharing`] measures.
+const WIDTHS: [usize; 4] = [256, 512, 1024, 2048];
+const ROWS: [usize; 4] = [1, 8, 32, 128];
+
+/// Measures from which size on it pays to share a product among threads. Nothing if there is one thread.
+pub fn sharing() -> Vec<Sharing> {
+    if rayon::current_num_threads() < 2 {
+        return Vec::new();
+    }
+    let sizes = WIDTHS.iter().flat_map(|&w| ROWS.map(|r| (r, w)));
+    sizes
+        .filter_map(|(rows, width)| {
+            let matrix = Matrix::new(width, width, vec![0.5; width * width])?;
+            let x = vec![0.25; rows * width];
+            let mut times = [Vec::new(), Vec::new()];
+            for round in 0..=REPEATS {
+                // In turns, so that what else the machine does shows in both.
+                for (threads, times) in [Threads::One, Threads::All].into_iter().zip(&mut times) {
+                    let begin = Instant::now();
+                    std::hint::black_box(matrix.product(&x, threads));
+                    if round > 0 {
+                        times.push(begin.elapsed().as_secs_f64() * 1e3);
+                    }
+                }
+            }
+            let [one_ms, all_ms] = times.map(|mut times| {
+                times.sort_by(f64::total_cmp);
+                times[times.len() / 2]
+            });
+            Some(Sharing {
+                rows,
+                width,
+                one_ms,
+                all_ms,
+                shared: is_shared(rows, width * width),
+            })
+        })
+        .collect()
 }
 
 /// Measures what the CPU can do: the best of several, since anything else that runs only takes away.
@@ -221,6 +290,31 @@ mod tests {
     use crate::config::ModelConfig;
     use crate::devices::{DeviceKind, open};
     use crate::weights::Weights;
+
+    #[test]
+    fn products_are_measured_both_ways_over_what_the_engine_does_with_them() {
+        let all = rayon::ThreadPoolBuilder::new()
+            .num_threads(2)
+            .build()
+            .unwrap()
+            .install(sharing);
+        assert_eq!(all.len(), WIDTHS.len() * ROWS.len());
+        assert!(
+            all.iter()
+                .all(|s| s.one_ms > 0.0 && s.all_ms > 0.0 && s.loss() >= 1.0)
+        );
+        let of = |rows, width| {
+            all.iter()
+                .find(|s| (s.rows, s.width) == (rows, width))
+                .unwrap()
+        };
+        assert!(!of(1, 256).shared && of(1, 2048).shared && of(128, 1024).shared);
+        let alone = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap();
+        assert!(alone.install(sharing).is_empty());
+    }
 
     #[test]
     fn no_step_is_faster_than_its_floor_and_its_parts_make_it_up() {

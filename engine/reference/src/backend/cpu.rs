@@ -18,6 +18,7 @@ use crate::kv::pages::Pages;
 use crate::sampling::sample;
 use crate::weights::Weights;
 use candle_core::{Device, Tensor};
+pub(crate) use rows::is_shared;
 use rows::{add, gated, product, rms_norm};
 use windtunnel_gemm::Matrix;
 
@@ -31,8 +32,8 @@ mod rows;
 /// Multiplications from which on a product, or attention of a layer, is shared among threads: about a
 /// millisecond of one core, which does some 100 billion operations per second, two per multiplication.
 /// Waking threads that slept takes 20 to 100 us, and how long varies: of a millisecond shared by two that
-/// is a fifth of what is saved at most. Derived from these rates; where the two are equal for a model of
-/// some size was not measured.
+/// is a fifth of what is saved at most. Derived from these rates; `engine bench` measures both
+/// ways on the machine at hand.
 const THREADED: usize = 1 << 26;
 /// Weights from which on a product is shared, however few rows there are: 8 MiB, which one core reads in
 /// about that long at some 10 GB/s.

@@ -5,10 +5,14 @@ use windtunnel_gemm::{Matrix, Threads};
 
 /// The rows of `x` by a matrix; shared among threads if that is a large product.
 pub(super) fn product(x: &[f32], matrix: &Matrix) -> Vec<f32> {
-    let weights = matrix.inputs() * matrix.outputs();
     let rows = x.len() / matrix.inputs().max(1);
-    let large = weights >= THREADED_WEIGHTS || rows * weights >= THREADED;
+    let large = is_shared(rows, matrix.inputs() * matrix.outputs());
     matrix.product(x, if large { Threads::All } else { Threads::One })
+}
+
+/// Whether a product of so many rows with so many weights is shared among threads.
+pub(crate) const fn is_shared(rows: usize, weights: usize) -> bool {
+    weights >= THREADED_WEIGHTS || rows * weights >= THREADED
 }
 
 /// Rows divided by the root of their mean square, and multiplied by a weight per column.
