@@ -14,10 +14,6 @@ const fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "what the serializer calls"
-)]
 const fn is_nothing(n: &u128) -> bool {
     *n == 0
 }

@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::Span;
 
-/// Something that goes wrong at a time, for a while.
+/// Something that goes wrong at a time, for a while. Faults may overlap: slowdowns multiply, errors strike
+/// independently, and what is gone is back when nothing keeps it away any more.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultSpec {

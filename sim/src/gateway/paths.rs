@@ -78,6 +78,8 @@ struct Kernel {
     pool: u8,
     /// When it was evicted, if it is.
     evicted: Option<SimTime>,
+    /// For how many reasons.
+    reasons: u32,
     /// Its own delay.
     delay: SimDuration,
 }
@@ -123,6 +125,7 @@ impl Paths {
                 name: kernel.name.clone(),
                 pool: number(&kernel.pool),
                 evicted: None,
+                reasons: 0,
                 delay: SimDuration::ZERO,
             });
         }
@@ -158,9 +161,17 @@ impl Paths {
         let Some(index) = self.kernels.iter().position(|k| k.name == kernel) else {
             return Vec::new();
         };
-        let mut rng = self.streams.stream("eviction delay", index as u64);
         let kernel = &mut self.kernels[index];
+        let before = kernel.reasons > 0;
+        kernel.reasons = match evicted {
+            true => kernel.reasons + 1,
+            false => kernel.reasons.saturating_sub(1),
+        };
+        if before == (kernel.reasons > 0) {
+            return Vec::new(); // for one more reason, or one less
+        }
         kernel.evicted = evicted.then_some(at);
+        let mut rng = self.streams.stream("eviction delay", index as u64);
         if let EvictionSpec::Jittered { jitter, .. } = self.eviction {
             let share = rng.f64();
             kernel.delay = SimDuration::from_secs_f64_saturating(jitter.0.as_secs_f64() * share);

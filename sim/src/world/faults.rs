@@ -19,6 +19,8 @@ pub(super) struct Faults {
     all: Vec<FaultSpec>,
     /// Ids of the replicas that each strikes.
     struck: Vec<Vec<u32>>,
+    /// Which have begun and not ended.
+    under_way: Vec<bool>,
     /// By replica: how many faults have taken it away.
     lost: Vec<u8>,
     /// By replica: probability that a request fails there at once.
@@ -42,6 +44,7 @@ impl Faults {
         };
         Some(Box::new(Self {
             struck: scenario.faults.iter().map(strikes).collect(),
+            under_way: vec![false; scenario.faults.len()],
             all: scenario.faults.clone(),
             lost: vec![0; replicas],
             errors: vec![0.0; replicas],
@@ -86,6 +89,32 @@ impl Faults {
         self.all.iter().any(lost)
     }
 
+    /// The faults that strike a replica now.
+    fn at(&self, replica: u32) -> impl Iterator<Item = &FaultSpec> {
+        let all = self.all.iter().zip(&self.struck).zip(&self.under_way);
+        let here = all.filter(move |((_, struck), now)| **now && struck.contains(&replica));
+        here.map(|((fault, _), _)| fault)
+    }
+
+    /// Probability that a request fails at a replica at once: each fault that lasts has its own chance.
+    fn errors_at(&self, replica: u32) -> f64 {
+        self.at(replica).fold(0.0, |errors, fault| match fault {
+            FaultSpec::OriginErrors { share, .. } if errors > 0.0 => {
+                1.0 - (1.0 - errors) * (1.0 - share)
+            }
+            FaultSpec::OriginErrors { share, .. } => *share,
+            _ => errors,
+        })
+    }
+
+    /// Share of its speed that is left to a replica: each fault that lasts takes its own.
+    fn speed_at(&self, replica: u32) -> f64 {
+        self.at(replica).fold(1.0, |speed, fault| match fault {
+            FaultSpec::Slowdown { speed: left, .. } => speed * left,
+            _ => speed,
+        })
+    }
+
     /// Whether a request that reaches this replica fails at once.
     pub(super) fn fails(&mut self, replica: ReplicaId) -> bool {
         let r = replica.index();
@@ -115,14 +144,18 @@ impl<M: Machine> World<'_, M> {
         };
         let i = index as usize;
         let begins = turn == Turn::Begin;
+        if begins || turn == Turn::End {
+            faults.under_way[i] = begins;
+        }
         match (&faults.all[i], turn) {
             (FaultSpec::Stall { lasts, .. }, Turn::Begin) => {
                 let until = self.now.saturating_add(lasts.0);
                 self.strike(&faults.struck[i], |world, r| world.stall(r, until));
             }
-            (FaultSpec::Slowdown { speed, .. }, Turn::Begin | Turn::End) => {
-                let speed = if begins { *speed } else { 1.0 };
-                self.strike(&faults.struck[i], |world, r| world.set_speed(r, speed));
+            (FaultSpec::Slowdown { .. }, Turn::Begin | Turn::End) => {
+                self.strike(&faults.struck[i], |world, r| {
+                    world.set_speed(r, faults.speed_at(r as u32));
+                });
             }
             (FaultSpec::ReplicaLoss { .. }, turn) => {
                 let struck = std::mem::take(&mut faults.struck[i]);
@@ -141,10 +174,9 @@ impl<M: Machine> World<'_, M> {
                 }
                 return;
             }
-            (FaultSpec::OriginErrors { share, .. }, Turn::Begin | Turn::End) => {
-                let share = if begins { *share } else { 0.0 };
+            (FaultSpec::OriginErrors { .. }, Turn::Begin | Turn::End) => {
                 for r in faults.struck[i].clone() {
-                    faults.errors[r as usize] = share;
+                    faults.errors[r as usize] = faults.errors_at(r);
                 }
             }
             (FaultSpec::VerifierOutage { .. }, turn) => match turn {

@@ -283,7 +283,6 @@ fn who_waits_for_room_goes_on_when_it_is_there() {
         [8, 9].map(|i| (at(125 * (u64::from(i) - 7)), RequestId(i), true))
     );
     // Sixteen others within eight seconds leave 6/s, the bucket empty.
-    gate.step(Move::Kernel(true), at(10_000));
     (0..8).for_each(|_| gate.step(Move::Ask, at(10_000)));
     (0..16).for_each(|_| gate.step(Move::Other, at(10_000)));
     gate.step(Move::Ask, at(10_000));
@@ -328,6 +327,7 @@ struct Poll {
     over: Option<u64>,
     delay: SimDuration,
     evicted: Option<u64>,
+    reasons: u32,
     others: Vec<u64>,
     level: u64,
     gained: u64,
@@ -401,6 +401,14 @@ impl Poll {
                 self.line.retain(|&r| r != request);
             }
             Move::Kernel(evicted) => {
+                let before = self.reasons > 0;
+                self.reasons = match evicted {
+                    true => self.reasons + 1,
+                    false => self.reasons.saturating_sub(1),
+                };
+                if before == (self.reasons > 0) {
+                    return;
+                }
                 self.evicted = evicted.then_some(ms);
                 let mut again = std::mem::take(&mut self.timed);
                 again.append(&mut self.line);
@@ -443,6 +451,7 @@ proptest! {
             usable: 8, burst, window, over,
             delay: gate.paths.kernels[0].delay,
             evicted: Some(0),
+            reasons: 1,
             others: Vec::new(), level: 0, gained: 0,
             timed: Vec::new(), line: Vec::new(), gone: Vec::new(), asked: 0,
         };
