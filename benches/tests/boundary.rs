@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use windtunnel_benches::execute::{RunPoint, run_point};
+use windtunnel_reports::compare::{self, Change};
 use windtunnel_reports::summary::Summary;
 use windtunnel_reports::threshold::Verdict;
 use windtunnel_scenarios::load::{LoadEnv, Source, load};
@@ -68,6 +69,11 @@ const PACK: &[(&str, &[&str])] = &[
 ];
 
 fn outcome(name: &str, settings: &str) -> Summary {
+    over_seeds(name, settings, 1)
+}
+
+/// The same under so many seeds.
+fn over_seeds(name: &str, settings: &str, seeds: u64) -> Summary {
     let overrides: Vec<Override> = settings
         .split(';')
         .filter(|s| !s.is_empty())
@@ -78,17 +84,20 @@ fn outcome(name: &str, settings: &str) -> Summary {
         .unwrap_or_else(|report| panic!("{name} with {settings}: {report:?}"));
     let traffic = workload::prepare(&loaded.scenario, None, None, false)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
-    let seed = loaded.scenario.run.seed;
-    let point = RunPoint {
-        scenario: Arc::new(loaded.scenario),
-        traffic: Arc::new(traffic),
-        seed,
-        laws: true,
-        rows: false,
-        watch: None,
+    let (scenario, traffic) = (Arc::new(loaded.scenario), Arc::new(traffic));
+    let run = |i| {
+        let point = RunPoint {
+            scenario: Arc::clone(&scenario),
+            traffic: Arc::clone(&traffic),
+            seed: scenario.run.seed + i,
+            laws: true,
+            rows: false,
+            watch: None,
+        };
+        run_point(&point, &|_| {}).unwrap_or_else(|e| panic!("{name} with {settings}: {e}"))
     };
-    let run = run_point(&point, &|_| {}).unwrap_or_else(|e| panic!("{name} with {settings}: {e}"));
-    Summary::from_runs(&point.scenario, name, "", &[run])
+    let runs: Vec<_> = (0..seeds).map(run).collect();
+    Summary::from_runs(&scenario, name, "", &runs)
 }
 
 fn told(summary: &Summary) -> String {
@@ -157,4 +166,26 @@ fn leakage_control_alone_keeps_the_reserved_from_waiting() {
     assert!(inflation(step) <= 1.05);
     let both = format!("{step};{open}");
     assert!(inflation(&both) > 1.5);
+}
+
+/// C15: what a change saves in energy per verified output is told with its sign and its interval, paired over
+/// seeds. Here: prompts that begin alike go to replicas in turn, and more of them are computed anew.
+#[test]
+fn energy_saved_has_a_sign_and_an_interval() {
+    let energy = |settings: &str| over_seeds("chat-burst", settings, 5);
+    let (base, other) = (energy(""), energy("gateway.routing={kind=\"round_robin\"}"));
+    let compared = compare::compare(&base, &other).expect("common seeds");
+    let mut metrics = compared.metrics.iter();
+    let paired = metrics
+        .find(|p| p.metric == "energy_per_verified_output" && p.class.is_none())
+        .expect("replicas have a power");
+    let [low, high] = paired.ci95.expect("five pairs have an interval");
+    assert!(0.0 < low && low < paired.difference && paired.difference < high);
+    assert_eq!((paired.pairs, paired.change), (5, Change::Worse));
+    let back = compare::compare(&other, &base).expect("common seeds");
+    let saved = back.metrics.iter().find(|p| p.metric == paired.metric);
+    assert_eq!(
+        saved.map(|p| (p.change, -p.difference)),
+        Some((Change::Better, paired.difference))
+    );
 }

@@ -59,7 +59,7 @@ fn the_catalogue_is_complete_and_its_names_are_unique() {
     expected.extend((1..=4).map(|n| format!("V-M{n}")));
     expected.extend(["V-R2", "C-03"].map(String::from));
     let scaling = [
-        "V-E1", "V-E2", "V-E3", "E01", "E03", "E10", "E11", "E12", "E25",
+        "V-E1", "V-E2", "V-E3", "V-E3d", "E01", "E03", "E10", "E11", "E12", "E25",
     ];
     expected.extend(scaling.map(String::from));
     expected.push("V-Z4".into());

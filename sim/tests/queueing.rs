@@ -120,3 +120,19 @@ fn littles_law_holds_on_the_sample_path() {
         .sum();
     assert_eq!(area, sojourns);
 }
+
+/// E08: in turn, requests of one size are divided evenly to the last one; at random they are not.
+#[test]
+fn round_robin_divides_equal_requests_evenly() {
+    let busy = |routing| {
+        let mut scenario = stations(5, 1);
+        scenario.gateway.routing = routing;
+        let mut script = common::Script::new((0..1000).map(|i| common::job(3 * i, 7)));
+        let result = run(&scenario, &mut script, 3, options()).expect("lawful");
+        let busy: Vec<u64> = result.replicas.iter().map(|r| r.busy_ns).collect();
+        busy
+    };
+    assert_eq!(busy(RoutingSpec::RoundRobin), [200 * 7 * common::U; 5]);
+    let at_random = busy(RoutingSpec::Random);
+    assert!(at_random.iter().max() > at_random.iter().min());
+}
