@@ -5,6 +5,8 @@
 mod common;
 /// Random stored answers.
 mod stored;
+/// Random parts of worlds.
+mod parts;
 /// Random worlds.
 mod worlds;
 

@@ -1,0 +1,181 @@
+//! Random parts of worlds: pools, stores, caches, and fleets that scale.
+
+use crate::common::{U, span};
+use crate::worlds::{delay, time};
+use proptest::prelude::*;
+use windtunnel_base::quantity::{Bandwidth, Rate, Span};
+use windtunnel_base::time::SimDuration;
+use windtunnel_engine::refill::RefillWhen;
+use windtunnel_scenarios::schema::FaultSpec;
+use windtunnel_scenarios::schema::paths::{
+    EvictionSpec, Instead, KernelSpec, LeakageSpec, PathsSpec,
+};
+use windtunnel_scenarios::schema::scaling::{
+    ScalingPolicySpec, ScalingRuleSpec, ScalingSignalSpec, ScalingSpec, ScheduledReplicas,
+};
+use windtunnel_scenarios::schema::shared_cache::{Prefetch, SharedCacheSpec};
+use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
+
+/// A kernel for the urgent ones, on the last pool.
+pub(crate) fn paths(kind: u8) -> PathsSpec {
+    let (jittered, overflow) = match kind % 4 {
+        0 => (true, Some(Instead::Queue)),
+        1 => (false, Some(Instead::Queue)),
+        2 => (true, Some(Instead::StaleAnswer)),
+        _ => (true, Some(Instead::StaleKernel)),
+    };
+    PathsSpec {
+        kernels: vec![KernelSpec {
+            name: "k".to_owned(),
+            class: "urgent".to_owned(),
+            pool: "kernels".to_owned(),
+        }],
+        eviction: match jittered {
+            true => EvictionSpec::Jittered {
+                over: span(20),
+                jitter: span(5),
+                meanwhile: match overflow {
+                    Some(same @ (Instead::StaleAnswer | Instead::Queue)) => same,
+                    _ => Instead::Reject,
+                },
+            },
+            false => EvictionSpec::Step,
+        },
+        leakage: overflow.map(|overflow| LeakageSpec {
+            capacity: Rate(20.0),
+            u_max: 0.8,
+            burst: span(10),
+            window: span(40),
+            overflow,
+            overflow_by_class: Default::default(),
+        }),
+        ..PathsSpec::default()
+    }
+}
+
+/// A store that is slow, shared, and sometimes gone.
+pub(crate) fn state_store() -> impl Strategy<Value = (StateStoreSpec, Option<FaultSpec>)> {
+    let rules = (1_u32..4, any::<(bool, bool, bool)>());
+    let outage = (time(), time());
+    let spans = (delay(), delay(), delay(), delay());
+    (rules, outage, spans).prop_map(
+        |(
+            (gateways, (refuse, persistent, fails)),
+            (at, lasts),
+            (service, trip, batch, refresh),
+        )| {
+            let span = |ns| Span(SimDuration::from_nanos(ns));
+            let store = StateStoreSpec {
+                service,
+                round_trip: trip,
+                gateways,
+                write_batch: batch,
+                refresh,
+                timeout: span(5 * U),
+                retry_after: batch,
+                on_blackout: if refuse {
+                    BlackoutRule::Refuse
+                } else {
+                    BlackoutRule::LastKnownGood
+                },
+                persistent,
+                failover: None,
+            };
+            let blackout = FaultSpec::StoreBlackout {
+                at: span(at),
+                lasts: span(lasts),
+            };
+            (store, fails.then_some(blackout))
+        },
+    )
+}
+
+/// A shared cache that is small, and as slow as computing.
+pub(crate) fn shared_cache() -> impl Strategy<Value = SharedCacheSpec> {
+    let refill = prop_oneof![
+        3 => Just(RefillWhen::IfFaster),
+        3 => Just(RefillWhen::Always),
+        1 => Just(RefillWhen::Never),
+    ];
+    let prefetch = prop_oneof![
+        Just(Prefetch::Off),
+        Just(Prefetch::OnAffinity),
+        Just(Prefetch::Always),
+    ];
+    (4_u64..400, 1_u64..U / 4, delay(), refill, prefetch).prop_map(
+        |(capacity, per_token, latency, refill, prefetch)| SharedCacheSpec {
+            capacity,
+            // The model's bytes per token.
+            bandwidth: Bandwidth(131_072.0 / (per_token as f64 * 1e-9)),
+            latency,
+            refill,
+            prefetch,
+            ..SharedCacheSpec::default()
+        },
+    )
+}
+
+/// Who looks at what; all signals, a forecast and a timetable.
+fn scaling_policy() -> impl Strategy<Value = ScalingPolicySpec> {
+    let signal = prop_oneof![
+        (0.3_f64..3.0).prop_map(|target| ScalingSignalSpec::QueueDepth { target }),
+        (0.3_f64..3.0).prop_map(|target| ScalingSignalSpec::Running { target }),
+        (0.3_f64..3.0).prop_map(|target| ScalingSignalSpec::Concurrency { target }),
+        (0.1_f64..1.0).prop_map(|target| ScalingSignalSpec::KvUsage { target }),
+        Just(ScalingSignalSpec::Ttft {
+            target: span(10),
+            quantile: 0.5,
+        }),
+        Just(ScalingSignalSpec::Cpu {
+            target: 0.5,
+            correlation: 0.5,
+            mean: 0.5,
+            deviation: 0.3,
+        }),
+    ];
+    prop_oneof![
+        4 => (signal, delay())
+            .prop_map(|(signal, window)| ScalingPolicySpec::Reactive { signal, window }),
+        1 => (20.0_f64..400.0, any::<bool>()).prop_map(|(rate, season)| {
+            ScalingPolicySpec::Predictive {
+                per_replica: Rate(rate),
+                level: 0.6,
+                trend: 0.3,
+                season: season.then_some(span(40)),
+                seasonal: 0.5,
+                work_off: season.then_some(span(20)),
+            }
+        }),
+        1 => (time(), 1_u32..5).prop_map(|(at, replicas)| ScalingPolicySpec::Scheduled {
+            at: vec![ScheduledReplicas {
+                from: Span(SimDuration::from_nanos(at)),
+                replicas,
+            }],
+            every: Some(span(70)),
+        }),
+    ]
+}
+
+/// Replicas that come and go all the time.
+pub(crate) fn scaling() -> impl Strategy<Value = ScalingSpec> {
+    let rule = |most| ScalingRuleSpec {
+        stabilization: Some(span(3)),
+        replicas: Some(most),
+        percent: None,
+        per: Some(span(4)),
+    };
+    let times = (1_u64..12 * U, prop_oneof![Just(0), 0_u64..30 * U]);
+    (scaling_policy(), times, 1_u32..3).prop_map(move |(policy, (period, boot), most)| {
+        ScalingSpec {
+            pool: None,
+            min_replicas: 1,
+            max_replicas: 5,
+            provisioning: Span(SimDuration::from_nanos(boot)),
+            period: Span(SimDuration::from_nanos(period)),
+            tolerance: 0.1,
+            policy,
+            scale_up: rule(most),
+            scale_down: rule(2),
+        }
+    })
+}
