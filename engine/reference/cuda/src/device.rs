@@ -142,6 +142,13 @@ impl Device {
         )))
     }
 
+    /// Takes an emulated device away after so many more calls: that one and all after it fail, as they do when a
+    /// GPU falls off its bus.
+    #[cfg(feature = "emulator")]
+    pub fn lose_after(&self, calls: u64) {
+        self.machine.lose_after(calls);
+    }
+
     fn from_machine(machine: Arc<dyn Machine>) -> Self {
         Self {
             machine,

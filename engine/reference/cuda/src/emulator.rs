@@ -31,6 +31,8 @@ pub(crate) struct Emulator {
     folder: PathBuf,
     start: Instant,
     state: Mutex<State>,
+    /// Calls until the device is lost.
+    left: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -77,11 +79,24 @@ impl Emulator {
             folder: folder.to_owned(),
             start: Instant::now(),
             state: Mutex::default(),
+            left: AtomicU64::new(u64::MAX),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call; an error once the device is lost.
+    fn there(&self, call: &str) -> Result<(), CudaError> {
+        let count = |left: u64| Some(left.saturating_sub(u64::from(left != u64::MAX)));
+        match self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+        {
+            Ok(0) | Err(_) => Err(CudaError::failed(call, "the device is lost")),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Compiles a program once per text; the file's name is a digest of it.
@@ -230,6 +245,7 @@ impl Machine for Emulator {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, CudaError> {
+        self.there("taking memory")?;
         let (available, _) = self.memory()?;
         if bytes as u64 > available {
             return Err(CudaError::Memory {
@@ -258,12 +274,14 @@ impl Machine for Emulator {
     }
 
     unsafe fn upload(&self, to: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        self.there("copying to the device")?;
         // SAFETY: the range is the caller's promise, and a slice of the host lies elsewhere.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
         Ok(())
     }
 
     unsafe fn download(&self, from: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
+        self.there("copying from the device")?;
         // SAFETY: the range is the caller's promise, and a slice of the host lies elsewhere.
         unsafe {
             std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len())
@@ -272,12 +290,14 @@ impl Machine for Emulator {
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), CudaError> {
+        self.there("copying on the device")?;
         // SAFETY: both ranges are the caller's promise, and apart.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
         Ok(())
     }
 
     unsafe fn clear(&self, at: u64, bytes: usize) -> Result<(), CudaError> {
+        self.there("clearing memory")?;
         // SAFETY: the range is the caller's promise.
         unsafe { std::ptr::write_bytes(at as *mut u8, 0, bytes) };
         Ok(())
@@ -306,6 +326,7 @@ impl Machine for Emulator {
     }
 
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, words: &[u64]) -> Result<(), CudaError> {
+        self.there("launching a kernel")?;
         let mut state = self.state();
         if let Some(recording) = &mut state.recording {
             recording.push(Work::Launch(kernel, grid, words.to_vec()));
@@ -316,6 +337,7 @@ impl Machine for Emulator {
     }
 
     unsafe fn gemm(&self, gemm: &Gemm, weights: u64, x: u64, out: u64) -> Result<(), CudaError> {
+        self.there("a product")?;
         let mut state = self.state();
         if let Some(recording) = &mut state.recording {
             recording.push(Work::Gemm(*gemm, [weights, x, out]));
@@ -331,6 +353,7 @@ impl Machine for Emulator {
     }
 
     fn begin_graph(&self) -> Result<(), CudaError> {
+        self.there("beginning to record")?;
         self.state().recording = Some(Vec::new());
         Ok(())
     }
@@ -338,6 +361,7 @@ impl Machine for Emulator {
     fn end_graph(&self) -> Result<u64, CudaError> {
         let mut state = self.state();
         let work = state.recording.take().unwrap_or_default();
+        self.there("ending to record")?;
         state.next_graph += 1;
         let graph = state.next_graph;
         state.graphs.insert(graph, work);
@@ -345,6 +369,7 @@ impl Machine for Emulator {
     }
 
     unsafe fn replay(&self, graph: u64) -> Result<(), CudaError> {
+        self.there("launching a graph")?;
         let state = self.state();
         for work in state.graphs.get(&graph).into_iter().flatten() {
             // SAFETY: the work was checked when it was recorded; that its buffers are alive is the
@@ -364,7 +389,7 @@ impl Machine for Emulator {
     }
 
     fn wait(&self) -> Result<(), CudaError> {
-        Ok(())
+        self.there("work on the device")
     }
 
     fn mark(&self) -> Result<Mark, CudaError> {
@@ -377,4 +402,8 @@ impl Machine for Emulator {
     }
 
     fn drop_mark(&self, _: u64) {}
+
+    fn lose_after(&self, calls: u64) {
+        self.left.store(calls, Ordering::Relaxed);
+    }
 }

@@ -164,4 +164,7 @@ pub(crate) trait Machine: Send + Sync + Debug {
     /// Milliseconds from one to the other; waits for both.
     fn between(&self, from: &Mark, to: &Mark) -> Result<f32, CudaError>;
     fn drop_mark(&self, mark: u64);
+    /// Takes the device away after so many more calls that it could fail at; for tests.
+    #[cfg(feature = "emulator")]
+    fn lose_after(&self, _calls: u64) {}
 }

@@ -332,6 +332,85 @@ fn graphs_give_the_bits_of_direct_launches_in_one_call() {
     }
 }
 
+/// Takes pages, reads a prompt, decodes directly and by a graph, stores a page again, embeds, and fetches logits.
+fn work(gpu: &mut CudaBackend) -> Result<(), crate::error::ReferenceError> {
+    let Some(pages) = gpu.take_pages(2)? else {
+        return Ok(());
+    };
+    let tokens = text(24, 131, 3);
+    for (start, end) in [(0, 20), (20, 21), (21, 22), (22, 23)] {
+        let span = crate::backend::greedy(&tokens[start..end], start, &pages);
+        gpu.step(&[span], &mut Vec::new())?;
+    }
+    gpu.convert_page(pages[0], KvFormat::Fp8)?;
+    gpu.embed(&tokens)?;
+    gpu.logits()?;
+    gpu.take_page()?;
+    Ok(())
+}
+
+#[test]
+fn a_device_that_is_lost_at_any_call_is_an_error_that_names_it_and_what_it_did() {
+    let config = ModelConfig {
+        hidden_size: 16,
+        intermediate_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 1,
+        num_key_value_heads: 1,
+        head_dim: 64,
+        vocab_size: 131,
+        ..ModelConfig::pocket_light()
+    };
+    let weights = Weights::random(&config, 5).unwrap();
+    let source = Source::Host(&weights);
+    let folder = std::env::temp_dir().join("windtunnel-emulator");
+    let Ok(device) = Device::emulated(&folder) else {
+        return println!("skipped: no emulator");
+    };
+    let open = || CudaBackend::on(device.clone(), &config, source, &MEMORY, OPTIONS);
+    let (mut operations, mut calls) = (std::collections::BTreeSet::new(), 0);
+    // Until a call so late that the work is done before it.
+    loop {
+        device.lose_after(u64::MAX);
+        let mut gpu = open().unwrap();
+        device.lose_after(calls);
+        let Err(error) = work(&mut gpu) else {
+            break;
+        };
+        let text = error.to_string();
+        let operation = text.strip_suffix(" failed: the device is lost");
+        let operation = operation.and_then(|t| {
+            t.strip_prefix("emulator, compute capability 0.0, driver for CUDA 0.0: ")
+        });
+        operations.insert(
+            operation
+                .unwrap_or_else(|| panic!("{calls}: {text}"))
+                .to_owned(),
+        );
+        // What comes after fails too, and nothing panics when it goes.
+        assert!(work(&mut gpu).is_err());
+        calls += 1;
+    }
+    assert!(calls > 40, "{calls}");
+    for operation in [
+        "launching a kernel",
+        "launching a graph",
+        "a product",
+        "copying to the device",
+        "copying from the device",
+    ] {
+        assert!(operations.contains(operation), "{operations:?}");
+    }
+    // Nor is a model put on a device that goes meanwhile.
+    for calls in [0, 3, 9, 20] {
+        device.lose_after(calls);
+        let text = open().unwrap_err().to_string();
+        assert!(text.contains("failed: the device is lost"), "{text}");
+    }
+    device.lose_after(u64::MAX);
+    work(&mut open().unwrap()).unwrap();
+}
+
 #[test]
 fn long_contexts_are_split_and_put_together() {
     let config = ModelConfig {
