@@ -111,6 +111,7 @@ impl WaitingRoom {
     }
 
     /// A tenant was served so many tokens, which some orders count.
+    #[inline]
     pub fn served(&mut self, tenant: TenantId, prompt: u32, output: u32) {
         if let Some(fair) = &mut self.fair {
             fair.served(tenant, prompt, output);

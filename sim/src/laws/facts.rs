@@ -7,6 +7,10 @@ use windtunnel_ledger::entry::{Entry, Fact};
 
 /// Facts of a block. Part of the digest's definition.
 const AT_ONCE: usize = 64;
+const _: () = assert!(
+    AT_ONCE <= u8::MAX as usize,
+    "facts of a kind are counted in bytes"
+);
 
 /// Facts in order, at most a block of them.
 #[derive(Debug)]

@@ -53,9 +53,10 @@ impl Progress {
 
 impl Progress {
     pub(crate) fn facts(&mut self, facts: &Facts) -> Breach {
+        // Counted in bytes, which a block's facts fit in, sixteen at once.
         let of_kind = |wanted: u8| {
             let kinds = facts.kinds().iter();
-            kinds.map(|&kind| u64::from(kind == wanted)).sum::<u64>()
+            u64::from(kinds.map(|&kind| u8::from(kind == wanted)).sum::<u8>())
         };
         if self.preempted.is_empty() && of_kind(PREEMPTED) == 0 {
             // Mostly nobody was ever preempted: then only how many came counts, not where they are.

@@ -175,6 +175,7 @@ impl Gateway {
     }
 
     /// A tenant was served so many tokens in a lane, which some orders of waiting count.
+    #[inline]
     pub(super) fn served(&mut self, lane: u8, tenant: TenantId, prompt: u32, output: u32) {
         let room = &mut self.lanes.get_mut(lane).room;
         room.served(tenant, prompt, output);

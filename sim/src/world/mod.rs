@@ -291,19 +291,25 @@ impl<'a, M: Machine> World<'a, M> {
     }
 
     /// Uses room that was made, and frees slots that nothing refers to any more.
-    #[inline]
+    #[inline(always)]
     fn tidy(&mut self) {
         if self.answers.is_some() {
-            self.promote();
-        }
-        self.drain_room();
-        // Who leaves the room may fail at once, and another go on in its place.
-        while self.answers.is_some() && self.somebody_is_promoted() {
-            self.promote();
+            self.tidy_answers();
+        } else {
             self.drain_room();
         }
         while let Some(slot) = self.leaving.pop() {
             self.requests.reap(slot);
+        }
+    }
+
+    fn tidy_answers(&mut self) {
+        self.promote();
+        self.drain_room();
+        // Who leaves the room may fail at once, and another go on in its place.
+        while self.somebody_is_promoted() {
+            self.promote();
+            self.drain_room();
         }
     }
 
