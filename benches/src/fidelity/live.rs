@@ -1,8 +1,11 @@
 //! A scenario in real time beside its simulation. Step times are measured alone, on a grid of all steps that
 //! the scheduler may ask for; what scheduler, gateway and waking up add is taken from the live run
 //! itself, stretch by stretch: the requests of each are simulated with what the steps of the stretches
-//! before and after it say. So no request has a say in its own prediction, and a machine whose speed
-//! changes every few seconds is measured in the very moments that it is judged in.
+//! before and after it say, their slow and fast moments included. So no request has a say in its own
+//! prediction, and a machine whose speed changes is measured close to the moments that it is judged in.
+
+/// Slow and fast moments.
+mod moments;
 
 /// Stretches of time.
 mod stretches;
@@ -10,6 +13,7 @@ mod stretches;
 /// What steps take in a live run.
 mod times;
 
+use self::moments::moments;
 use self::stretches::Stretches;
 use self::times::{LiveStep, StepTimes};
 use super::FidelityError;
@@ -28,6 +32,7 @@ use windtunnel_ledger::rows::Row;
 use windtunnel_reference::calibrate::Measured;
 use windtunnel_reports::fidelity::{Fidelity, Figure, Run, System};
 use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::faults::FaultSpec;
 use windtunnel_scenarios::workload::{Arrival, Traffic, Workload};
 use windtunnel_sim::run::{RunError, RunOptions, Step, run};
 
@@ -75,7 +80,8 @@ pub fn compare_live(
     for stretch in 0..stretches.count() {
         let beside = stretches.beside(stretch, &steps);
         let times = StepTimes::of(alone.table.clone(), &beside);
-        let rows = simulate(scenario, traffic, seed, &times, &live).map_err(failed)?;
+        let moments = moments(&stretches, stretch, &steps, &times);
+        let rows = simulate(scenario, traffic, seed, (&times, moments), &live).map_err(failed)?;
         // A request is of the stretch that it was sent in live, whenever the simulation sends it.
         let live_at = |row: &Row| live.binary_search_by_key(&row.request, |r| r.request);
         let judged = |row: &Row| live_at(row).is_ok_and(|at| stretches.at(spans[at].0) == stretch);
@@ -92,7 +98,7 @@ pub fn compare_live(
     }
     run.notes.push(measured_alone(&alone));
     run.notes.push(format!(
-        "what a live run adds is taken from the steps of other requests: each of {} stretches of {:.1} s is predicted from the two beside it",
+        "what a live run adds is taken from the steps of other requests: each of {} stretches of {:.1} s is predicted from the two beside it, slow and fast moments too",
         stretches.count(),
         stretches.length().as_secs_f64(),
     ));
@@ -179,11 +185,12 @@ fn simulate(
     scenario: &Scenario,
     traffic: &Traffic,
     seed: u64,
-    times: &StepTimes,
+    (times, moments): (&StepTimes, Vec<FaultSpec>),
     live: &[Row],
 ) -> Result<Vec<Row>, RunError> {
     let computing = Computing::of(scenario)?;
     let mut scenario = computing.map_or_else(|| scenario.clone(), |c| (*c.scenario).clone());
+    scenario.faults.extend(moments);
     let fleet = &mut scenario.fleet;
     let pools = fleet.pools.iter_mut().map(|p| &mut p.engine);
     for engine in std::iter::once(&mut fleet.engine).chain(pools) {

@@ -141,6 +141,12 @@ impl StepTimes {
         self.table.as_ref().map_or(0.0, |t| t.seconds(shape).0)
     }
 
+    /// Seconds of a step of a live run.
+    pub(super) fn says(&self, step: &LiveStep) -> f64 {
+        let waking = if step.rested { self.waking } else { 0.0 };
+        self.seconds(&step.shape) + waking
+    }
+
     /// As a cost model.
     pub(super) const fn table(&self) -> &TableSpec {
         &self.spec
@@ -182,8 +188,7 @@ impl StepTimes {
                 (0, _) => (2, shape.prefill_tokens.next_power_of_two().max(16)),
                 _ => (3, shape.prefill_tokens.next_power_of_two().max(16)),
             };
-            let waking = if step.rested { times.waking } else { 0.0 };
-            let says = times.seconds(shape) + waking;
+            let says = times.says(step);
             kinds.entry(size).or_default().push((says, step.took));
         }
         let line = |((kind, size), of): ((u8, u64), Vec<(f64, f64)>)| {
