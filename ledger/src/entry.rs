@@ -116,6 +116,8 @@ pub enum Fact {
     Closed,
     /// It was given an answer from elsewhere; what it would have been given itself counts no more.
     Answered(AnswerSource),
+    /// Its answer was rejected and withdrawn; it is to be answered anew.
+    FellBack,
 }
 
 impl Fact {
@@ -128,7 +130,7 @@ impl Fact {
     }
 
     /// One fact of each kind, in the order of [`Self::kind`].
-    pub const KINDS: [Self; 15] = [
+    pub const KINDS: [Self; 16] = [
         Self::Sent,
         Self::Refused(Refusal::QueueFull),
         Self::Dispatched(ReplicaId(0)),
@@ -144,6 +146,7 @@ impl Fact {
         Self::Begun(Purpose::Attempt),
         Self::Closed,
         Self::Answered(AnswerSource::Attempt),
+        Self::FellBack,
     ];
 
     /// What kind of fact it is, less than the number of [`Self::KINDS`].
@@ -165,6 +168,7 @@ impl Fact {
             Self::Begun(_) => 12,
             Self::Closed => 13,
             Self::Answered(_) => 14,
+            Self::FellBack => 15,
         }
     }
 

@@ -152,4 +152,7 @@ pub struct PathTotals {
     pub small: u64,
     /// Requests that were held back for a while.
     pub held: u64,
+    /// Rejected answers in whose place the frontier was asked; absent where it never is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallbacks: Option<u64>,
 }

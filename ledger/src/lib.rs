@@ -17,6 +17,8 @@ pub mod gateway;
 pub mod decision;
 /// What the gateways' store did over a run.
 pub mod state_store;
+/// What verifiers did.
+pub mod verification;
 /// What a cache of prompts that replicas share did.
 pub mod shared_cache;
 /// What replicas that compute did.

@@ -22,6 +22,7 @@ use crate::rows::Row;
 use crate::scaling::ScalingTotals;
 use crate::shared_cache::SharedCacheTotals;
 use crate::state_store::{IndexTotals, StoreTotals};
+use crate::verification::LevelTotals;
 use serde::{Deserialize, Serialize};
 
 /// A stretch of time: requests sent in it, tokens and spending that fell into it.
@@ -213,6 +214,9 @@ pub struct RunResult {
     /// What the choice of pools did, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<PathTotals>,
+    /// What each verifier did, if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verifiers: Vec<LevelTotals>,
     /// What the gateways' store did, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_store: Option<StoreTotals>,

@@ -137,6 +137,8 @@ pub(crate) enum Hop {
     RefusalSeen(Refusal),
     /// The verifier is done with the answer.
     Judged,
+    /// This level of a ladder of verifiers is.
+    Weighed(u8),
     /// Who stands in for the verifier is.
     JudgedByBackup,
     /// The client has the whole answer.
@@ -156,7 +158,7 @@ impl Event {
             Self::Hop { hop, .. } => match hop {
                 // What replicas say comes first: room is made before it is asked for.
                 Hop::TokenSeen | Hop::AnswerSeen | Hop::RefusalSeen(_) => 0,
-                Hop::Judged | Hop::JudgedByBackup => 1,
+                Hop::Judged | Hop::Weighed(_) | Hop::JudgedByBackup => 1,
                 // An answer that arrives as patience ends has arrived.
                 Hop::AnswerDelivered | Hop::RefusalDelivered(_) => 2,
                 // Cancelled work leaves before new work comes.

@@ -71,8 +71,9 @@ impl Normal {
     }
 }
 
+/// A draw with mean 0 and variance 1, by inversion: one uniform.
 #[inline]
-fn standard_normal(rng: &mut Rng) -> f64 {
+pub fn standard_normal(rng: &mut Rng) -> f64 {
     // The middles of 2^52 equal parts of (0, 1), so that neither end is ever reached.
     let p = ((rng.next_u64() >> 12) as f64 + 0.5) * (1.0 / (1_u64 << 52) as f64);
     normal_quantile(p)

@@ -13,6 +13,7 @@ mod tests;
 
 pub use continuous::{
     Exponential, Gamma, Hyperexponential, Lognormal, Normal, TwoPoint, Weibull, normal_quantile,
+    standard_normal,
 };
 pub use discrete::{Empirical, Zipf};
 

@@ -67,6 +67,21 @@ pub struct Population {
     pub accepted: u64,
     /// Accepted in time and good in truth.
     pub verified_useful: u64,
+    /// Checks that began within the segment; an answer may see several levels of a ladder.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub checks: u64,
+    /// Bad answers that a verifier rejected within the segment, whatever became of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bad_caught: u64,
+    /// Bad answers that it accepted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bad_accepted: u64,
+    /// Good answers that it rejected.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub good_rejected: u64,
+    /// Good answers that it accepted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub good_accepted: u64,
     /// Whole answers that came within the segment and were not rejected by a verifier.
     #[serde(default)]
     pub released: u64,
@@ -118,6 +133,17 @@ pub struct Population {
     pub e2e: Distribution,
     /// Waiting before the first batch, ns, started requests.
     pub queue: Distribution,
+    /// Time until the answer is whole, checked and, if it was rejected for another, replaced, ns; finished
+    /// requests, where there is a verifier.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub with_verifier: Distribution,
+    /// Time until the first answer was whole, ns: of the same requests, had nobody checked them.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub without_verifier: Distribution,
+}
+
+fn is_empty(distribution: &Distribution) -> bool {
+    distribution.count() == 0
 }
 
 fn none_of_any(counts: &[u64; AnswerSource::ALL.len()]) -> bool {
@@ -188,6 +214,8 @@ impl Population {
         self.itl.merge(&o.itl);
         self.e2e.merge(&o.e2e);
         self.queue.merge(&o.queue);
+        self.with_verifier.merge(&o.with_verifier);
+        self.without_verifier.merge(&o.without_verifier);
     }
 
     /// Like [`Self::merge`], but takes over what it can.
@@ -198,6 +226,8 @@ impl Population {
         self.itl.absorb(o.itl);
         self.e2e.absorb(o.e2e);
         self.queue.absorb(o.queue);
+        self.with_verifier.absorb(o.with_verifier);
+        self.without_verifier.absorb(o.without_verifier);
     }
 
     fn merge_counts(&mut self, o: &Self) {
@@ -208,7 +238,7 @@ impl Population {
             *mine += theirs;
         }
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
-        add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens released released_bad verified accepted verified_useful good started
+        add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens released released_bad checks bad_caught bad_accepted good_rejected good_accepted verified accepted verified_useful good started
              prompt_tokens cached_tokens output_tokens preemptions single_token attempts retries hedges throttled
              wasted_tokens token_charges);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);

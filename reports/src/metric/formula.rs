@@ -16,6 +16,8 @@ mod scaling;
 mod shared_cache;
 /// The state store.
 mod store;
+/// Verifiers.
+mod verification;
 
 pub use answers::*;
 pub use computed::*;
@@ -24,6 +26,7 @@ pub use gateway::*;
 pub use scaling::*;
 pub use shared_cache::*;
 pub use store::*;
+pub use verification::*;
 
 use super::{Reading, Scope, Stat, distribution, statistic};
 use windtunnel_ledger::account::Account;
@@ -307,18 +310,6 @@ pub fn toten_per_verified_output(s: &Scope<'_>) -> Reading {
 /// Tokens, each counting one, per verified useful answer.
 pub fn toten_raw_per_verified_output(s: &Scope<'_>) -> Reading {
     per_verified(s, tokens(s, 1.0, 1.0))
-}
-
-/// Spending on checks, of all spending.
-pub fn verifier_tax(s: &Scope<'_>) -> Reading {
-    let Some(measured) = s.whole.filter(|_| s.verification) else {
-        return Reading::Absent;
-    };
-    let money = &measured.segment.books.money;
-    match ratio(money.received(Account::Verification), money.total()) {
-        Reading::Value { value, .. } => over(value, s.population.verified),
-        other => other,
-    }
 }
 
 /// The most requests that waited at the gateway.

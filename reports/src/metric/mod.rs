@@ -2,6 +2,7 @@
 //! terminal, the HTML report and METRICS.md (a test compares the names).
 
 use crate::steady::Window;
+use windtunnel_base::quantity::Money;
 use windtunnel_ledger::result::{Distribution, Population, RunResult, Segment};
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::threshold::Statistic as Stat;
@@ -94,6 +95,8 @@ pub struct Measured<'a> {
     /// By class: whether there are objectives.
     objectives: Vec<bool>,
     verification: bool,
+    /// What a bad answer that was accepted costs, and a good one that was rejected, USD.
+    pub(crate) error_costs: (f64, f64),
 }
 
 impl<'a> Measured<'a> {
@@ -115,6 +118,10 @@ impl<'a> Measured<'a> {
             segment: window.merge(run),
             objectives,
             verification: scenario.verification.is_some(),
+            error_costs: scenario.verification.as_ref().map_or((0.0, 0.0), |v| {
+                let usd = |cost: Money| cost.0.as_usd();
+                (usd(v.false_accept_cost), usd(v.false_reject_cost))
+            }),
         }
     }
 

@@ -75,6 +75,16 @@ metrics! {
     toten_per_verified_output, "tokens", Lower, "all postings of the window", "(output tokens + 0.2 × prompt tokens computed + 0.02 × prompt tokens from cache) ÷ verified_useful_outputs", None;
     toten_raw_per_verified_output, "tokens", Lower, "all postings of the window", "(output tokens + prompt tokens computed + prompt tokens from cache) ÷ verified_useful_outputs", None;
     verifier_tax, "share", Lower, "all postings of the window", "money spent on checks ÷ cost_total", None;
+    verifier_tax_latency, "ms", Lower, "finished requests, where there is a verifier", "median of: answer whole and checked − sent, less the median of: first answer whole − sent, as if nobody had checked it", None;
+    verifier_tax_energy, "share", Lower, "all postings of the window", "energy of checks ÷ energy_total", None;
+    verifier_spend, "USD", Lower, "all postings of the window", "money spent on checks", None;
+    verifier_energy, "Wh", Lower, "all postings of the window, where verifiers draw power", "energy of checks", None;
+    checks_per_answer, "ratio", Lower, "checks and verdicts within the window", "checks, each level of a ladder one ÷ verdicts", None;
+    bad_caught, "requests", Neutral, "verdicts within the window", "count of bad answers that were rejected", None;
+    bad_accepted, "requests", Lower, "verdicts within the window", "count of bad answers that were accepted: escapes", None;
+    good_rejected, "requests", Lower, "verdicts within the window", "count of good answers that were rejected", None;
+    error_cost, "USD", Lower, "verdicts within the window", "false_accept_cost × bad_accepted + false_reject_cost × good_rejected", None;
+    net_verifier_value, "USD", Higher, "verdicts and postings of the window", "false_accept_cost × bad_caught − verifier_spend − false_reject_cost × good_rejected", None;
     bad_release_rate, "share", Lower, "answers that came within the window and were not rejected", "bad ones in truth ÷ all; unchecked ones included", None;
     gateway_latency_mean, "ms", Lower, "requests that passed the gateway's stages, the whole run", "mean of their time in all stages together", None;
     gateway_latency_p50, "ms", Lower, "requests that passed the gateway's stages, the whole run", "median of the same", None;
@@ -87,6 +97,7 @@ metrics! {
     kernel_hit_rate, "share", Higher, "requests whose class has a kernel, the whole run", "served by a kernel ÷ all", None;
     leakage_rate, "share", Lower, "requests whose class has a kernel, the whole run", "sent to the frontier ÷ all", None;
     frontier_escalation_rate, "share", Lower, "all requests whose pool was chosen, the whole run", "sent to the frontier although a kernel is for them ÷ all", None;
+    fallback_rate, "share", Lower, "requests that a kernel or the small model served, the whole run", "rejected answers in whose place the frontier was asked ÷ requests", None;
     replicas_mean, "replicas", Lower, "the whole run, fleets that scale", "time from order to release of all replicas of the pool (those at the start: from the begin) ÷ length of the run", None;
     replicas_peak, "replicas", Lower, "the whole run, fleets that scale", "most replicas of the pool that were paid at once", None;
     replica_hours, "h", Lower, "the whole run, fleets that scale", "time from order to release, all replicas of the pool together", None;

@@ -10,6 +10,7 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
         ("answers", answers(figures)),
         ("clients", clients(figures)),
         ("kernels", kernels(figures)),
+        ("ladder", ladder(figures)),
         ("health", health(figures)),
         ("scaling", scaling(figures)),
         ("stages", stages(figures)),
@@ -72,6 +73,23 @@ fn kernels(figures: &Figures) -> Vec<String> {
     let parts = [
         ("kernel_hit_rate", "by their kernel", true),
         ("leakage_rate", "leaked to the frontier", false),
+        ("fallback_rate", "of their answers replaced", false),
+    ];
+    all(figures, &parts)
+}
+
+/// Verifiers that are asked one after the other.
+fn ladder(figures: &Figures) -> Vec<String> {
+    let checks = figures.get("checks_per_answer").and_then(|e| e.value);
+    if checks.is_none_or(|checks| checks <= 1.0) {
+        return Vec::new();
+    }
+    let parts = [
+        ("checks_per_answer", "checks per answer", true),
+        ("bad_accepted", "bad accepted", true),
+        ("good_rejected", "good rejected", true),
+        ("verifier_spend", "for checks", true),
+        ("net_verifier_value", "net value", true),
     ];
     all(figures, &parts)
 }

@@ -39,6 +39,8 @@ pub mod clients;
 pub mod objectives;
 /// Whether answers are good, and who checks them.
 pub mod verification;
+/// Verifiers that are asked one after the other.
+pub mod ladder;
 /// What goes wrong, and when.
 pub mod faults;
 

@@ -21,6 +21,33 @@ pub struct PathsSpec {
     pub leakage: Option<LeakageSpec>,
     /// A pool for requests that are to be served by a smaller model (`small`).
     pub small: Option<String>,
+    /// Whose answers the verifier checks.
+    pub checked: Checked,
+    /// What becomes of an answer of a kernel, or of the small model, that the verifier rejects.
+    pub on_reject: OnReject,
+}
+
+/// Whose answers the verifier checks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Checked {
+    /// Everybody's.
+    #[default]
+    All,
+    /// Those of kernels and of the small model; the frontier's are delivered as they are.
+    Kernels,
+}
+
+/// What becomes of a rejected answer that the frontier did not give.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReject {
+    /// It is delivered with the verdict.
+    #[default]
+    Deliver,
+    /// It is withdrawn, and the frontier answers the request anew; whether that answer is good is drawn
+    /// anew too.
+    Frontier,
 }
 
 /// A kernel.

@@ -1,8 +1,9 @@
 //! Whether answers are good (hidden truth), and the verifier that judges them.
 
+use super::ladder::LadderSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use windtunnel_base::quantity::{Money, Span};
+use windtunnel_base::quantity::{Money, Power, Span};
 
 /// Who checks answers, how well, and at what price. Without this table no verified output is
 /// counted.
@@ -19,6 +20,15 @@ pub struct VerificationSpec {
     pub latency: Span,
     /// Price of one check.
     pub price: Money,
+    /// Power that the verifier draws during a check.
+    pub power: Power,
+    /// What a bad answer that was accepted costs.
+    pub false_accept_cost: Money,
+    /// What a good answer that was rejected costs.
+    pub false_reject_cost: Money,
+    /// Several verifiers, cheap ones first, in the place of the one described by `sensitivity`,
+    /// `specificity`, `latency`, `price` and `power`.
+    pub ladder: Option<LadderSpec>,
     /// Who checks a sample of the answers of classes that are released while the verifier is out.
     pub backup: Option<BackupSpec>,
 }
@@ -60,6 +70,10 @@ impl Default for VerificationSpec {
             specificity: 0.97,
             latency: Span(windtunnel_base::time::SimDuration::from_millis(20)),
             price: Money(windtunnel_base::units::NanoUsd(30_000)),
+            power: Power(0.0),
+            false_accept_cost: Money(windtunnel_base::units::NanoUsd(1_000_000_000)),
+            false_reject_cost: Money(windtunnel_base::units::NanoUsd(10_000_000)),
+            ladder: None,
             backup: None,
         }
     }

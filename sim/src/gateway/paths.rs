@@ -26,7 +26,7 @@ use windtunnel_ledger::gateway::PathTotals;
 use windtunnel_scenarios::Names;
 use windtunnel_scenarios::schema::FleetSpec;
 use windtunnel_scenarios::schema::gateway::QueueOrder;
-use windtunnel_scenarios::schema::paths::{EvictionSpec, Instead, PathsSpec};
+use windtunnel_scenarios::schema::paths::{Checked, EvictionSpec, Instead, OnReject, PathsSpec};
 
 /// Where a request goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +65,8 @@ pub struct Paths {
     by_class: Vec<Option<u8>>,
     eviction: EvictionSpec,
     leakage: Option<Leakage>,
+    checked: Checked,
+    on_reject: OnReject,
     held: Held,
     /// When the bucket holds a request for the first in line, at the earliest.
     room_at: Option<SimTime>,
@@ -138,16 +140,35 @@ impl Paths {
             by_class,
             eviction: spec.eviction.clone(),
             leakage,
+            checked: spec.checked,
+            on_reject: spec.on_reject,
             held: Held::new(order, weights),
             room_at: None,
             streams,
-            totals: PathTotals::default(),
+            totals: PathTotals {
+                fallbacks: (spec.on_reject == OnReject::Frontier).then_some(0),
+                ..PathTotals::default()
+            },
         }
     }
 
     /// Ids of each pool's replicas, by number; the first is the frontier.
     pub fn pools(&self) -> &[Vec<u32>] {
         &self.pools
+    }
+
+    /// Whether answers of a pool are delivered as they are, although there is a verifier.
+    pub fn leaves_unchecked(&self, pool: u8) -> bool {
+        pool == 0 && self.checked == Checked::Kernels
+    }
+
+    /// An answer of a pool was rejected. Says whether the frontier is asked in its place.
+    pub fn falls_back(&mut self, pool: u8) -> bool {
+        let falls = pool != 0 && self.on_reject == OnReject::Frontier;
+        if let Some(fallbacks) = &mut self.totals.fallbacks {
+            *fallbacks += u64::from(falls);
+        }
+        falls
     }
 
     /// What the choices came to.

@@ -180,6 +180,8 @@ const fn after(stage: Stage, fact: Fact) -> Option<Stage> {
         (Talking | Paused, Fact::Preempted { .. }) => Paused,
         (Talking | Paused, Fact::Generated) => Generated,
         (Generated, Fact::Verified { .. }) => Verified,
+        // Of a rejected answer nothing is left: somebody else is asked.
+        (Verified, Fact::FellBack) => Sent,
         // A refusal is the gateway's or the replica's, never of a request that was accepted.
         (Sent | Dispatched, Fact::Refused(_)) => Nowhere,
         (Generated | Verified | Answered, Fact::Finished) => Nowhere,
@@ -267,6 +269,29 @@ mod tests {
             (9, Fact::Sent), // the next in this place
         ];
         assert_eq!(tell(&life), Ok(()));
+    }
+
+    #[test]
+    fn only_an_answer_that_was_judged_is_replaced() {
+        let judged = [
+            (0, Fact::Sent),
+            (0, TO),
+            (1, Fact::Accepted),
+            (1, STARTED),
+            (2, Fact::FirstToken),
+            (3, Fact::Generated),
+            (4, Fact::Verified { accepted: false }),
+        ];
+        let again = [(4, Fact::FellBack), (4, TO), (5, Fact::Accepted)];
+        assert_eq!(tell(&[&judged[..], &again].concat()), Ok(()));
+        let refused = Fact::Refused(Refusal::QueueFull);
+        let turned_away = [(4, Fact::FellBack), (4, refused)];
+        assert_eq!(tell(&[&judged[..], &turned_away].concat()), Ok(()));
+        assert!(breaks(&[&judged[..], &[(5, TO)]].concat()));
+        assert!(breaks(&[&judged[..6], &[(4, Fact::FellBack)]].concat()));
+        assert!(breaks(
+            &[&judged[..], &[(4, Fact::FellBack), (5, Fact::Finished)]].concat()
+        ));
     }
 
     #[test]

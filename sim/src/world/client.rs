@@ -178,6 +178,9 @@ impl<M: Machine> World<'_, M> {
             && row.met_objectives
             && self.classes[row.class as usize].verdict_in_time(&row);
         self.recorder.collector.row(&row, useful);
+        if self.verifier.is_some() && end == End::Finished {
+            self.count_verifier_delay(slot);
+        }
         self.count_in_system(-1);
         self.leaving.push(slot);
         if self.attempts.is_some() {

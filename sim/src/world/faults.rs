@@ -273,11 +273,12 @@ impl<M: Machine> World<'_, M> {
         let client = self.fleet.network.client;
         match self.classes[class.index()].unverified() {
             Unverified::Release => {
-                let backup = self.verifier.as_ref().and_then(|v| v.backup(id));
-                match backup.map(|b| (b.price, b.latency)) {
-                    Some((price, latency)) => {
-                        self.recorder.check(self.now, price);
-                        self.hop(slot, latency, Hop::JudgedByBackup);
+                let verifier = self.verifier.as_ref();
+                let backup = verifier.and_then(|v| Some((v.place_of_backup(), v.backup(id)?)));
+                match backup.map(|(place, b)| (place, b.check)) {
+                    Some((place, check)) => {
+                        self.pay_check(slot, place, check);
+                        self.hop(slot, check.latency, Hop::JudgedByBackup);
                     }
                     None => {
                         if self.answers.is_some() {

@@ -64,6 +64,7 @@ impl<M: Machine> World<'_, M> {
             pipeline: self.gateway.stages.map(|s| s.pipeline.totals().clone()),
             paths: self.gateway.paths.as_ref().map(|p| p.totals()),
             gateway: self.gateway.totals,
+            verifiers: self.verifier.map_or(Vec::new(), |v| v.totals),
             state_store,
             index,
             shared_cache,

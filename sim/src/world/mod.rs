@@ -24,6 +24,8 @@ mod gateway;
 mod dispatch;
 /// What comes back.
 mod returns;
+/// Who is asked whether an answer is good.
+mod verification;
 /// The gateway's pools, rooms and policies.
 mod lanes;
 /// The gateway's stages.
@@ -340,6 +342,7 @@ impl<'a, M: Machine> World<'a, M> {
             Hop::AnswerSeen => self.answer_seen(slot),
             Hop::RefusalSeen(reason) => self.refusal_seen(slot, reason),
             Hop::Judged => self.judged(slot, false),
+            Hop::Weighed(level) => self.weighed(slot, level),
             Hop::JudgedByBackup => self.judged(slot, true),
             Hop::AnswerDelivered => self.answer_delivered(slot),
             Hop::RefusalDelivered(reason) => self.refusal_delivered(slot, reason),

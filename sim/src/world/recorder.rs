@@ -5,6 +5,7 @@ use crate::fleet::meter::Meter;
 use crate::laws::facts::Facts;
 use crate::laws::{Laws, Verdict, Violation};
 use crate::run::Step;
+use crate::verification::Check;
 use windtunnel_base::digest::RunDigest;
 use windtunnel_base::ids::{ClassId, ReplicaId, RequestId, TenantId};
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -167,11 +168,14 @@ impl Recorder {
         }
     }
 
-    /// A check of an answer is paid.
-    pub(super) fn check(&mut self, at: SimTime, price: NanoUsd) {
-        self.checks += price.0;
-        let money = &mut self.collector.segment(at).books.money;
-        money.post(Account::Source, Account::Verification, price.0);
+    /// A check of an answer of a class is paid.
+    pub(super) fn check(&mut self, at: SimTime, class: ClassId, check: Check) {
+        self.checks += check.price.0;
+        self.collector.count(at, class, |p| p.checks += 1);
+        let books = &mut self.collector.segment(at).books;
+        let (from, to) = (Account::Source, Account::Verification);
+        books.money.post(from, to, check.price.0);
+        books.energy.post(from, to, check.energy.0);
     }
 
     /// Tokens are paid for by a tenant, in millionths of a nano-dollar; what is over waits for the next.

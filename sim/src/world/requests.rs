@@ -1,6 +1,7 @@
 //! Requests under way, in reused slots: memory follows the most that were under way at once, not the
 //! number that came.
 
+use crate::verification::AnswerId;
 use windtunnel_base::content::Extent;
 use windtunnel_base::directory::Directory;
 use windtunnel_base::ids::{ReplicaId, RequestId};
@@ -193,11 +194,13 @@ pub(super) struct Answer {
     pub(super) verdict: Option<bool>,
     pub(super) output_tokens: u32,
     pub(super) good: bool,
+    /// When the one before it would have been at the client, which was rejected and withdrawn.
+    pub(super) withdrawn: SimTime,
 }
 
 impl Answer {
     /// Nothing of it is there. What was drawn stands until something else comes.
-    const fn to_come(truth: &Truth) -> Self {
+    pub(super) const fn to_come(truth: &Truth) -> Self {
         Self::at_once(NOT_YET, None, truth.output_tokens, truth.good)
     }
 
@@ -221,6 +224,7 @@ impl Answer {
             verdict,
             output_tokens,
             good,
+            withdrawn: NOT_YET,
         }
     }
 }
@@ -336,6 +340,12 @@ impl Requests {
             request: self.view(slot),
             truth: self.flights[slot as usize].arrival.truth,
         }
+    }
+
+    /// As what a verifier knows an answer.
+    pub(super) fn judged_answer(&self, slot: u32) -> AnswerId {
+        let again = self.get(slot).answer.withdrawn != NOT_YET;
+        AnswerId::new(self.judged_as(slot), again)
     }
 
     /// As whom a verifier knows a request: attempts of one call get one verdict, whichever of them is

@@ -8,7 +8,6 @@ use crate::fleet::machine::Machine;
 use crate::laws::bounds;
 use crate::view::Feedback;
 use windtunnel_base::refusal::Refusal;
-use windtunnel_ledger::entry::Fact;
 
 impl<M: Machine> World<'_, M> {
     /// Takes an answered, refused or cancelled request off its replica's account.
@@ -62,7 +61,7 @@ impl<M: Machine> World<'_, M> {
         let output = flight.answer.output_tokens;
         self.gateway.served(lane, tenant, 0, output);
         self.replica_answered(replica);
-        if self.verifier.is_none() {
+        if self.is_unchecked(slot) {
             if self.answers.is_some() {
                 self.fetched(slot);
             }
@@ -75,35 +74,6 @@ impl<M: Machine> World<'_, M> {
             return self.unverified_answer(slot);
         }
         self.verify(slot);
-    }
-
-    /// The verifier begins to check an answer.
-    pub(super) fn verify(&mut self, slot: u32) {
-        if let Some(verifier) = &self.verifier {
-            self.recorder.check(self.now, verifier.price);
-            let latency = verifier.latency;
-            self.hop(slot, latency, Hop::Judged);
-        }
-    }
-
-    /// The verifier, or who stands in for it, is done with an answer.
-    pub(super) fn judged(&mut self, slot: u32, by_backup: bool) {
-        let id = self.requests.judged_as(slot);
-        let good = self.requests.get(slot).answer.good;
-        let verifier = self.verifier.as_ref();
-        let judge = match by_backup {
-            true => verifier.and_then(|v| v.backup(id)),
-            false => verifier,
-        };
-        if let Some(verifier) = judge {
-            let accepted = verifier.accepts(id, good);
-            self.requests.get_mut(slot).answer.verdict = Some(accepted);
-            self.fact(slot, Fact::Verified { accepted });
-        }
-        if self.answers.is_some() {
-            self.fetched(slot);
-        }
-        self.hop(slot, self.fleet.network.client, Hop::AnswerDelivered);
     }
 
     /// The gateway learns that a replica refused.

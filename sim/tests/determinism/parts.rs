@@ -3,18 +3,20 @@
 use crate::common::{U, span};
 use crate::worlds::{delay, time};
 use proptest::prelude::*;
-use windtunnel_base::quantity::{Bandwidth, Rate, Span};
+use windtunnel_base::quantity::{Bandwidth, Money, Power, Rate, Span};
 use windtunnel_base::time::SimDuration;
+use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::refill::RefillWhen;
-use windtunnel_scenarios::schema::FaultSpec;
+use windtunnel_scenarios::schema::ladder::{EvidenceSpec, LadderSpec, LevelSpec};
 use windtunnel_scenarios::schema::paths::{
-    EvictionSpec, Instead, KernelSpec, LeakageSpec, PathsSpec,
+    Checked, EvictionSpec, Instead, KernelSpec, LeakageSpec, OnReject, PathsSpec,
 };
 use windtunnel_scenarios::schema::scaling::{
     ScalingPolicySpec, ScalingRuleSpec, ScalingSignalSpec, ScalingSpec, ScheduledReplicas,
 };
 use windtunnel_scenarios::schema::shared_cache::{Prefetch, SharedCacheSpec};
 use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
+use windtunnel_scenarios::schema::{FaultSpec, VerificationSpec};
 
 /// A kernel for the urgent ones, on the last pool.
 pub(crate) fn paths(kind: u8) -> PathsSpec {
@@ -49,7 +51,42 @@ pub(crate) fn paths(kind: u8) -> PathsSpec {
             overflow,
             overflow_by_class: Default::default(),
         }),
+        checked: match kind % 3 {
+            0 => Checked::Kernels,
+            _ => Checked::All,
+        },
+        on_reject: match kind % 2 {
+            0 => OnReject::Frontier,
+            _ => OnReject::Deliver,
+        },
         ..PathsSpec::default()
+    }
+}
+
+/// One verifier, or a cheap one before a dear one.
+pub(crate) fn verifier(kind: u8) -> VerificationSpec {
+    let level = |name: &str, evidence, units, price| LevelSpec {
+        name: name.to_owned(),
+        evidence,
+        latency: span(units),
+        price: Money(NanoUsd(price)),
+        power: Power(3.0),
+    };
+    let test = EvidenceSpec::Test {
+        sensitivity: 0.6,
+        specificity: 0.8,
+    };
+    let ladder = LadderSpec {
+        prior: Some(0.5),
+        levels: vec![
+            level("test", test, 2, 10),
+            level("judge", EvidenceSpec::Score { separation: 2.0 }, 7, 1000),
+        ],
+        ..LadderSpec::default()
+    };
+    VerificationSpec {
+        ladder: (kind % 3 != 1).then_some(ladder),
+        ..VerificationSpec::default()
     }
 }
 

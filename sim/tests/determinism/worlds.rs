@@ -2,7 +2,7 @@
 
 use crate::common::Script;
 use crate::common::{U, plain, request, span};
-use crate::parts::{paths, scaling, shared_cache, state_store};
+use crate::parts::{paths, scaling, shared_cache, state_store, verifier};
 use crate::stored::{answers, coalescing, question};
 use proptest::prelude::*;
 use windtunnel_base::content::Extent;
@@ -31,7 +31,7 @@ use windtunnel_scenarios::schema::policies::{
 };
 use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 use windtunnel_scenarios::schema::verification::Unverified;
-use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
+use windtunnel_scenarios::schema::{ClassSpec, Scenario};
 use windtunnel_scenarios::workload::Arrival;
 
 /// Times as odd as nanoseconds get, and as even as units: ties and near misses.
@@ -483,7 +483,7 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
                 });
             }
             scenario.run.cut_off = end.map(|ns| Span(SimDuration::from_nanos(ns)));
-            scenario.verification = check.then(VerificationSpec::default);
+            scenario.verification = check.then(|| verifier(kind));
             let class = |priority, deadline: Option<u64>| ClassSpec {
                 priority,
                 deadline: deadline.map(|ns| Span(SimDuration::from_nanos(ns))),

@@ -101,3 +101,10 @@ pub fn leakage_rate(s: &Scope<'_>) -> Reading {
 pub fn frontier_escalation_rate(s: &Scope<'_>) -> Reading {
     paths(s, |p| (p.leaked, p.eligible + p.reserved))
 }
+
+/// Rejected answers that the frontier replaced, of those that others gave.
+pub fn fallback_rate(s: &Scope<'_>) -> Reading {
+    let totals = s.whole.and_then(|m| m.run.paths.as_ref());
+    let fallbacks = totals.and_then(|p| Some((p.fallbacks?, p.kernel + p.small)));
+    fallbacks.map_or(Reading::Absent, |(part, of)| ratio(part, of))
+}

@@ -21,6 +21,8 @@ mod state_store;
 mod shared_cache;
 /// Classes, tenants, verification, thresholds.
 mod objectives;
+/// Verifiers that are asked one after the other.
+mod ladder;
 /// Distributions and arrival processes.
 mod draws;
 /// Clients, ends, traces.
@@ -63,6 +65,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     objectives::classes,
     objectives::tenants,
     objectives::verification,
+    ladder::ladder,
     faults::faults,
     objectives::thresholds,
     can_be_generated,

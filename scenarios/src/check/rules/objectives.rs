@@ -146,6 +146,16 @@ const VERIFIED: &[&str] = &[
     "toten_per_verified_output",
     "toten_raw_per_verified_output",
     "verifier_tax",
+    "verifier_tax_latency",
+    "verifier_tax_energy",
+    "verifier_spend",
+    "verifier_energy",
+    "checks_per_answer",
+    "bad_caught",
+    "bad_accepted",
+    "good_rejected",
+    "error_cost",
+    "net_verifier_value",
     "bad_release_rate",
 ];
 

@@ -6,7 +6,7 @@ use crate::check::suggest::{did_you_mean, known};
 use crate::diagnostic::Code;
 use crate::names::Names;
 use crate::schema::FaultSpec;
-use crate::schema::paths::{EvictionSpec, Instead, PathsSpec};
+use crate::schema::paths::{Checked, EvictionSpec, Instead, OnReject, PathsSpec};
 use crate::tree::Path;
 use std::collections::BTreeSet;
 
@@ -140,6 +140,23 @@ pub(super) fn paths(rules: &mut Rules<'_>) {
         }
     }
     instead_is_there(rules, &path, spec);
+    somebody_checks(rules, &path, spec);
+}
+
+/// What is checked or rejected needs somebody who does so.
+fn somebody_checks(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {
+    if rules.scenario.verification.is_some() {
+        return;
+    }
+    let told = [
+        ("checked", spec.checked != Checked::All),
+        ("on_reject", spec.on_reject != OnReject::Deliver),
+    ];
+    for (key, _) in told.into_iter().filter(|(_, told)| *told) {
+        let message = format!("`{key}`, but nobody checks answers");
+        let finding = rules.error(Code::Incomplete, &path.key(key), message);
+        finding.label = "add a [verification] table".to_owned();
+    }
 }
 
 fn pools_exist(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {

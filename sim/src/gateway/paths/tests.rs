@@ -44,6 +44,7 @@ fn paths(eviction: EvictionSpec, leakage: Option<LeakageSpec>) -> Paths {
         eviction,
         leakage,
         small: Some("small".to_owned()),
+        ..PathsSpec::default()
     };
     Paths::new(
         &spec,
