@@ -21,6 +21,13 @@ const PACK: &[(&str, &[&str])] = &[
         &["classes.high-risk.unverified=\"release\""],
     ),
     (
+        "verifier-ladder",
+        &[
+            "verification.ladder.climb=\"always\"",
+            "verification.ladder.accept_below=0.5",
+        ],
+    ),
+    (
         "prompt-injection",
         &["gateway.pipeline.ingress_filter.true_positive_rate=0.0"],
     ),

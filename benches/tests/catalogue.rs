@@ -50,7 +50,7 @@ fn the_catalogue_is_complete_and_its_names_are_unique() {
     for (family, last) in [("V-B", 10), ("V-C", 6), ("V-H", 10), ("V-P", 8), ("V-L", 6)] {
         expected.extend((1..=last).map(|n| format!("{family}{n}")));
         if family == "V-H" {
-            expected.extend(["V-K3", "V-K4"].map(String::from));
+            expected.extend(["V-K3", "V-K4", "V-K2", "V-K6"].map(String::from));
         }
     }
     expected.push("V-R1".into());
@@ -257,6 +257,19 @@ fn routing_without_a_minimum_match_fails_its_table() {
         all.iter().any(table) && all.iter().all(Check::holds),
         "{all:?}"
     );
+}
+
+#[test]
+fn verifiers_cost_and_decide_as_their_formulas_say() {
+    for id in ["V-K2", "V-K6"] {
+        for point in case(id).points {
+            let all = checks(id, point, 0.25).unwrap();
+            assert!(all.iter().all(Check::holds), "{id} {point:?}: {all:?}");
+        }
+    }
+    // What another share of hits costs is not within the tolerance.
+    let tax = |hit| named("V-K2", &[("hit", hit)], "verifier tax");
+    assert!(!crossed(&tax("0.8"), &tax("0.79")).holds());
 }
 
 #[test]

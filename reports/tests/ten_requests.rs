@@ -149,6 +149,15 @@ fn run(warm_up_ns: u64) -> RunResult {
     let late = SimTime::from_nanos(9_900 * MS);
     collector.gap(late, ClassId(0), SimDuration::from_millis(100), 3);
     collector.gap(late, ClassId(1), SimDuration::from_millis(200), 1);
+    // Nine checks and as many verdicts, one of them wrong each way. The
+    // verifier made everybody wait twenty milliseconds longer.
+    collector.count(late, ClassId(0), |p| {
+        p.checks = 9;
+        (p.good_accepted, p.bad_accepted) = (4, 1);
+        (p.good_rejected, p.bad_caught) = (1, 3);
+        p.with_verifier.record(50 * MS, 10);
+        p.without_verifier.record(30 * MS, 10);
+    });
     let segment = collector.segment(late);
     let books = &mut segment.books;
     for (account, usd) in [
@@ -160,9 +169,11 @@ fn run(warm_up_ns: u64) -> RunResult {
             .money
             .post(Account::Source, account, usd * 1_000_000_000);
     }
-    books
-        .energy
-        .post(Account::Source, Account::Decode, 36_000_000_000);
+    for (account, watt_hours) in [(Account::Decode, 9), (Account::Verification, 1)] {
+        books
+            .energy
+            .post(Account::Source, account, watt_hours * 3_600_000_000);
+    }
     books.prompt_tokens_computed = 1500;
     books.prompt_tokens_cached = 500;
     books.output_tokens_generated = 100;
@@ -210,6 +221,7 @@ fn run(warm_up_ns: u64) -> RunResult {
             kernel: 6,
             leaked: 2,
             reserved: 12,
+            fallbacks: Some(3),
             ..PathTotals::default()
         }),
         state_store: Some(store()),
@@ -446,6 +458,19 @@ fn every_metric_is_its_formula() {
         ("toten_per_verified_output", (410.0 / 3.0, 3)),
         ("toten_raw_per_verified_output", (2100.0 / 3.0, 3)),
         ("verifier_tax", (0.1, 6)),
+        // Within one part in 1024, as all quantiles: both lie on the grid.
+        ("verifier_tax_latency", (20.0, 10)),
+        ("verifier_tax_energy", (0.1, 9)),
+        ("verifier_spend", (1.0, 9)),
+        ("verifier_energy", (1.0, 9)),
+        ("checks_per_answer", (1.0, 9)),
+        ("bad_caught", (3.0, 3)),
+        ("bad_accepted", (1.0, 1)),
+        ("good_rejected", (1.0, 1)),
+        // A dollar and a cent.
+        ("error_cost", (1.01, 9)),
+        // Three dollars saved, one for checks, a cent for the good one.
+        ("net_verifier_value", (3.0 - 1.0 - 0.01, 9)),
         ("load_imbalance", (300.0 / 200.0, 8)),
         ("batch_mean", (4.0, 10)),
         ("in_system_mean", (3.0, 2)),
@@ -461,6 +486,7 @@ fn every_metric_is_its_formula() {
         ("kernel_hit_rate", (0.75, 8)),
         ("leakage_rate", (0.25, 8)),
         ("frontier_escalation_rate", (0.1, 20)),
+        ("fallback_rate", (0.5, 6)),
         // In ten seconds.
         ("store_read_rate", (4.0, 40)),
         ("store_write_rate", (2.0, 20)),

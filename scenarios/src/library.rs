@@ -68,6 +68,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "serr-drift" "cascade" "agents" "varying load";
     "serr-best-case" "cascade" "agents";
     "kernel-eviction" "boundary" "kernels";
+    "verifier-ladder" "verification";
     "verifier-outage" "boundary" "verification";
     "brown-out" "boundary" "overload" "retries";
     "crowd-at-peak" "boundary" "scaling" "varying load" "overload" "classes";

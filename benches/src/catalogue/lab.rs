@@ -4,6 +4,7 @@ use super::{CaseError, Point, Sampled};
 use crate::execute::{RunPoint, run_point};
 use rayon::prelude::*;
 use std::sync::Arc;
+use windtunnel_ledger::account::Books;
 use windtunnel_ledger::result::{Distribution, Population, RunResult, Segment};
 use windtunnel_scenarios::schema::Scenario;
 use windtunnel_scenarios::workload;
@@ -167,6 +168,21 @@ impl Run {
         index
             .and_then(|i| self.kept.classes.get(i))
             .unwrap_or(&self.kept.all)
+    }
+
+    /// All requests.
+    pub(super) const fn population(&self) -> &Population {
+        &self.kept.all
+    }
+
+    /// Money, energy and tokens.
+    pub(super) const fn books(&self) -> &Books {
+        &self.kept.books
+    }
+
+    /// Requests sent.
+    pub(super) const fn sent(&self) -> u64 {
+        self.kept.all.sent
     }
 
     /// Share of requests refused.

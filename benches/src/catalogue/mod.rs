@@ -28,6 +28,8 @@ mod answers;
 mod stampedes;
 /// Answers to similar questions: V-K3 and V-K4.
 mod similar;
+/// Verifiers: V-K2 and V-K6.
+mod verifying;
 /// Routing by prefix, and prefix caches: V-P1 to V-P8.
 mod prefixes;
 /// The same over a public trace.
@@ -408,6 +410,7 @@ pub fn cases() -> Vec<Case> {
         caches::CASES,
         answers::CASES,
         similar::CASES,
+        verifying::CASES,
         prefixes::CASES,
         balancing::CASES,
         hashing::CASES,
