@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::threshold::PHASES;
 
 /// Version of the format; a change of meaning raises it.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -155,6 +156,12 @@ pub struct Ci {
 }
 
 impl Summary {
+    /// The phases that have figures, in order of time.
+    pub fn phases(&self) -> Vec<(&String, &Figures)> {
+        let of = |phase: &&str| self.by_phase.get_key_value(*phase);
+        PHASES.iter().filter_map(of).collect()
+    }
+
     /// The figures of the runs of one scenario; one run per seed, sorted by seed here.
     ///
     /// `hash` identifies the scenario with all defaults, without seeds.

@@ -10,7 +10,6 @@ use crate::summary::{Figures, Summary};
 use crate::threshold::{Outcome, Verdict};
 use std::fmt::Write as _;
 use windtunnel_ledger::result::RunResult;
-use windtunnel_scenarios::threshold::PHASES;
 
 pub(super) const STYLE: &str = include_str!("report.css");
 
@@ -248,12 +247,7 @@ impl Page {
 
     /// Before, during and after what disturbed the run.
     fn phases(&mut self, summary: &Summary) {
-        let names = PHASES.iter().map(|name| (*name).to_owned());
-        let names: Vec<String> = names.collect();
-        let rows: Vec<_> = names
-            .iter()
-            .filter_map(|name| Some((name, summary.by_phase.get(name)?)))
-            .collect();
+        let rows = summary.phases();
         if !rows.is_empty() {
             self.figures_by("Before, during and after", "phase", &rows);
         }

@@ -114,7 +114,7 @@ fn scaling(figures: &Figures) -> Vec<String> {
 fn health(figures: &Figures) -> Vec<String> {
     let parts = [
         ("stale_route_rate", "sent to lost replicas", true),
-        ("ejections", "ejections", false),
+        ("ejections", "ejected", false),
     ];
     all(figures, &parts)
 }

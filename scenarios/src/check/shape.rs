@@ -233,7 +233,8 @@ impl Shape {
             Form::Text(None) => "\"…\"".to_owned(),
             Form::Words(words) => format!("{:?}", words.first().unwrap_or(&"…")),
             Form::Integer(..) => "100".to_owned(),
-            Form::Number | Form::NumberOr(_) => "1.5".to_owned(),
+            // Shares take it too, of which there are many.
+            Form::Number | Form::NumberOr(_) => "0.5".to_owned(),
             Form::Bool => "true".to_owned(),
             Form::List(_) => "[…]".to_owned(),
             Form::Tagged(variants) => variants

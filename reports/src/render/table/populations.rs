@@ -6,7 +6,6 @@ use crate::summary::{Figures, Summary};
 use crate::tenants::OTHERS;
 use std::cmp::Reverse;
 use std::fmt::Write as _;
-use windtunnel_scenarios::threshold::PHASES;
 
 /// Columns of tables with a line per class or phase.
 /// Of each group the first that any row has: where too few requests came for a 99th percentile, a
@@ -71,12 +70,7 @@ pub(super) fn tenants(summary: &Summary, lines: &mut Vec<String>) {
 
 /// Before, during and after what disturbed the run.
 pub(super) fn phases(summary: &Summary, lines: &mut Vec<String>) {
-    let names = PHASES.iter().map(|name| (*name).to_owned());
-    let names: Vec<String> = names.collect();
-    let rows: Vec<_> = names
-        .iter()
-        .filter_map(|name| Some((name, summary.by_phase.get(name)?)))
-        .collect();
+    let rows = summary.phases();
     if !rows.is_empty() {
         let shown = [
             "sent",
