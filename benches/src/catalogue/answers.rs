@@ -80,7 +80,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         id: "V-H6",
-        title: "probabilistic early refresh (XFetch): size of a stampede, and how early",
+        title: "probabilistic early refresh (XFetch): size of a stampede, how early, and how often too late",
         source: "Vattani, Chierichetti & Lowenstein 2015; thinned Poisson arrivals",
         params: &[
             LAMBDA,
@@ -106,6 +106,9 @@ pub(super) const CASES: &[Case] = &[
             &[("lambda", "50"), ("beta", "2"), ("ttl", "60")],
             &[("lambda", "30"), ("beta", "0.5")],
             &[("lambda", "3"), ("beta", "1")],
+            &[("lambda", "1"), ("beta", "1"), ("ttl", "10")],
+            &[("lambda", "1"), ("beta", "2"), ("ttl", "20")],
+            &[("lambda", "6"), ("beta", "0.5"), ("ttl", "5")],
         ],
         run: stampedes::early_refresh,
     },
