@@ -21,6 +21,8 @@ pub fn expand(spec: &RoutingSpec) -> (RoutingSpec, Option<Span>) {
                 balance_abs_threshold: 64,
                 balance_rel_threshold: 1.5,
                 max_tree_tokens: 67_108_864,
+                // It bounds tokens alone.
+                max_tree_nodes: u32::MAX,
                 min_match_tokens: 0,
                 load: LoadSignal::InFlight,
             },

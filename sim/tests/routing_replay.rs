@@ -302,6 +302,7 @@ fn longest_match(min_match_tokens: u32) -> RoutingSpec {
         balance_abs_threshold: u32::MAX,
         balance_rel_threshold: 1.0,
         max_tree_tokens: 5_859 * u64::from(BLOCK),
+        max_tree_nodes: u32::MAX,
         min_match_tokens,
         load: LoadSignal::TotalTokens,
     }

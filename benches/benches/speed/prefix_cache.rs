@@ -96,6 +96,7 @@ fn routed_index(c: &mut Criterion) {
             block_tokens: BLOCK,
             max_blocks: u32::MAX,
             capacity_blocks: PROMPTS as u64 * u64::from(tokens / BLOCK),
+            max_entries: u32::MAX,
             ttl: None,
         });
         let (mut next, mut now, mut found) = (0_usize, SimTime::ZERO, Vec::new());
@@ -115,7 +116,49 @@ fn routed_index(c: &mut Criterion) {
     group.finish();
 }
 
+/// Prompts held, all of which go on from the same beginning, while the same few are looked up.
+const HELD: [u64; 3] = [1_000, 32_000, 1_000_000];
+
+/// A lookup by how many prompts the index holds: it should cost the same, but for what the processor's
+/// own caches hold.
+fn lookup(c: &mut Criterion) {
+    let mut group = c.benchmark_group("prefix_cache/lookup");
+    let beginning = Extent {
+        key: 0,
+        tokens: 1_024,
+    };
+    for held in HELD {
+        let mut index = RoutedIndex::new(RoutedLimits {
+            block_tokens: BLOCK,
+            max_blocks: u32::MAX,
+            capacity_blocks: u64::MAX,
+            max_entries: u32::MAX,
+            ttl: None,
+        });
+        let prompt = |own: u64| {
+            let tokens = 1_024;
+            [beginning, Extent { key: own, tokens }]
+        };
+        for own in 1..=held {
+            let replica = ReplicaId((own % u64::from(REPLICAS)) as u32);
+            index.insert(&view(&prompt(own), 2_048), replica, SimTime::ZERO);
+        }
+        let (mut next, mut found) = (0, Vec::new());
+        group.bench_function(BenchmarkId::from_parameter(held), |b| {
+            b.iter(|| {
+                let prompt = prompt(1 + next % PROMPTS as u64);
+                next += 1;
+                let request = view(&prompt, 2_048);
+                index.matches(&request, SimTime::ZERO, REPLICAS as usize, &mut found);
+                black_box(found.len())
+            });
+        });
+    }
+    group.finish();
+}
+
 pub(crate) fn benches(c: &mut Criterion) {
     kv_cache(c);
     routed_index(c);
+    lookup(c);
 }

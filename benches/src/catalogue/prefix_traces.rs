@@ -109,6 +109,7 @@ fn longest_match(at_least: u32, blocks: u64) -> RoutingSpec {
         balance_abs_threshold: u32::MAX,
         balance_rel_threshold: 1.0,
         max_tree_tokens: blocks.saturating_mul(u64::from(BLOCK)),
+        max_tree_nodes: u32::MAX,
         min_match_tokens: at_least,
         load: LoadSignal::TotalTokens,
     }

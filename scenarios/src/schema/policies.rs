@@ -132,6 +132,10 @@ pub enum RoutingSpec {
         /// Tokens that the index keeps per replica; the least recently used leave first.
         #[serde(default = "tree_tokens")]
         max_tree_tokens: u64,
+        /// Nodes that the index keeps per replica, likewise: stretches of prompts that were last used
+        /// together.
+        #[serde(default = "tree_nodes")]
+        max_tree_nodes: u32,
         /// Tokens that must match at least.
         #[serde(default)]
         min_match_tokens: u32,
@@ -491,6 +495,9 @@ fn half() -> f64 {
 }
 fn one_point_one() -> f64 {
     1.1
+}
+const fn tree_nodes() -> u32 {
+    1 << 20
 }
 fn tree_tokens() -> u64 {
     67_108_864

@@ -92,12 +92,14 @@ pub(super) fn routing(rules: &mut Rules<'_>) {
             cache_threshold,
             balance_rel_threshold,
             max_tree_tokens,
+            max_tree_nodes,
             ..
         } => {
             rules.share(&key("cache_threshold"), *cache_threshold);
             let holds = *balance_rel_threshold >= 1.0;
             rules.require(&key("balance_rel_threshold"), holds, "be 1 or more");
             rules.at_least_one(&key("max_tree_tokens"), *max_tree_tokens);
+            rules.at_least_one(&key("max_tree_nodes"), (*max_tree_nodes).into());
         }
         RoutingSpec::KvRouter {
             overlap_score_credit,

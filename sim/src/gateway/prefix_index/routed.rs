@@ -27,6 +27,8 @@ pub struct RoutedLimits {
     pub max_blocks: u32,
     /// Blocks kept per replica, content that nobody can ask for again included.
     pub capacity_blocks: u64,
+    /// Entries kept per replica: stretches of blocks that were last used together.
+    pub max_entries: u32,
     /// Blocks not touched for so long are forgotten.
     pub ttl: Option<SimDuration>,
 }
@@ -47,6 +49,9 @@ pub struct RoutedIndex {
     order: Vec<Links>,
     replicas: Vec<Kept>,
     walk: Vec<Step>,
+    /// Places and holdings that lookups have looked at.
+    #[cfg(test)]
+    looked_at: std::cell::Cell<u64>,
 }
 
 /// Blocks of one stream at one place, held by one replica.
@@ -81,6 +86,7 @@ struct Kept {
     /// Its segments by use. Those touched by one request stand deepest first.
     recency: Recency,
     blocks: u64,
+    entries: u32,
 }
 
 impl RoutedIndex {
@@ -101,6 +107,8 @@ impl RoutedIndex {
             order: Vec::new(),
             replicas: Vec::new(),
             walk: Vec::new(),
+            #[cfg(test)]
+            looked_at: std::cell::Cell::default(),
         }
     }
 
@@ -161,7 +169,9 @@ impl RoutedIndex {
         for step in &self.walk {
             let mut onward = false;
             let mut at = self.places.get(&step.place).copied().unwrap_or(NONE);
+            self.look();
             while at != NONE {
+                self.look();
                 let holding = &self.holdings[at];
                 let end = self.contiguous(holding, step);
                 // What is deeper was never routed without what is above it; but that may have
@@ -177,6 +187,13 @@ impl RoutedIndex {
         }
     }
 
+    /// Counts the work of lookups, for the test that bounds it.
+    #[inline]
+    fn look(&self) {
+        #[cfg(test)]
+        self.looked_at.set(self.looked_at.get() + 1);
+    }
+
     /// How far a holding goes without a gap from the beginning of a step, at most to its end.
     fn contiguous(&self, holding: &Holding, step: &Step) -> u32 {
         if self.forget == ForgetOrder::DeepestFirst {
@@ -184,6 +201,7 @@ impl RoutedIndex {
         }
         let (mut at, mut end) = (holding.first, step.start);
         while at != NONE && self.segments[at].start <= end && end < step.end {
+            self.look();
             end = end.max(self.segments[at].end);
             at = self.segments[at].deeper;
         }
@@ -199,6 +217,7 @@ impl RoutedIndex {
             let empty = Kept {
                 recency: Recency::EMPTY,
                 blocks: 0,
+                entries: 0,
             };
             self.replicas.resize(replica as usize + 1, empty);
         }
@@ -222,9 +241,21 @@ impl RoutedIndex {
                 self.push_unshared(replica, shared, total, now);
             }
         }
-        while self.replicas[replica as usize].blocks > self.limits.capacity_blocks {
-            let over = self.replicas[replica as usize].blocks - self.limits.capacity_blocks;
-            self.forget_oldest(replica, over);
+        self.make_room(replica);
+    }
+
+    /// Forgets the oldest of a replica until it is within its limits.
+    fn make_room(&mut self, replica: u32) {
+        loop {
+            let kept = &self.replicas[replica as usize];
+            let over = kept.blocks.saturating_sub(self.limits.capacity_blocks);
+            if over > 0 {
+                self.forget_oldest(replica, over);
+            } else if kept.entries > self.limits.max_entries {
+                self.forget_oldest(replica, u64::MAX);
+            } else {
+                return;
+            }
         }
     }
 
@@ -322,9 +353,9 @@ impl RoutedIndex {
         if self.order.len() < self.segments.extent() {
             self.order.resize(self.segments.extent(), Links::LOOSE);
         }
-        self.replicas[replica as usize]
-            .recency
-            .push(&mut self.order, slot);
+        let kept = &mut self.replicas[replica as usize];
+        kept.recency.push(&mut self.order, slot);
+        kept.entries += 1;
         slot
     }
 
@@ -341,9 +372,9 @@ impl RoutedIndex {
     }
 
     fn drop_segment(&mut self, replica: u32, slot: u32) {
-        self.replicas[replica as usize]
-            .recency
-            .remove(&mut self.order, slot);
+        let kept = &mut self.replicas[replica as usize];
+        kept.recency.remove(&mut self.order, slot);
+        kept.entries -= 1;
         self.segments.release(slot);
     }
 

@@ -17,6 +17,7 @@ fn limits(block_tokens: u32, capacity_blocks: u64) -> RoutedLimits {
         block_tokens,
         max_blocks: u32::MAX,
         capacity_blocks,
+        max_entries: u32::MAX,
         ttl: None,
     }
 }
@@ -117,6 +118,79 @@ fn millions_of_tokens_cost_entries_by_request_not_by_block() {
     }
     assert_eq!(index.blocks_kept(ReplicaId(0)), 100_500);
     assert_eq!(index.entries(), 2, "each turn covers the one before");
+}
+
+/// A prompt of so many streams, one block each; the first half is common to all prompts of that length.
+fn forked(prompt: u64, streams: u64) -> Vec<Extent> {
+    let own = |depth| if depth < streams / 2 { 0 } else { prompt << 20 };
+    (0..streams).map(|d| e(own(d) + d, 16)).collect()
+}
+
+/// E06: the work of a lookup is linear in the length of the prompt, and neither the number of prompts held
+/// nor how many of them go on from the same place adds to it.
+#[test]
+fn a_lookup_looks_once_at_each_stream_of_the_prompt_and_at_nothing_else() {
+    for held in [1_u64, 100, 10_000] {
+        for streams in [1_u64, 8, 64] {
+            let mut index = RoutedIndex::new(limits(16, u64::MAX));
+            let tokens = 16 * streams as u32;
+            for prompt in 1..=held {
+                let prompt = forked(prompt, streams);
+                index.insert(&request(0, tokens, &prompt), ReplicaId(1), at(0));
+            }
+            let mut work = |prompt: u64, found: u32| {
+                index.looked_at.set(0);
+                let prompt = forked(prompt, streams);
+                assert_eq!(matches(&mut index, 0, tokens, &prompt), [0, found, 0]);
+                index.looked_at.get()
+            };
+            // Its place, and the one replica that has it.
+            assert_eq!(work(held, streams as u32), 2 * streams);
+            // What nobody has ends at the fork.
+            assert_eq!(work(held + 1, streams as u32 / 2), 2 * (streams / 2) + 1);
+        }
+    }
+}
+
+/// The same where beginnings are forgotten first: a stretch is never looked at twice.
+#[test]
+fn stretches_cost_a_lookup_no_more_than_blocks() {
+    let mut index = RoutedIndex::new(limits(16, u64::MAX)).forgetting(ForgetOrder::ShallowestFirst);
+    for blocks in (1..=64).rev() {
+        let prompt = [e(1, 16 * blocks)];
+        index.insert(&request(0, 16 * blocks, &prompt), ReplicaId(1), at(0));
+    }
+    for blocks in [1_u32, 8, 64] {
+        index.looked_at.set(0);
+        let prompt = [e(1, 16 * blocks)];
+        assert_eq!(matches(&mut index, 0, 16 * blocks, &prompt), [0, blocks, 0]);
+        assert_eq!(index.looked_at.get(), 2 + u64::from(blocks));
+    }
+}
+
+#[test]
+fn entries_are_bounded_and_the_oldest_leaves_first() {
+    let mut index = RoutedIndex::new(RoutedLimits {
+        max_entries: 4,
+        ..limits(10, u64::MAX)
+    });
+    for key in 0..6 {
+        let prompt = [e(key, 30)];
+        index.insert(&request(0, 30, &prompt), ReplicaId(0), at(key));
+    }
+    let found: Vec<_> = (0..6)
+        .map(|key| matches(&mut index, 6, 30, &[e(key, 30)])[0])
+        .collect();
+    assert_eq!(found, [0, 0, 3, 3, 3, 3]);
+    assert_eq!((index.entries(), index.blocks_kept(ReplicaId(0))), (4, 12));
+    // A prompt of more streams than entries keeps its beginning, and the others leave.
+    let long: Vec<_> = (100..107).map(|key| e(key, 10)).collect();
+    index.insert(&request(0, 70, &long), ReplicaId(0), at(7));
+    assert_eq!(matches(&mut index, 7, 70, &long)[0], 4);
+    assert_eq!((index.entries(), index.blocks_kept(ReplicaId(0))), (4, 4));
+    // Another replica has a bound of its own.
+    index.insert(&request(0, 30, &[e(9, 30)]), ReplicaId(1), at(8));
+    assert_eq!(index.entries(), 5);
 }
 
 /// One entry per block: the naive model of the index.
@@ -280,6 +354,34 @@ proptest! {
             naive[*replica as usize].insert(block, capacity as usize, *prompt, prefix, id as u64);
             let kept = naive[*replica as usize].blocks.len() as u64;
             prop_assert_eq!(index.blocks_kept(ReplicaId(*replica)), kept);
+        }
+    }
+
+    /// With a bound on entries: never more, never more found than without it, and the prompt that was
+    /// routed last is all there.
+    #[test]
+    fn entries_stay_within_their_bound(
+        prompts in prompts(),
+        block in 1_u32..9,
+        most in 4_u32..12,
+    ) {
+        let bounds = RoutedLimits { max_entries: most, ..limits(block, u64::MAX) };
+        let mut index = RoutedIndex::new(bounds);
+        let mut unbounded = RoutedIndex::new(limits(block, u64::MAX));
+        for (id, (replica, _, prefix, prompt)) in prompts.iter().enumerate() {
+            let got = matches(&mut index, id as u64, *prompt, prefix);
+            let all = matches(&mut unbounded, id as u64, *prompt, prefix);
+            prop_assert!(got.iter().zip(&all).all(|(got, all)| got <= all));
+            let asked = request(id as u32, *prompt, prefix);
+            for index in [&mut index, &mut unbounded] {
+                index.insert(&asked, ReplicaId(*replica), at(id as u64));
+            }
+            let shared: u32 = prefix.iter().map(|x| x.tokens).sum();
+            let now = matches(&mut index, id as u64, *prompt, prefix)[*replica as usize];
+            prop_assert_eq!(now, shared / block);
+            let kept: u32 = index.replicas.iter().map(|kept| kept.entries).sum();
+            prop_assert_eq!(kept as usize, index.entries());
+            prop_assert!(index.replicas.iter().all(|kept| kept.entries <= most));
         }
     }
 

@@ -37,6 +37,7 @@ impl CacheAware {
             balance_abs_threshold,
             balance_rel_threshold,
             max_tree_tokens,
+            max_tree_nodes,
             min_match_tokens,
             load,
         } = *spec
@@ -54,6 +55,7 @@ impl CacheAware {
                 block_tokens: 1,
                 max_blocks: u32::MAX,
                 capacity_blocks: max_tree_tokens,
+                max_entries: max_tree_nodes,
                 ttl: None,
             }),
             matched: Found::default(),

@@ -83,6 +83,7 @@ impl KvRouter {
                 block_tokens: fleet.block_tokens,
                 max_blocks: u32::MAX,
                 capacity_blocks: u64::MAX,
+                max_entries: u32::MAX,
                 ttl: Some(ttl.0),
             })
         });

@@ -41,6 +41,7 @@ fn every_policy() -> Vec<RoutingSpec> {
         r#"{"kind":"affinity","key":"conversation","epsilon":"none","load":"waiting"}"#,
         r#"{"kind":"affinity","key":"prompt","max_entries":2,"ttl_from":"first_use"}"#,
         r#"{"kind":"cache_aware","max_tree_tokens":200,"balance_abs_threshold":2}"#,
+        r#"{"kind":"cache_aware","max_tree_nodes":3,"balance_abs_threshold":2}"#,
         r#"{"kind":"kv_router"}"#,
         r#"{"kind":"kv_router","use_kv_events":false,"temperature":0.5}"#,
     ] {

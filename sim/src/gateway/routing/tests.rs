@@ -438,7 +438,8 @@ fn presets_are_what_systems_ship() {
     let (spec, period) = expand(&RoutingSpec::SglangGateway);
     let shipped = parse(
         r#"{"kind":"cache_aware","cache_threshold":0.3,"balance_abs_threshold":64,
-            "balance_rel_threshold":1.5,"max_tree_tokens":67108864}"#,
+            "balance_rel_threshold":1.5,"max_tree_tokens":67108864,
+            "max_tree_nodes":4294967295}"#,
     );
     assert_eq!((spec, period), (shipped, None));
     let (spec, period) = expand(&RoutingSpec::Gie);

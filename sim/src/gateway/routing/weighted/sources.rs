@@ -47,6 +47,7 @@ impl Sources {
                 block_tokens,
                 max_blocks: spec.max_blocks,
                 capacity_blocks: spec.capacity_blocks,
+                max_entries: u32::MAX,
                 ttl: None,
             })
             .forgetting(spec.forget)
