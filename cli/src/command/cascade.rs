@@ -1,6 +1,7 @@
 //! `engine cascade`: agentic sessions through the layers of the cascade, on real models.
 
 use crate::args::{CascadeArgs, Device, Format};
+use crate::command::calibrate::writable;
 use crate::command::engine::{device_kind, missing, stop, table_or_json};
 use crate::common::{print, say, write};
 use crate::exit::{Exit, Stop};
@@ -29,6 +30,9 @@ pub(crate) fn cascade(args: &CascadeArgs) -> anyhow::Result<Exit> {
         return Err(Stop::usage(
             "error: `--no-change` is a share; give a number between 0 and 1\nnothing was run",
         ));
+    }
+    if let Some(file) = &args.out {
+        writable(file)?;
     }
     let (frontier, light) = (load(&args.frontier), load(&args.light));
     let (frontier, light) = (frontier.map_err(stop)?, light.map_err(stop)?);

@@ -179,13 +179,20 @@ fn layers_are_measured_beside_the_steps_and_a_simulated_cascade_reads_them() {
     assert!(done.err.contains("its contents have changed"), "{done}");
 }
 
+/// Weights that all have a value, and a gate whose product with the other half has none.
+fn overflowing() -> Vec<u8> {
+    let own = |name: &str| TENSORS.into_iter().find(|(n, _)| *n == name);
+    let mut weights = safetensors(|name| own(name).map(|(_, shape)| ("F32", shape.to_vec())));
+    // Gate, up and down projection and the final norm come last. 0x7e7e7e7e is 8e37.
+    let numbers = weights.len() - 4 * (3 * 64 + 8);
+    weights[numbers..].fill(0x7e);
+    weights
+}
+
 #[test]
 fn what_computes_no_numbers_ends_with_an_error_and_leaves_nothing_behind() {
     let place = Place::new();
-    let mut weights = safetensors(|_| None);
-    let numbers = weights.len() - 8 * 2; // those of the last tensor, the final norm
-    weights[numbers..].fill(0xff);
-    model(&place, &long(), &weights);
+    model(&place, &long(), &overflowing());
     let before = place.files();
     let run = "reference-smoke --set engine.reference.model=m --set engine.reference.device=cpu --no-progress";
     for (command, words) in [
@@ -297,7 +304,11 @@ fn weights_that_are_not_the_model_s_are_refused_by_name() {
         let shape = shape.to_vec();
         safetensors(move |n| (n == name).then(|| (dtype, shape.clone())))
     };
-    let cases: [(&str, Vec<u8>, &[&str]); 6] = [
+    let mut without_value = good.clone();
+    let numbers = without_value.len() - 8 * 2; // those of the last tensor, the final norm
+    without_value[numbers..].fill(0xff);
+    let biased = &TINY.replacen('{', "{\"attention_bias\": true, ", 1);
+    let cases: [(&str, Vec<u8>, &[&str]); 8] = [
         (
             TINY,
             wrong(norm, "", &[]),
@@ -311,6 +322,8 @@ fn weights_that_are_not_the_model_s_are_refused_by_name() {
             &["model.safetensors", "truncated"],
         ),
         (TINY, Vec::new(), &["model.safetensors", "truncated"]),
+        (TINY, without_value, &[norm, "number 0 ", "not a number"]),
+        (biased, good.clone(), &["`attention_bias`"]),
         (
             "{\"hidden_size\": 8}",
             good.clone(),
@@ -357,6 +370,18 @@ fn sizes_that_are_none_or_do_not_fit_are_refused() {
         let done = refused(&place, CALIBRATE);
         assert!(done.err.contains(words), "{words}: {done}");
     }
+    // More weights than can be counted.
+    let mut endless: Value = serde_json::from_str(TINY).unwrap();
+    let sizes = endless.as_object_mut().unwrap().values_mut();
+    sizes
+        .filter(|v| v.is_u64())
+        .for_each(|v| *v = (1 << 24).into());
+    model(&place, &endless.to_string(), &good);
+    let run = "run reference-smoke --set engine.reference.model=m";
+    for args in [CALIBRATE, run, "engine ask hello --model m --device cpu"] {
+        let done = refused(&place, args);
+        assert!(done.err.contains("free"), "{done}");
+    }
     model(&place, TINY, &good);
     for (args, words) in [
         ("calibrate --model nobody --out t.json", "pocket_frontier"),
@@ -373,6 +398,7 @@ fn sizes_that_are_none_or_do_not_fit_are_refused() {
             "calibrate --model m --out t.json --device cpu --max-num-seqs 0",
             "max_seqs",
         ),
+        ("engine cascade --out none/c.toml", "--out none/c.toml"),
         ("engine bench --model nobody", "pocket_frontier"),
         ("engine bench --format csv", "json"),
     ] {
@@ -384,13 +410,15 @@ fn sizes_that_are_none_or_do_not_fit_are_refused() {
 #[test]
 fn training_is_taken_up_only_where_it_was_the_same() {
     let place = Place::new();
-    place.write("models/frontier/checkpoint.safetensors", "half a fi");
-    let done = refused(
-        &place,
-        "engine train --model frontier --steps 1 --no-progress",
-    );
-    assert!(done.err.contains("checkpoint.safetensors"), "{done}");
-    assert!(done.err.contains("remove it"), "{done}");
+    // Before the frontier is asked thousands of tasks, for the light model.
+    for model in ["frontier", "light"] {
+        let file = format!("models/{model}/checkpoint.safetensors");
+        place.write(&file, "half a fi");
+        let train = format!("engine train --model {model} --steps 1 --no-progress");
+        let done = refused(&place, &train);
+        assert!(done.err.contains(&file), "{done}");
+        assert!(done.err.contains("remove it"), "{done}");
+    }
 }
 
 #[test]

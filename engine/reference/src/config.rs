@@ -2,6 +2,10 @@
 
 use crate::error::ReferenceError;
 use serde::{Deserialize, Serialize};
+use std::f64::consts::PI;
+
+/// Files as they are published.
+mod published;
 
 /// Sizes of a decoder.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -28,6 +32,31 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Embedding and head are one matrix.
     pub tie_word_embeddings: bool,
+    /// How rotary positions are stretched beyond the length that was trained first; none if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
+}
+
+/// How rotary positions are stretched.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "rope_type", rename_all = "snake_case")]
+pub enum RopeScaling {
+    /// All angles are smaller by a factor.
+    Linear {
+        /// Which.
+        factor: f64,
+    },
+    /// As Llama 3.1: slow angles are smaller by a factor, fast ones stay, and those between are between.
+    Llama3 {
+        /// Which.
+        factor: f64,
+        /// Angles that turn fewer times than this within the first length are slow.
+        low_freq_factor: f64,
+        /// Those that turn more often than this are fast.
+        high_freq_factor: f64,
+        /// The first length, in tokens.
+        original_max_position_embeddings: f64,
+    },
 }
 
 impl ModelConfig {
@@ -45,6 +74,7 @@ impl ModelConfig {
             rope_theta: 10_000.0,
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
+            rope_scaling: None,
         }
     }
 
@@ -73,6 +103,7 @@ impl ModelConfig {
             rope_theta: 500_000.0,
             rms_norm_eps: 1e-5,
             tie_word_embeddings: false,
+            rope_scaling: None,
         }
     }
 
@@ -141,18 +172,72 @@ impl ModelConfig {
                 "give zero or a small positive number",
             );
         }
-        Ok(())
+        match self.rope_scaling {
+            Some(scaling) if !scaling.has_meaning() => wrong(
+                "rope_scaling",
+                format!("{scaling:?} stretches nothing"),
+                "give a factor of 1 or more, and a high_freq_factor above the low one",
+            ),
+            _ => Ok(()),
+        }
     }
 
-    /// Numbers of all weights.
+    /// Radians by which the `i`th pair of a head turns per position.
+    pub fn rope_frequency(&self, i: usize) -> f64 {
+        let plain = self
+            .rope_theta
+            .powf(-(i as f64) / (self.head_dim / 2) as f64);
+        match self.rope_scaling {
+            None => plain,
+            Some(RopeScaling::Linear { factor }) => plain / factor,
+            Some(RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: first,
+            }) => {
+                let turns = first * plain / (2.0 * PI);
+                let fast = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                plain * (fast + (1.0 - fast) / factor)
+            }
+        }
+    }
+
+    /// Numbers of all weights; the largest there is if they are more.
     pub fn parameters(&self) -> usize {
+        let times = usize::saturating_mul;
         let h = self.hidden_size;
-        let (q, kv) = (
-            self.num_attention_heads * self.head_dim,
-            self.num_key_value_heads * self.head_dim,
-        );
-        let layer = h * (2 * q + 2 * kv) + 3 * h * self.intermediate_size + 2 * h;
-        let ends = self.vocab_size * h * (2 - usize::from(self.tie_word_embeddings));
-        self.num_hidden_layers * layer + ends + h
+        let heads = self.num_attention_heads + self.num_key_value_heads;
+        let turned = times(times(2, heads), self.head_dim);
+        let per_channel = turned.saturating_add(3 * self.intermediate_size + 2);
+        let layers = times(self.num_hidden_layers, times(h, per_channel));
+        let ends = self.vocab_size * (2 - usize::from(self.tie_word_embeddings)) + 1;
+        layers.saturating_add(times(ends, h))
+    }
+
+    /// Bytes of all weights as 32-bit floats, which is how they are kept on the host.
+    pub fn host_bytes(&self) -> u64 {
+        (self.parameters() as u64).saturating_mul(4)
+    }
+
+    /// Numbers that are kept for each token: a key and a value per layer and key-value head.
+    pub fn kv_numbers(&self) -> u64 {
+        let per_layer = 2 * self.num_key_value_heads as u64 * self.head_dim as u64;
+        per_layer.saturating_mul(self.num_hidden_layers as u64)
+    }
+}
+
+impl RopeScaling {
+    fn has_meaning(self) -> bool {
+        let stretches = |factor: f64| factor >= 1.0 && factor.is_finite();
+        match self {
+            Self::Linear { factor } => stretches(factor),
+            Self::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: first,
+            } => stretches(factor) && 0.0 < low && low < high && high.is_finite() && first >= 1.0,
+        }
     }
 }

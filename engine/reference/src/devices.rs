@@ -104,16 +104,8 @@ pub fn open(
     };
     match kind {
         DeviceKind::Cpu => {
-            let page = config.num_hidden_layers
-                * 2
-                * config.num_key_value_heads
-                * config.head_dim
-                * memory.page_tokens
-                * KvFormat::F16.bytes();
-            fits(
-                "memory for keys and values",
-                (pages as u64).saturating_mul(page as u64),
-            )?;
+            let what = "the model on the CPU with its keys and values";
+            fits(what, Cpu::bytes(config, &memory))?;
             Ok(ready(Box::new(Cpu::new(config, weights, &memory)?)))
         }
         DeviceKind::Cuda => {

@@ -88,9 +88,11 @@ pub enum ReferenceError {
 
 impl From<candle_core::Error> for ReferenceError {
     fn from(error: candle_core::Error) -> Self {
+        // What follows is where in candle it happened.
+        let told = error.to_string();
         Self::Device {
             device: "cpu".into(),
-            reason: error.to_string(),
+            reason: told.lines().next().unwrap_or_default().to_owned(),
         }
     }
 }

@@ -122,15 +122,9 @@ pub fn load(name: &str) -> Result<Model, ReferenceError> {
                 .into(),
         });
     }
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|error| ReferenceError::File {
-        path: path.clone(),
-        error,
-    })?;
-    let config: ModelConfig = parse(&text, &path)?;
-    config.check()?;
-    // As 32-bit floats, which is how they are kept on the host.
-    fits("the model", 4 * config.parameters() as u64)?;
+    let config = ModelConfig::read(folder)?;
+    // The sizes alone may be too large, whatever the files are.
+    fits("the model", config.host_bytes())?;
     let weights = Weights::load(folder, &config)?;
     let digest = weights.digest()?;
     Ok(Model {

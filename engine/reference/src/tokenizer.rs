@@ -20,6 +20,8 @@ pub struct FromFile {
     path: PathBuf,
     tokenizer: tokenizers::Tokenizer,
     ends: Vec<u32>,
+    /// Tokens that the model knows.
+    vocabulary: usize,
 }
 
 /// One token, or several.
@@ -42,7 +44,7 @@ impl Tokenizer {
     /// for a model with a name, bytes.
     ///
     /// # Errors
-    /// If the file cannot be read, is none, or knows more tokens than the model.
+    /// If the file cannot be read, is none, or has tokens that the model does not know.
     pub fn of(model: &str, vocabulary: usize) -> Result<Self, ReferenceError> {
         let folder = Path::new(model);
         let path = folder.join("tokenizer.json");
@@ -60,23 +62,24 @@ impl Tokenizer {
         };
         let tokenizer = tokenizers::Tokenizer::from_bytes(&text);
         let tokenizer = tokenizer.map_err(|e| wrong(format!("it is no tokenizer ({e})")))?;
-        let known = tokenizer.get_vocab_size(true);
-        if known > vocabulary {
+        let last = tokenizer.get_vocab(true).into_values().max();
+        if let Some(last) = last.filter(|&id| id as usize >= vocabulary) {
             return Err(wrong(format!(
-                "it knows {known} tokens, and the model {vocabulary}"
+                "it has a token {last}, and the model knows {vocabulary}"
             )));
         }
         Ok(Self::File(Box::new(FromFile {
             ends: ends(folder),
             path,
             tokenizer,
+            vocabulary,
         })))
     }
 
     /// A prompt's tokens, with those that a model wants before every text.
     ///
     /// # Errors
-    /// If the tokenizer cannot read it.
+    /// If the tokenizer cannot read it, or reads tokens that the model does not know.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, ReferenceError> {
         match self {
             Self::Bytes => Ok(std::iter::once(bytes::BOS)
@@ -84,7 +87,16 @@ impl Tokenizer {
                 .collect()),
             Self::File(file) => {
                 let encoding = file.tokenizer.encode(text, true);
-                Ok(encoding.map_err(|e| file.failed(&e))?.get_ids().to_vec())
+                let encoding = encoding.map_err(|e| file.failed(&e))?;
+                // What is put before every text need not be in the vocabulary.
+                let unknown = |id: &&u32| **id as usize >= file.vocabulary;
+                match encoding.get_ids().iter().find(unknown) {
+                    Some(id) => Err(file.failed(&format!(
+                        "it reads a token {id}, and the model knows {}",
+                        file.vocabulary
+                    ))),
+                    None => Ok(encoding.get_ids().to_vec()),
+                }
             }
         }
     }
@@ -170,7 +182,7 @@ mod tests {
         assert!(words.ends(0) && words.ends(7) && !words.ends(2));
         let error = Tokenizer::of(&name, 3).unwrap_err().to_string();
         assert!(
-            error.contains("tokenizer.json") && error.contains("4 tokens"),
+            error.contains("tokenizer.json") && error.contains("a token 3"),
             "{error}"
         );
         std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();

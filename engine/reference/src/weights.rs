@@ -1,6 +1,7 @@
 //! Weights in the Hugging Face layout: one safetensors file, or shards with an index.
 
 use crate::config::ModelConfig;
+use crate::devices::fits;
 use crate::error::ReferenceError;
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
@@ -78,7 +79,8 @@ impl Weights {
     /// `model.safetensors.index.json` names. Numbers of 16 and 32 bits are taken.
     ///
     /// # Errors
-    /// If a file is missing or truncated, or a tensor is missing or has another shape or type.
+    /// If a file is missing or truncated, memory does not suffice, or a tensor is missing, unknown, has another
+    /// shape or type, or holds what is no number.
     pub fn load(folder: &Path, config: &ModelConfig) -> Result<Self, ReferenceError> {
         let single = folder.join("model.safetensors");
         let files = if single.exists() {
@@ -86,6 +88,11 @@ impl Weights {
         } else {
             shards(folder)?
         };
+        // Beside the weights there is the file being read.
+        let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |about| about.len());
+        let largest = files.iter().map(size).max().unwrap_or(0);
+        let what = format!("the model in {}", folder.display());
+        fits(&what, config.host_bytes().saturating_add(largest))?;
         let wanted: BTreeMap<String, Vec<usize>> = expected(config).into_iter().collect();
         let mut tensors = BTreeMap::new();
         for file in files {
@@ -253,9 +260,16 @@ fn read_bytes(
     let mut views: Vec<_> = file.iter().collect();
     views.sort_unstable_by_key(|(name, _)| *name);
     for (name, view) in views {
-        // A tied head is stored by some writers all the same.
         let Some(shape) = wanted.get(name) else {
-            continue;
+            if is_spare(name) {
+                continue;
+            }
+            return Err(ReferenceError::Tensor {
+                name: name.to_owned(),
+                reason: "this decoder has no such tensor, so the model computes something else"
+                    .into(),
+                remedy: "take a model of the Llama family, with its own config.json".into(),
+            });
         };
         check_shape(name, view.shape(), shape)?;
         let dtype = match view.dtype() {
@@ -270,11 +284,38 @@ fn read_bytes(
                 });
             }
         };
+        if let Some(at) = first_without_value(view.data(), dtype) {
+            return Err(ReferenceError::Tensor {
+                name: name.to_owned(),
+                reason: format!("its number {at} is infinite or not a number"),
+                remedy: "fetch the weights again, or train them anew".into(),
+            });
+        }
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, shape, &Device::Cpu)?
             .to_dtype(DType::F32)?;
         tensors.insert(name.to_owned(), tensor);
     }
     Ok(())
+}
+
+/// What some writers store though it says nothing: the head of a model whose head is the embedding, and the
+/// angles of rotary positions.
+fn is_spare(name: &str) -> bool {
+    name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq")
+}
+
+/// The index of the first number that has no finite value: all bits of its exponent are set.
+fn first_without_value(bytes: &[u8], dtype: DType) -> Option<usize> {
+    let exponent: u16 = match dtype {
+        DType::F16 => 0x7c00,
+        // Of both, the exponent is in the upper half.
+        _ => 0x7f80,
+    };
+    let width = dtype.size_in_bytes();
+    bytes.chunks_exact(width).position(|number| {
+        let upper = u16::from_le_bytes([number[width - 2], number[width - 1]]);
+        upper & exponent == exponent
+    })
 }
 
 #[cfg(test)]

@@ -78,14 +78,22 @@ pub struct KvMemory {
 
 impl KvMemory {
     /// Bytes of all pages of a model while they are being filled.
-    pub const fn bytes(&self, config: &ModelConfig) -> u64 {
-        let numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
-        let page = (numbers * self.page_tokens * self.filling.bytes()) as u64;
-        page.saturating_mul(self.pages as u64)
+    pub fn bytes(&self, config: &ModelConfig) -> u64 {
+        let tokens = (self.pages as u64).saturating_mul(self.page_tokens as u64);
+        let numbers = config.kv_numbers().saturating_mul(tokens);
+        numbers.saturating_mul(self.filling.bytes() as u64)
     }
 }
 
 impl Cpu {
+    /// Bytes that a model takes on the CPU beside its weights as they were read: those in the order of
+    /// products, the angles of all positions, and pages of keys and values.
+    pub fn bytes(config: &ModelConfig, memory: &KvMemory) -> u64 {
+        let angles = config.max_position_embeddings * config.head_dim / 2 * size_of::<(f32, f32)>();
+        let model = config.host_bytes().saturating_add(angles as u64);
+        memory.bytes(config).saturating_add(model)
+    }
+
     /// A model on the CPU.
     ///
     /// # Errors
@@ -229,7 +237,7 @@ pub(in crate::backend) fn rope(config: &ModelConfig) -> Vec<(f32, f32)> {
     (0..config.max_position_embeddings)
         .flat_map(|p| {
             (0..half).map(move |i| {
-                let angle = p as f64 * config.rope_theta.powf(-(i as f64) / half as f64);
+                let angle = p as f64 * config.rope_frequency(i);
                 (angle.cos() as f32, angle.sin() as f32)
             })
         })

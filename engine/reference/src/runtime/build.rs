@@ -16,7 +16,7 @@ use crate::kv::format::KvFormat;
 use crate::models::{self, Pocket};
 use crate::weights::Weights;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use windtunnel_engine::config::{
@@ -55,11 +55,7 @@ impl Model {
     /// If there is none of that name, or its files are missing or wrong.
     pub fn of(spec: &ReferenceSpec) -> Result<Self, ReferenceError> {
         let config = sizes(&spec.model)?;
-        // As 32-bit floats, which is how they are kept on the host.
-        fits(
-            &format!("the model {}", spec.model),
-            4 * config.parameters() as u64,
-        )?;
+        fits(&format!("the model {}", spec.model), config.host_bytes())?;
         let weights = match named(&spec.model) {
             Some(_) => named_weights(&spec.model, &config, spec)?,
             None => Weights::load(Path::new(&spec.model), &config)?,
@@ -113,18 +109,16 @@ pub fn sizes(model: &str) -> Result<ModelConfig, ReferenceError> {
     if let Some(config) = named(model) {
         return Ok(config);
     }
-    let path = PathBuf::from(model).join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|error| ReferenceError::File {
-        path: path.clone(),
-        error,
-    })?;
-    let config: ModelConfig = serde_json::from_str(&text).map_err(|error| ReferenceError::Malformed {
-        path,
-        reason: error.to_string(),
-        remedy: "give a Llama-family `config.json` of Hugging Face, or one of pocket_frontier, pocket_light and tiny".into(),
-    })?;
-    config.check()?;
-    Ok(config)
+    let folder = Path::new(model);
+    if !folder.is_dir() {
+        return Err(ReferenceError::Config {
+            field: "model".into(),
+            reason: format!("there is neither a model nor a folder `{model}`"),
+            remedy: "name pocket_frontier, pocket_light, tiny, or a folder with config.json and safetensors"
+                .into(),
+        });
+    }
+    ModelConfig::read(folder)
 }
 
 /// Memory for keys and values where a scenario gives no `kv.blocks`.
@@ -170,8 +164,9 @@ pub fn fit(spec: &mut ContinuousSpec) -> Result<(), ReferenceError> {
     });
     spec.max_model_len = spec.max_model_len.map(|len| len.min(max_len));
     if spec.kv.blocks.is_none() {
-        let numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
-        let block = numbers as u64 * 2 * u64::from(spec.kv.block_size);
+        let block = config
+            .kv_numbers()
+            .saturating_mul(2 * u64::from(spec.kv.block_size));
         spec.kv.blocks = Some((HOST_MEMORY / block.max(1)).max(1));
     }
     spec.reference = Some(reference);
@@ -265,8 +260,11 @@ fn backend(
     memory: &KvMemory,
 ) -> Result<Box<dyn Backend>, ReferenceError> {
     let cpu = || -> Result<Box<dyn Backend>, ReferenceError> {
-        let what = format!("`kv.blocks` of {} blocks", memory.pages);
-        fits(&what, memory.bytes(&model.config))?;
+        let what = format!(
+            "the model {} on the CPU with `kv.blocks` of {} blocks",
+            model.asked.0, memory.pages
+        );
+        fits(&what, Cpu::bytes(&model.config, memory))?;
         Ok(ready(Box::new(Cpu::new(
             &model.config,
             &model.weights,

@@ -262,9 +262,11 @@ impl StepExecutor for ReferenceExecutor {
         let computed = self.compute(plan);
         computed.map_err(|error| match error {
             ReferenceError::NotANumber { sequence, position } => ExecutionError(format!(
-                "{}: the logits of {:?} at position {position} are not numbers: weights or activations overflow on this device",
+                "{}: the logits of request {} at position {position} are not numbers: weights or activations overflow on this device",
                 self.backend.device(),
-                plan.sequences.get(sequence).map(|w| w.request),
+                plan.sequences
+                    .get(sequence)
+                    .map_or_else(String::new, |w| w.request.0.to_string()),
             )),
             other => ExecutionError(other.to_string()),
         })?;
@@ -318,7 +320,7 @@ pub(crate) fn executed(work: Work) -> Executed {
 }
 
 pub(crate) fn told(request: RequestId, reason: &str) -> ExecutionError {
-    ExecutionError(format!("{request:?}: {reason}"))
+    ExecutionError(format!("request {}: {reason}", request.0))
 }
 
 #[cfg(test)]

@@ -172,12 +172,7 @@ fn rope_table(config: &ModelConfig, device: &Device) -> Result<(Tensor, Tensor)>
     let half = config.head_dim / 2;
     let positions = config.max_position_embeddings;
     let angles: Vec<f32> = (0..positions)
-        .flat_map(|p| {
-            (0..half).map(move |i| {
-                let frequency = config.rope_theta.powf(-(i as f64) / half as f64);
-                (p as f64 * frequency) as f32
-            })
-        })
+        .flat_map(|p| (0..half).map(move |i| (p as f64 * config.rope_frequency(i)) as f32))
         .collect();
     let angles = Tensor::from_vec(angles, (positions, half), device)?;
     Ok((angles.cos()?, angles.sin()?))

@@ -156,6 +156,25 @@ pub fn train(
     })?;
     let begun = cpu_seconds();
     let settings = &plan.settings;
+    let mut state = State {
+        config: plan.config.clone(),
+        settings: *settings,
+        source: match plan.teacher {
+            None => "fresh tasks".into(),
+            Some((teacher, _)) => teacher.weights.digest()?,
+        },
+        done: 0,
+        cpu_seconds: 0.0,
+    };
+    let file = checkpoint_of(folder);
+    let mut trainer = Trainer::new(&plan.config, settings)?;
+    // A checkpoint that is none should be told before the teacher has answered for minutes.
+    let found = take_up(&file, &mut trainer, &state)?;
+    if let Some(found) = &found
+        && listener(Report::TakenUp(found.done)).is_break()
+    {
+        return Ok(None);
+    }
     let lessons = match plan.teacher {
         None => None,
         Some((teacher, asked)) => match night(teacher, settings.seed, asked, listener)? {
@@ -163,23 +182,8 @@ pub fn train(
             None => return Ok(None),
         },
     };
-    let mut state = State {
-        config: plan.config.clone(),
-        settings: *settings,
-        source: lessons
-            .as_ref()
-            .map_or_else(|| "fresh tasks".into(), |p| p.1.teacher.clone()),
-        done: 0,
-        cpu_seconds: cpu_seconds() - begun,
-    };
-    let file = checkpoint_of(folder);
-    let mut trainer = Trainer::new(&plan.config, settings)?;
-    if let Some(found) = take_up(&file, &mut trainer, &state)? {
-        state = found;
-        if listener(Report::TakenUp(state.done)).is_break() {
-            return Ok(None);
-        }
-    }
+    state.cpu_seconds = cpu_seconds() - begun;
+    state = found.unwrap_or(state);
     let source = lessons
         .as_ref()
         .map_or(Source::Fresh, |p| Source::Pool(&p.0));

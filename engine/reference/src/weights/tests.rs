@@ -91,3 +91,43 @@ fn what_does_not_fit_is_named() {
     assert!(error(&config).contains("truncated"));
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn numbers_without_a_value_and_unknown_tensors_are_named() {
+    let config = ModelConfig::pocket_light();
+    let weights = Weights::random(&config, 1).unwrap();
+    let path = Path::new("model.safetensors");
+    let with = |name: &str, tensor: Tensor| {
+        let mut all: std::collections::HashMap<String, Tensor> = weights
+            .tensors()
+            .map(|(n, t)| (n.to_owned(), t.clone()))
+            .collect();
+        all.insert(name.to_owned(), tensor);
+        let bytes = safetensors::serialize(&all, None).unwrap();
+        Weights::from_bytes(&bytes, path, &config).map_err(|e| e.to_string())
+    };
+    let norm = "model.layers.1.post_attention_layernorm.weight";
+    for (bad, dtype) in [
+        (f32::NAN, DType::F32),
+        (f32::INFINITY, DType::BF16),
+        (f32::NEG_INFINITY, DType::F16),
+    ] {
+        let mut numbers = vec![1.0_f32; config.hidden_size];
+        numbers[17] = bad;
+        let tensor = Tensor::new(numbers, &Device::Cpu).unwrap();
+        let error = with(norm, tensor.to_dtype(dtype).unwrap()).unwrap_err();
+        assert!(
+            error.contains(norm) && error.contains("number 17 "),
+            "{error}"
+        );
+    }
+    let one = Tensor::new(vec![1.0_f32], &Device::Cpu).unwrap();
+    let bias = "model.layers.0.self_attn.q_proj.bias";
+    let error = with(bias, one.clone()).unwrap_err();
+    assert!(error.contains(bias), "{error}");
+    // The largest numbers there are have a value, and what says nothing may be there.
+    let large = Tensor::new(vec![f32::MAX; config.hidden_size], &Device::Cpu).unwrap();
+    assert!(with(norm, large).is_ok());
+    assert!(with("model.layers.0.self_attn.rotary_emb.inv_freq", one.clone()).is_ok());
+    assert!(with("lm_head.weight", one).is_ok());
+}
