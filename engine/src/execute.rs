@@ -98,6 +98,15 @@ pub trait StepExecutor: std::fmt::Debug {
     /// Nothing more will be computed for a request.
     fn release(&mut self, request: RequestId);
 
+    /// The run is over: nothing more will be asked, and what was put off until then is done, outside of
+    /// the run's time.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn close(&mut self) -> Result<(), ExecutionError> {
+        Ok(())
+    }
+
     /// What it has done so far, if it counts.
     fn done(&self) -> Option<Executed> {
         None

@@ -126,6 +126,21 @@ impl Replica {
         }
     }
 
+    /// Tells whoever computes its steps that the run is over.
+    ///
+    /// # Errors
+    /// If what was put off until then fails.
+    pub fn close(&mut self) -> Result<(), ExecutionError> {
+        match self {
+            Self::Continuous(engine) => engine.close(),
+            Self::Station(_) => Ok(()),
+            Self::Warped(warped) => match warped.inner_mut() {
+                Inner::Continuous(engine) => engine.close(),
+                Inner::Station(_) => Ok(()),
+            },
+        }
+    }
+
     /// What was computed for it so far; none where nothing computes.
     pub fn executed(&self) -> Option<Executed> {
         match self {

@@ -80,6 +80,16 @@ pub struct LayerTotals {
     pub false_accepts: f64,
     /// Of `counted_seconds`, those of computing short answers again.
     pub checking_seconds: f64,
+    /// Answers held against the frontier in full, after the run.
+    pub compared: u64,
+    /// Their tokens.
+    pub compared_tokens: u64,
+    /// Of those, tokens that the frontier would have chosen too, given the same tokens before.
+    pub same_tokens: u64,
+    /// Of the compared tokens, those whose distribution is known.
+    pub drawn_tokens: u64,
+    /// Sum over those of the divergence of their distribution, seen from the frontier's, in nats.
+    pub divergence: f64,
     /// L5: publications.
     pub publications: u64,
     /// Of those, lost.

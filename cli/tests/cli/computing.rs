@@ -222,6 +222,29 @@ fn a_run_says_what_its_engine_computed_and_what_layers_left_out() {
     ] {
         share(name);
     }
+    // Held against the frontier in full; 24 answers are fewer than are compared. The light model says the same
+    // words less surely. Leaving out the last layer of four says others.
+    let apart = |summary: &serde_json::Value| {
+        let [words, nats] = ["token_agreement", "token_divergence"].map(|n| metric(summary, n));
+        (words.expect("words"), nats.expect("drawn tokens"))
+    };
+    assert_eq!(metric(&all, "compared_answers"), Some(24.0));
+    assert_eq!(metric(&none, "compared_answers"), None);
+    let (words, nats) = apart(&all);
+    assert!(words > 0.9 && nats > 1e-6, "{words}, {nats}");
+    let exit = format!(
+        "{agents} --policy cascade-l2 --set engine.cascade.route.short=early_exit \
+         --set engine.cascade.route.exit_layers=3 --set engine.cascade.route.threshold=1.5"
+    );
+    let (fewer, more) = apart(&place.run(&exit).code(0).json());
+    assert!(fewer < 0.9 * words && more > 10.0 * nats, "{fewer}, {more}");
+    // It is no part of the run.
+    let alone = format!("{agents} --set engine.cascade.compared=0");
+    let alone = place.run(&alone).code(0).json();
+    assert_eq!(metric(&alone, "token_agreement"), None);
+    for name in ["launches_per_token", "e2e_p50", "cost_per_verified_output"] {
+        assert_eq!(metric(&alone, name), metric(&all, name), "{name}");
+    }
     let bits = metric(&all, "kv_bits_mean").expect("full blocks");
     assert!((8.0..16.0).contains(&bits), "{bits}");
     let [checks, mismatches] = ["shadow_checks", "shadow_mismatches"].map(|n| metric(&all, n));
@@ -238,6 +261,8 @@ fn a_run_says_what_its_engine_computed_and_what_layers_left_out() {
     let drafts = place.run(&drafts).code(0).json();
     assert!(metric(&drafts, "tokens_per_draft_step") > Some(1.0));
     assert_eq!(metric(&drafts, "turns_skipped"), None);
+    assert_eq!(metric(&drafts, "token_agreement"), Some(1.0));
+    assert!(metric(&drafts, "token_divergence") < Some(1e-6));
     // The same in the terminal, and in the folder.
     let table = place.run(
         "run reference-cascade --set engine.reference.device=cpu --num-prompts 24 --no-progress \
@@ -248,6 +273,7 @@ fn a_run_says_what_its_engine_computed_and_what_layers_left_out() {
         "launches per token",
         "of turns skipped",
         "of tokens short",
+        "of tokens as in full",
         "confidence",
     ] {
         assert!(table.out.contains(words), "{words}: {table}");

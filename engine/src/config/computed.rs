@@ -31,6 +31,10 @@ pub struct ComputedCascade {
     pub shadow: ComputedShadow,
     /// L5: what the layers see is published, and thresholds follow that too.
     pub control: ComputedControl,
+    /// Answers of each replica, drawn evenly over the run, that are held against the frontier in full once
+    /// it is over: token agreement and divergence. They take no time of the run; 0 compares none.
+    /// Divergence is left out where the distributions of so many answers would take more than 256 MiB.
+    pub compared: u32,
 }
 
 impl Default for ComputedCascade {
@@ -44,6 +48,7 @@ impl Default for ComputedCascade {
             evidence: ComputedEvidence::default(),
             shadow: ComputedShadow::default(),
             control: ComputedControl::default(),
+            compared: 32,
         }
     }
 }

@@ -41,6 +41,10 @@ impl Execution {
         self.failure.as_ref()
     }
 
+    pub(super) fn close(&mut self) -> Result<(), ExecutionError> {
+        self.executor.close()
+    }
+
     pub(super) fn done(&self) -> Option<Executed> {
         self.executor.done()
     }
@@ -71,6 +75,14 @@ impl ContinuousBatching {
         debug_assert!(self.running.is_empty() && self.waiting.len() == 0);
         self.memory.number_blocks();
         self.execution = Some(Box::new(Execution::new(executor)));
+    }
+
+    /// Tells an executor that the run is over.
+    ///
+    /// # Errors
+    /// If what it had put off until then fails.
+    pub fn close(&mut self) -> Result<(), ExecutionError> {
+        self.execution.as_mut().map_or(Ok(()), |e| e.close())
     }
 
     /// What an executor has done so far, if there is one and it counts.

@@ -143,6 +143,9 @@ metrics! {
     shadow_mismatches, "times", Lower, "verified answers, the whole run, where L4 acts", "count of those that differed", None;
     shadow_false_accepts, "share", Lower, "short and skipped answers, the whole run, where L4 acts", "share that differs, estimated: each verified one counts one over the probability with which it was", None;
     shadow_time_share, "share", Lower, "the whole run, where L4 acts", "time of computing short answers again ÷ time of all work, both by counted work", None;
+    compared_answers, "answers", Neutral, "answers of all kinds, the whole run, engines that compute with layers", "count of those held against the frontier in full, drawn evenly, after the run", None;
+    token_agreement, "share", Higher, "tokens of those answers", "tokens that the frontier would have chosen too, given the same tokens before ÷ tokens", None;
+    token_divergence, "nats", Lower, "tokens of those answers that a model drew", "mean of: KL(frontier ‖ given) of the distributions that the token was drawn from", None;
     risk_signal, "ratio", Neutral, "replicas on which L5 acts", "mean of: risk of tokens as published last", None;
     novelty_signal, "ratio", Neutral, "replicas on which L5 acts", "mean of: change of states as published last", None;
     drift_signal, "ratio", Neutral, "replicas on which L5 acts", "mean of: what verification found lately above what it found before, as published last", None;

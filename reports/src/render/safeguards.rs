@@ -167,6 +167,8 @@ fn layers(figures: &Figures) -> Vec<String> {
         ("shadow_checks", "checked", true),
         ("shadow_mismatches", "differed", true),
         ("shadow_time_share", "of work for checks", false),
+        ("token_agreement", "of tokens as in full", true),
+        ("token_divergence", "apart", false),
     ];
     all(figures, &parts)
 }

@@ -6,7 +6,7 @@ use windtunnel_base::time::SimTime;
 use windtunnel_base::units::{MicroJoules, NanoUsd};
 use windtunnel_engine::config::FrontendSpec;
 use windtunnel_engine::engine::Engine;
-use windtunnel_engine::execute::Executed;
+use windtunnel_engine::execute::{Executed, ExecutionError};
 use windtunnel_engine::refill::{Refill, RefillRules};
 use windtunnel_engine::replica::Replica;
 
@@ -53,6 +53,14 @@ pub trait Machine: Engine {
     /// Tokens fetched from a shared cache so far.
     fn fetched_tokens(&self) -> u64 {
         0
+    }
+
+    /// The run is over; see [`Replica::close`].
+    ///
+    /// # Errors
+    /// If what was put off until then fails.
+    fn close(&mut self) -> Result<(), ExecutionError> {
+        Ok(())
     }
 
     /// What was computed for it so far; none where nothing computes.
@@ -115,6 +123,10 @@ impl Machine for Replica {
 
     fn fetched_tokens(&self) -> u64 {
         Self::fetched_tokens(self)
+    }
+
+    fn close(&mut self) -> Result<(), ExecutionError> {
+        Self::close(self)
     }
 
     fn executed(&self) -> Option<Executed> {

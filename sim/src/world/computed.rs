@@ -2,10 +2,24 @@
 
 use super::World;
 use crate::fleet::machine::Machine;
+use crate::run::RunError;
+use windtunnel_base::ids::ReplicaId;
 use windtunnel_engine::execute::{Executed, Layers, Stored};
 use windtunnel_ledger::computed::{ComputedTotals, LayerTotals, StoredTotals};
 
 impl<M: Machine> World<'_, M> {
+    /// Tells the replicas that the run is over.
+    pub(super) fn close_replicas(&mut self) -> Result<(), RunError> {
+        for (r, machine) in self.fleet.machines.iter_mut().enumerate() {
+            machine.close().map_err(|error| RunError::Execution {
+                replica: ReplicaId::from(r),
+                at: self.now,
+                error,
+            })?;
+        }
+        Ok(())
+    }
+
     /// What the replicas that compute did, if there are any.
     pub(super) fn computed_totals(&self) -> Option<ComputedTotals> {
         let machines = self.fleet.machines.iter();
@@ -55,6 +69,10 @@ fn add(t: &mut LayerTotals, l: &Layers, nth: u32) {
         (&mut t.accepted, l.accepted),
         (&mut t.checks, l.checks),
         (&mut t.mismatches, l.mismatches),
+        (&mut t.compared, l.compared),
+        (&mut t.compared_tokens, l.compared_tokens),
+        (&mut t.same_tokens, l.same_tokens),
+        (&mut t.drawn_tokens, l.drawn_tokens),
         (&mut t.publications, l.publications),
         (&mut t.lost_publications, l.lost_publications),
     ];
@@ -66,6 +84,7 @@ fn add(t: &mut LayerTotals, l: &Layers, nth: u32) {
     store(&mut t.fp8, l.fp8);
     t.false_accepts += l.false_accepts;
     t.checking_seconds += l.checking_seconds;
+    t.divergence += l.divergence;
     let means = [
         (&mut t.signals.risk, l.signals.risk),
         (&mut t.signals.novelty, l.signals.novelty),

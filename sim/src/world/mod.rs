@@ -172,6 +172,7 @@ impl<'a, M: Machine> World<'a, M> {
                 self.sample_up_to(end);
                 self.cut_off(end);
                 self.tell_steps(&mut steps);
+                self.close_replicas()?;
                 return Ok(self.finish(names, seed)?);
             }
             if at > self.now {
@@ -195,6 +196,7 @@ impl<'a, M: Machine> World<'a, M> {
         }
         self.check_quiet()?;
         self.tell_steps(&mut steps);
+        self.close_replicas()?;
         Ok(self.finish(names, seed)?)
     }
 

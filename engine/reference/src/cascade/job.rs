@@ -29,6 +29,8 @@ pub(super) struct Job {
     /// So many tokens are only to be read in the next round, and none is drawn after them.
     pub(super) reads: Option<usize>,
     pub(super) marks: Vec<Mark>,
+    /// Whether the logits of its answer are kept.
+    pub(super) keeps_logits: bool,
     /// Of every token of the answer, if they are kept.
     pub(super) logits: Vec<Vec<f32>>,
     pub(super) frontier: Sequence,
@@ -49,6 +51,7 @@ impl Job {
             room: usize::MAX,
             reads: None,
             marks: Vec::new(),
+            keeps_logits: false,
             logits: Vec::new(),
             frontier: Sequence::default(),
             light: None,

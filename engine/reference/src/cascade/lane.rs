@@ -62,9 +62,11 @@ pub(super) struct Item<'t> {
     pub(super) sampling: Sampling,
     /// Early exit.
     pub(super) layers: Option<usize>,
+    /// Whether the logits are asked for that tokens are drawn from.
+    pub(super) logits: bool,
 }
 
-/// A token drawn, and the logits it was drawn from if they are kept.
+/// A token drawn, and the logits it was drawn from if they were asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reply {
     pub(super) sampled: Sampled,
@@ -99,7 +101,6 @@ pub(super) struct Lane<'a> {
     device: DeviceModel,
     spans: Option<SpanSettings>,
     evidence: Option<EvidenceSettings>,
-    keep_logits: bool,
     prefixes: Prefixes,
     pub(super) mix: Mix,
     pub(super) tally: Tally,
@@ -130,14 +131,12 @@ impl<'a> Lane<'a> {
         device: DeviceModel,
         spans: Option<SpanSettings>,
         evidence: Option<EvidenceSettings>,
-        keep_logits: bool,
     ) -> Self {
         Self {
             backend,
             device,
             spans,
             evidence,
-            keep_logits,
             prefixes: Prefixes::default(),
             mix: Mix::default(),
             tally: Tally::default(),
@@ -233,7 +232,7 @@ impl<'a> Lane<'a> {
         }
         let mut sampled = Vec::new();
         self.counted(|b| b.step(&spans, &mut sampled))?;
-        let logits = if self.keep_logits {
+        let logits = if group.iter().any(|&i| items[i].logits) {
             self.backend.logits()?
         } else {
             Vec::new()
@@ -241,9 +240,10 @@ impl<'a> Lane<'a> {
         let mut rows = logits.chunks_exact(self.vocab());
         for ((span, &owner), &sampled) in spans.iter().zip(&owners).zip(&sampled) {
             if span.sample.is_some() {
+                let row = rows.next().filter(|_| items[owner].logits);
                 replies[owner].push(Reply {
                     sampled,
-                    logits: rows.next().map(<[f32]>::to_vec).unwrap_or_default(),
+                    logits: row.map(<[f32]>::to_vec).unwrap_or_default(),
                 });
             }
         }

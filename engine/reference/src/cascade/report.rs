@@ -23,7 +23,9 @@ pub struct Quality {
     pub tokens: u64,
     /// Tokens that the frontier would have chosen too.
     pub same: u64,
-    /// Sum over tokens of the divergence of the distribution they were drawn from, seen from the
+    /// Of them, tokens that a model drew: others are from an answer that was known.
+    pub drawn: u64,
+    /// Sum over those of the divergence of the distribution they were drawn from, seen from the
     /// frontier's: KL(frontier || given), in nats.
     pub kl: f64,
     /// Tokens at which the frontier's choice is critical.
@@ -33,9 +35,9 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Mean divergence per token, in nats.
+    /// Mean divergence per token that a model drew, in nats.
     pub fn mean_kl(&self) -> f64 {
-        self.kl / self.tokens.max(1) as f64
+        self.kl / self.drawn.max(1) as f64
     }
 
     /// Share of tokens that the frontier would have chosen.
@@ -56,12 +58,14 @@ impl Quality {
             draws: job.marks.len(),
             sampling: job.sampling,
             layers: None,
+            logits: true,
         }];
         let replies = reference.run(&mut items)?;
         for (i, reply) in replies.iter().flatten().enumerate() {
             self.tokens += 1;
             self.same += u64::from(reply.sampled.token == job.answer()[i]);
             if let Some(given) = job.logits.get(i) {
+                self.drawn += 1;
                 self.kl += divergence(&reply.logits, given);
             }
             if token_severity(reply.sampled.token) == Severity::Critical {

@@ -63,25 +63,23 @@ pub fn run(
     settings.check()?;
     fit(models, sessions, settings)?;
     let layers = settings.layers;
-    let check = models.reference.is_some();
-    let lane = |backend, check| {
+    let lane = |backend| {
         Lane::new(
             backend,
             settings.device,
             layers.l1.then_some(settings.spans),
             layers.l3.then_some(settings.evidence),
-            check,
         )
     };
     let decoding = Decoding::new(
-        lane(Held::Lent(&mut *models.frontier), check),
-        lane(Held::Lent(&mut *models.light), check),
+        lane(Held::Lent(&mut *models.frontier)),
+        lane(Held::Lent(&mut *models.light)),
         settings.clone(),
     );
     let reference = models
         .reference
         .as_deref_mut()
-        .map(|r| Lane::new(Held::Lent(r), settings.device, None, None, true));
+        .map(|r| Lane::new(Held::Lent(r), settings.device, None, None));
     let mut run = Run {
         settings,
         decoding,
@@ -176,7 +174,9 @@ impl Run<'_> {
             if look.runs() {
                 let mut tokens = vec![BOS];
                 tokens.extend(encode(&turn.prompt));
-                jobs.push(self.decoding.begin(tokens));
+                let mut job = self.decoding.begin(tokens);
+                job.keeps_logits = self.reference.is_some();
+                jobs.push(job);
                 rest.push((s, turn, look));
             }
         }

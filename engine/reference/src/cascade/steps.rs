@@ -6,26 +6,33 @@
 //! time (drafts that stand, the answer of a turn that was skipped) are handed out one per step, in steps
 //! that compute nothing for them.
 
+/// Blocks as one model has filled them.
+mod blocks;
+/// Answers held against the frontier in full.
+mod compared;
+/// What is counted.
+mod counts;
+
+use self::blocks::Blocks;
+use self::compared::Compared;
+use self::counts::Turns;
 use super::between::{Between, Look};
 use super::evidence::EvidenceSettings;
 use super::job::Job;
-use super::lane::{Held, Lane, Sequence};
+use super::lane::{Held, Lane};
 use super::route::ShortPath;
-use super::skip::Decision;
 use super::spans::SpanSettings;
 use super::turns::Decoding;
 use super::{Settings, need};
 use crate::backend::{Backend, Sampling};
 use crate::error::ReferenceError;
-use crate::kv::format::KvFormat;
 use crate::runtime::clock::Clock;
 use crate::runtime::content::Content;
-use crate::runtime::{Drawing, Listener, executed, told};
+use crate::runtime::{Drawing, Listener, told};
 use rustc_hash::FxHashMap;
 use windtunnel_base::ids::RequestId;
 use windtunnel_engine::execute::{
-    Answer, Executed, ExecutionError, Layers, SequenceWork, Signals, StepExecutor, StepPlan,
-    StepTime, Stored,
+    Answer, Executed, ExecutionError, SequenceWork, StepExecutor, StepPlan, StepTime,
 };
 use windtunnel_engine::request::Submission;
 use windtunnel_tasks::tokenizer::EOS;
@@ -42,17 +49,10 @@ pub struct LayeredExecutor {
     frontier: Blocks,
     light: Blocks,
     turns: Turns,
+    compared: Compared,
+    /// What was done in the run, once it is over.
+    done: Option<Executed>,
     listener: Option<Listener>,
-}
-
-/// Counts of turns, and of tokens given out.
-#[derive(Clone, Copy, Debug, Default)]
-struct Turns {
-    looked_at: u64,
-    skipped: u64,
-    skipped_wrong: u64,
-    danger: u64,
-    tokens: u64,
 }
 
 impl std::fmt::Debug for LayeredExecutor {
@@ -66,6 +66,7 @@ impl std::fmt::Debug for LayeredExecutor {
 
 #[derive(Debug)]
 struct Request {
+    id: RequestId,
     content: Content,
     session: u64,
     /// What L0 saw of it, from its first step to its end.
@@ -86,67 +87,6 @@ enum State {
     Running(Box<Job>),
     /// The whole answer is known, though not all of it may have come out.
     Answered(Vec<u32>),
-}
-
-/// What one model has in the blocks of the scheduler.
-#[derive(Debug, Default)]
-struct Blocks(Vec<Block>);
-
-#[derive(Clone, Debug, Default)]
-struct Block {
-    page: Option<u32>,
-    /// Tokens from its beginning that have keys and values.
-    filled: usize,
-    /// Whether it is an anchor, once its format is settled.
-    anchor: Option<bool>,
-}
-
-impl Blocks {
-    /// Voids the blocks that were given out, and puts a page that can be written to behind each.
-    fn provide(&mut self, fresh: &[u32], lane: &mut Lane<'_>) -> Result<(), ReferenceError> {
-        for &number in fresh {
-            let number = number as usize;
-            if number >= self.0.len() {
-                self.0.resize(number + 1, Block::default());
-            }
-            let block = &mut self.0[number];
-            block.filled = 0;
-            // What was stored again in a smaller format takes no more tokens.
-            if let (Some(page), Some(_)) = (block.page, block.anchor.take()) {
-                lane.give_back(page);
-                block.page = None;
-            }
-            if block.page.is_none() {
-                block.page = Some(lane.take_page()?);
-            }
-        }
-        Ok(())
-    }
-
-    /// The past of a sequence as it is in these blocks, of which at most `most` tokens count.
-    fn read(&self, numbers: &[u32], size: usize, most: usize, sequence: &mut Sequence) {
-        let blocks = || numbers.iter().filter_map(|&n| self.0.get(n as usize));
-        sequence.pages.clear();
-        sequence.pages.extend(blocks().filter_map(|b| b.page));
-        sequence.anchors.clear();
-        sequence.anchors.extend(blocks().map_while(|b| b.anchor));
-        let full = blocks().take_while(|b| b.filled == size).count();
-        let rest = blocks().nth(full).map_or(0, |b| b.filled);
-        sequence.done = (full * size + rest).min(most);
-    }
-
-    /// Notes what a sequence has added.
-    fn write(&mut self, numbers: &[u32], size: usize, sequence: &Sequence) {
-        for (i, &number) in numbers.iter().enumerate() {
-            let Some(block) = self.0.get_mut(number as usize) else {
-                continue;
-            };
-            // Others may be further.
-            let here = sequence.done.saturating_sub(i * size).min(size);
-            block.filled = block.filled.max(here);
-            block.anchor = block.anchor.or(sequence.anchors.get(i).copied());
-        }
-    }
 }
 
 /// Checks that layers can act with these models.
@@ -184,13 +124,14 @@ pub(crate) fn check(
 
 impl LayeredExecutor {
     /// Executes on backends with a page per block each, none of which is in use. `longest` is the longest
-    /// prompt plus answer that the scheduler takes.
+    /// prompt plus answer that the scheduler takes; `compared` answers are held against the frontier in
+    /// full when the run is over.
     pub(crate) fn new(
         frontier: Box<dyn Backend>,
         light: Box<dyn Backend>,
         settings: Settings,
         (drawing, clock): (Drawing, Clock),
-        longest: usize,
+        (longest, compared): (usize, u32),
     ) -> Self {
         let layers = settings.layers;
         // The batch of the scheduler shares its launches with the layer or without.
@@ -206,7 +147,7 @@ impl LayeredExecutor {
         });
         let lane = |backend| {
             let device = settings.device;
-            Lane::new(Held::Owned(backend), device, Some(spans), evidence, false)
+            Lane::new(Held::Owned(backend), device, Some(spans), evidence)
         };
         Self {
             between: Between::new(&settings),
@@ -218,6 +159,8 @@ impl LayeredExecutor {
             frontier: Blocks::default(),
             light: Blocks::default(),
             turns: Turns::default(),
+            compared: Compared::new(compared, drawing.seed),
+            done: None,
             listener: None,
         }
     }
@@ -277,22 +220,15 @@ impl LayeredExecutor {
             .look(request.session, text, &mut self.decoding)?;
         request.skipped = look.known.is_some();
         self.turns.look(&look);
+        let mut job = request.job(self.longest, &self.drawing);
+        let chosen = self.compared.choose(id);
         request.state = match &look.known {
             Some(answer) if !look.runs() => State::Answered(answer.clone()),
-            _ => {
-                let prompt = request.content.prompt_tokens();
-                let tokens: Vec<u32> = (0..prompt).map(|i| request.content.token(i)).collect();
-                let room = self.longest.saturating_sub(tokens.len()).max(1);
-                let most = request
-                    .content
-                    .limit()
-                    .map_or(room, |m| room.min(m as usize));
-                let sampling = Sampling {
-                    temperature: self.drawing.temperature,
-                    top_p: self.drawing.top_p,
-                    seed: self.drawing.seed_of(id),
-                };
-                let job = Job::new(tokens, most, sampling);
+            known => {
+                let vocabulary = self.decoding.frontier.vocab();
+                // What is given is the answer that was known, if there was one.
+                let computed = chosen && known.is_none();
+                job.keeps_logits = computed && self.compared.has_room(job.most, vocabulary);
                 State::Running(Box::new(job))
             }
         };
@@ -375,6 +311,9 @@ impl LayeredExecutor {
             return Ok(());
         }
         let look = request.look.replace(Look::default()).unwrap_or_default();
+        if look.known.is_none() {
+            self.compared.keep(work.request, &mut job);
+        }
         let answer = look.known.clone().unwrap_or_else(|| job.answer().to_vec());
         request.state = State::Answered(answer);
         let session = request.session;
@@ -416,60 +355,20 @@ impl LayeredExecutor {
     }
 }
 
-impl LayeredExecutor {
-    fn layers_done(&self) -> Layers {
-        let (turns, tokens, between) = (self.turns, self.decoding.tokens, &self.between);
-        let [answers, skips] = [self.decoding.found, between.skips];
-        let (signals, _) = between.control.read();
-        let (publications, lost_publications) = between.control.publications();
-        let stored = |format| {
-            let lanes = [&self.decoding.frontier, &self.decoding.light];
-            let mut all = Stored::default();
-            lanes.iter().for_each(|lane| all += lane.stored(format));
-            all
+impl Request {
+    /// What is to be computed of it, when nothing is yet.
+    fn job(&self, longest: usize, drawing: &Drawing) -> Job {
+        let prompt = self.content.prompt_tokens();
+        let tokens: Vec<u32> = (0..prompt).map(|i| self.content.token(i)).collect();
+        let room = longest.saturating_sub(tokens.len()).max(1);
+        let limit = self.content.limit();
+        let most = limit.map_or(room, |m| room.min(m as usize));
+        let sampling = Sampling {
+            temperature: drawing.temperature,
+            top_p: drawing.top_p,
+            seed: drawing.seed_of(self.id),
         };
-        Layers {
-            on: self.decoding.settings.layers.as_array(),
-            turns: turns.looked_at,
-            skipped: turns.skipped,
-            skipped_wrong: turns.skipped_wrong,
-            danger_runs: turns.danger,
-            computed_tokens: tokens.all,
-            short_tokens: tokens.short,
-            critical_short: tokens.critical_short,
-            drafts: tokens.drafted,
-            drafts_kept: tokens.drafts_kept,
-            draft_steps: tokens.draft_steps,
-            f16: stored(KvFormat::F16),
-            int8: stored(KvFormat::Int8),
-            fp8: stored(KvFormat::Fp8),
-            accepted: answers.accepted + skips.accepted,
-            checks: answers.verified + skips.verified,
-            mismatches: answers.mismatches + skips.mismatches,
-            false_accepts: answers.weighted + skips.weighted,
-            checking_seconds: self.decoding.shadow.1,
-            publications,
-            lost_publications,
-            signals: Signals {
-                risk: signals.risk,
-                novelty: signals.novelty,
-                drift: signals.drift,
-                confidence: signals.confidence,
-            },
-            skip_threshold: between.skip_at.value(),
-            route_threshold: self.decoding.threshold.value(),
-        }
-    }
-}
-
-impl Turns {
-    fn look(&mut self, look: &Look) {
-        let Some(decision) = look.decision else {
-            return;
-        };
-        self.looked_at += 1;
-        self.skipped += u64::from(matches!(decision, Decision::Skip(_)));
-        self.danger += u64::from(decision == Decision::Danger);
+        Job::new(tokens, most, sampling)
     }
 }
 
@@ -490,6 +389,7 @@ impl StepExecutor for LayeredExecutor {
             ));
         }
         let request = Request {
+            id,
             content,
             session: submission.request.session,
             look: None,
@@ -526,6 +426,10 @@ impl StepExecutor for LayeredExecutor {
         if let Some(listener) = &mut self.listener {
             listener(request, &state.out);
         }
+        if state.skipped {
+            let asked = || state.job(self.longest, &self.drawing);
+            self.compared.keep_known(request, asked, &state.out);
+        }
         let good = state.content.is_right(&state.out)?;
         self.turns.skipped_wrong += u64::from(state.skipped && !good);
         Some(Answer { good })
@@ -535,18 +439,25 @@ impl StepExecutor for LayeredExecutor {
         self.requests.remove(&request.0);
     }
 
+    fn close(&mut self) -> Result<(), ExecutionError> {
+        self.done = Some(self.executed());
+        // Nobody reads what is stored any more, so there is room.
+        self.frontier.clear(&mut self.decoding.frontier);
+        let judged = self.compared.judge(&mut self.decoding.frontier);
+        judged.map_err(|error| ExecutionError(error.to_string()))
+    }
+
     fn done(&self) -> Option<Executed> {
-        let (work, seconds) = self.decoding.spent();
-        let lanes = [&self.decoding.frontier, &self.decoding.light];
-        Some(Executed {
-            tokens: self.turns.tokens,
-            model_steps: lanes.iter().map(|l| l.tally.steps).sum(),
-            model_sequences: lanes.iter().map(|l| l.tally.members).sum(),
-            kv_mean_bytes: lanes.iter().map(|l| l.tally.kv_mean()).sum(),
-            counted_seconds: seconds,
-            layers: Some(self.layers_done()),
-            ..executed(work)
-        })
+        let mut done = self.done.unwrap_or_else(|| self.executed());
+        if let Some(layers) = &mut done.layers {
+            let quality = self.compared.quality;
+            layers.compared = self.compared.answers;
+            layers.compared_tokens = quality.tokens;
+            layers.same_tokens = quality.same;
+            layers.drawn_tokens = quality.drawn;
+            layers.divergence = quality.kl;
+        }
+        Some(done)
     }
 }
 

@@ -319,6 +319,7 @@ impl<'a> Decoding<'a> {
             draws,
             sampling: job.sampling,
             layers: None,
+            logits: false,
         }];
         let replies = lane.run(&mut items)?;
         Ok(replies
@@ -379,6 +380,7 @@ fn on_frontier(
             tokens: shown(&job.tokens, job.reads),
             sequence: &mut job.frontier,
             layers,
+            logits: job.keeps_logits,
         })
         .collect();
     Ok(last_of_each(lane.run(&mut items)?))
@@ -404,6 +406,7 @@ fn on_light(
                 tokens: shown(&job.tokens, job.reads),
                 sequence: job.light.as_mut()?,
                 layers: None,
+                logits: job.keeps_logits,
             })
         })
         .collect();
@@ -427,6 +430,7 @@ fn verify_drafts(
             tokens: shown(&job.tokens, job.reads),
             sequence: &mut job.frontier,
             layers: None,
+            logits: job.keeps_logits,
         })
         .collect();
     lane.run(&mut items)

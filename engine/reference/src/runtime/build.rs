@@ -211,7 +211,8 @@ pub fn executor(
     let own = model.config.max_position_embeddings;
     let longest = spec.max_model_len.map_or(own, |len| own.min(len as usize));
     let ways = (drawing, clock);
-    let layered = LayeredExecutor::new(frontier, light, settings, ways, longest);
+    let layered =
+        LayeredExecutor::new(frontier, light, settings, ways, (longest, cascade.compared));
     Ok(Box::new(layered))
 }
 

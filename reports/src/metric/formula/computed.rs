@@ -150,6 +150,33 @@ pub fn shadow_time_share(s: &Scope<'_>) -> Reading {
     })
 }
 
+/// A figure of the answers that were held against the frontier in full, if any was.
+fn compared(s: &Scope<'_>, read: fn(&LayerTotals) -> Reading) -> Reading {
+    let totals = s.whole.and_then(|w| w.run.computed.as_ref());
+    let layers = totals.and_then(|t| t.layers.as_ref());
+    layers
+        .filter(|l| l.compared > 0)
+        .map_or(Reading::Absent, read)
+}
+
+/// Answers that were compared.
+pub fn compared_answers(s: &Scope<'_>) -> Reading {
+    compared(s, |l| count(l.compared))
+}
+
+/// Tokens that the frontier would have chosen too.
+pub fn token_agreement(s: &Scope<'_>) -> Reading {
+    compared(s, |l| ratio(l.same_tokens, l.compared_tokens))
+}
+
+/// Divergence from the frontier, per token.
+pub fn token_divergence(s: &Scope<'_>) -> Reading {
+    compared(s, |l| match l.drawn_tokens {
+        0 => Reading::Absent,
+        drawn => over(l.divergence / drawn as f64, drawn),
+    })
+}
+
 fn signal(s: &Scope<'_>, of: fn(&SignalTotals) -> f64) -> Reading {
     let totals = s.whole.and_then(|w| w.run.computed.as_ref());
     let layers = totals.and_then(|t| t.layers.as_ref()).filter(|l| l.on[5]);

@@ -10,6 +10,7 @@ use crate::weights::Weights;
 use proptest::prelude::*;
 use windtunnel_engine::config::{KvSpec, SchedulerKind, SchedulerSpec};
 use windtunnel_engine::engine::{Engine, Outcome};
+use windtunnel_engine::execute::Layers;
 use windtunnel_tasks::CLASSES;
 
 /// The light model: one layer of the frontier's width.
@@ -81,8 +82,17 @@ fn plain(world: &World, config: &ModelConfig, seed: u64) -> Answers {
     answers
 }
 
+/// More answers than any world here has.
+const COMPARED: u32 = 32;
+
 /// The engine with them; also when its last answer came.
 fn layered(world: &World, settings: &Settings) -> (Answers, u64) {
+    let (answers, end, _) = compared(world, settings);
+    (answers, end)
+}
+
+/// As [`layered`], and what its layers did, the comparison with the frontier included.
+fn compared(world: &World, settings: &Settings) -> (Answers, u64, Layers) {
     let (large, small) = (weights(&tiny(), 3), weights(&light(), 4));
     let make = |listener| -> Box<dyn StepExecutor> {
         let executor = LayeredExecutor::new(
@@ -90,15 +100,18 @@ fn layered(world: &World, settings: &Settings) -> (Answers, u64) {
             cpu(&light(), &small),
             settings.clone(),
             (GREEDY, Clock::CountedWork),
-            usize::MAX,
+            (usize::MAX, COMPARED),
         );
         Box::new(executor.listen(listener))
     };
     let spec = spec(world.scheduler.clone(), world.kv.clone());
-    let (answers, outcomes, engine) = play_on(&spec, Some(&make), &world.asked);
+    let (answers, outcomes, mut engine) = play_on(&spec, Some(&make), &world.asked);
     assert!(engine.failure().is_none(), "{:?}", engine.failure());
     assert_eq!(answers.len(), world.asked.len());
-    check_counts(&engine.executed().unwrap(), &answers, settings.layers);
+    let run = engine.executed().unwrap();
+    check_counts(&run, &answers, settings.layers);
+    engine.close().unwrap();
+    let layers = check_compared(&run, &engine.executed().unwrap(), &answers);
     let end = outcomes.iter().filter_map(|(at, o)| match o.outcome {
         Outcome::Answered { tokens, .. } => {
             assert_eq!(tokens as usize, answers[&o.request.0].len());
@@ -107,7 +120,34 @@ fn layered(world: &World, settings: &Settings) -> (Answers, u64) {
         _ => None,
     });
     let end = end.max().unwrap();
-    (answers, end)
+    (answers, end, layers)
+}
+
+/// The comparison counts every token that was given, and nothing else: it is no work of the run.
+fn check_compared(run: &Executed, closed: &Executed, answers: &Answers) -> Layers {
+    let after = closed.layers.unwrap();
+    let given: usize = answers.values().map(Vec::len).sum();
+    assert_eq!(after.compared as usize, answers.len());
+    assert_eq!(after.compared_tokens as usize, given);
+    assert!(after.same_tokens <= after.compared_tokens);
+    assert!(after.drawn_tokens <= after.compared_tokens && after.divergence >= 0.0);
+    assert!(after.skipped > 0 || after.drawn_tokens == after.compared_tokens);
+    let before = run.layers.unwrap();
+    assert_eq!(before.compared, 0);
+    let without = Layers {
+        compared: 0,
+        compared_tokens: 0,
+        same_tokens: 0,
+        drawn_tokens: 0,
+        divergence: 0.0,
+        ..after
+    };
+    let all = Executed {
+        layers: Some(without),
+        ..*closed
+    };
+    assert_eq!(all, *run);
+    after
 }
 
 /// What is counted fits together, whatever the layers do.
@@ -172,11 +212,17 @@ proptest! {
             with(L2, route(ShortPath::Speculative { drafts }, 0.5)),
             with(L2, route(ShortPath::EarlyExit { layers: 2 }, 2.0)),
         ] {
-            let (answers, _) = layered(&world, &settings);
+            let (answers, _, layers) = compared(&world, &settings);
             prop_assert_eq!(&alone, &answers, "{:?}", settings);
+            prop_assert_eq!(layers.same_tokens, layers.compared_tokens);
+            // Products of other shapes round otherwise.
+            prop_assert!(layers.divergence < 1e-6 * layers.drawn_tokens as f64, "{:?}", layers);
         }
         let always = with(L2, route(ShortPath::SmallModel, 2.0));
-        prop_assert_eq!(plain(&world, &light(), 4), layered(&world, &always).0);
+        let (answers, _, layers) = compared(&world, &always);
+        prop_assert_eq!(plain(&world, &light(), 4), answers);
+        // Random models agree by chance only.
+        prop_assert!(layers.divergence > 0.01 * layers.drawn_tokens as f64, "{:?}", layers);
     }
 
     /// Layers that may change answers come to an end with every scheduler, and repeat.
@@ -273,7 +319,7 @@ fn watched(
             cpu(light.0, &small),
             settings.clone(),
             (GREEDY, Clock::CountedWork),
-            usize::MAX,
+            (usize::MAX, COMPARED),
         );
         Box::new(Watched {
             inner: executor.listen(listener),
