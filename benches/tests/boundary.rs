@@ -16,6 +16,7 @@ const PACK: &[(&str, &[&str])] = &[
         "kernel-eviction",
         &["gateway.paths.eviction={kind=\"step\"};gateway.paths.leakage={capacity=\"1000 req/s\"}"],
     ),
+    ("kernel-drift", &["gateway.paths.probing.share=0.0"]),
     (
         "verifier-outage",
         &["classes.high-risk.unverified=\"release\""],

@@ -18,11 +18,19 @@ pub enum Purpose {
     Hedge,
     /// A stored answer that the gateway makes anew, for nobody in particular.
     Refresh,
+    /// What a kernel has answered, asked again to compare.
+    Probe,
 }
 
 impl Purpose {
     /// All of them, each at its own place.
-    pub const ALL: [Self; 4] = [Self::Attempt, Self::Retry, Self::Hedge, Self::Refresh];
+    pub const ALL: [Self; 5] = [
+        Self::Attempt,
+        Self::Retry,
+        Self::Hedge,
+        Self::Refresh,
+        Self::Probe,
+    ];
 
     /// As a word.
     pub const fn name(self) -> &'static str {
@@ -31,6 +39,7 @@ impl Purpose {
             Self::Retry => "retry",
             Self::Hedge => "hedge",
             Self::Refresh => "refresh",
+            Self::Probe => "probe",
         }
     }
 }

@@ -155,4 +155,42 @@ pub struct PathTotals {
     /// Rejected answers in whose place the frontier was asked; absent where it never is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallbacks: Option<u64>,
+    /// Requests whose kernel was suspected of having drifted.
+    pub quarantined: u64,
+    /// What probing the kernels came to, if they are probed.
+    pub probing: Option<ProbeTotals>,
+    /// What their drift came to, if they ever drift.
+    pub drift: Option<DriftTotals>,
+}
+
+/// What probing kernels came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeTotals {
+    /// Answers of kernels that were drawn as probes.
+    pub probes: u64,
+    /// Of those, compared with the reference's, and told to the detectors.
+    pub compared: u64,
+    /// Of those, found to differ.
+    pub differed: u64,
+    /// What probes cost beside the frontier's work for them, in nano-dollars.
+    pub price_nano_usd: u64,
+    /// Alarms of the detectors.
+    pub alarms: u64,
+    /// Of those, while their kernel had not drifted, which only the world knows.
+    pub false_alarms: u64,
+}
+
+/// What the drift of kernels came to, as only the world knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriftTotals {
+    /// Times that a kernel began to drift.
+    pub drifts: u64,
+    /// Of those, followed by an alarm before they were over.
+    pub detected: u64,
+    /// From the beginning of each of these to its alarm, together, ns.
+    pub delay_ns: u64,
+    /// Answers that came to clients, were not rejected, and would have been good without the drift.
+    pub bad_outputs: u64,
 }

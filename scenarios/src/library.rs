@@ -69,6 +69,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "serr-best-case" "cascade" "agents";
     "kernel-eviction" "boundary" "kernels";
     "verifier-ladder" "verification";
+    "kernel-drift" "boundary" "kernels";
     "verifier-outage" "boundary" "verification";
     "brown-out" "boundary" "overload" "retries";
     "crowd-at-peak" "boundary" "scaling" "varying load" "overload" "classes";

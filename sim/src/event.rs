@@ -72,6 +72,11 @@ pub(crate) enum Event {
     },
     /// Some of those who wait before their pool is chosen may go on.
     HeldDue,
+    /// A kernel that was suspected of having drifted is built anew.
+    Rebuilt {
+        /// Its number.
+        kernel: u8,
+    },
     /// A replica that was ejected gets requests again.
     EjectionOver {
         /// Which.
@@ -141,6 +146,8 @@ pub(crate) enum Hop {
     Weighed(u8),
     /// Who stands in for the verifier is.
     JudgedByBackup,
+    /// A kernel's answer was checked as a probe.
+    Probed,
     /// The client has the whole answer.
     AnswerDelivered,
     /// The client learns that it was refused.
@@ -158,7 +165,7 @@ impl Event {
             Self::Hop { hop, .. } => match hop {
                 // What replicas say comes first: room is made before it is asked for.
                 Hop::TokenSeen | Hop::AnswerSeen | Hop::RefusalSeen(_) => 0,
-                Hop::Judged | Hop::Weighed(_) | Hop::JudgedByBackup => 1,
+                Hop::Judged | Hop::Probed | Hop::Weighed(_) | Hop::JudgedByBackup => 1,
                 // An answer that arrives as patience ends has arrived.
                 Hop::AnswerDelivered | Hop::RefusalDelivered(_) => 2,
                 // Cancelled work leaves before new work comes.
@@ -180,7 +187,7 @@ impl Event {
             Self::Scaling(ScalingTurn::Silent(_)) => 7,
             Self::Timeout { .. } | Self::FollowerTimeout { .. } => 4,
             // What goes wrong at an instant goes wrong for whoever comes in it.
-            Self::Fault { .. } | Self::EjectionOver { .. } => 4,
+            Self::Fault { .. } | Self::EjectionOver { .. } | Self::Rebuilt { .. } => 4,
             Self::Retry { .. } | Self::Hedge { .. } | Self::HeldDue => 7,
         }
     }

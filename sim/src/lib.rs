@@ -19,6 +19,8 @@ mod event;
 mod world;
 /// The replicas, their network and telemetry.
 mod fleet;
+/// Whether answers are good, where that depends on who gives them.
+mod quality;
 /// Who checks answers.
 mod verification;
 /// Laws that every run must obey.

@@ -32,6 +32,7 @@ fn world(overflow: Instead) -> Scenario {
     let mut scenario = stations(1, 8);
     scenario.fleet.pools.push(PoolSpec {
         token_prices: None,
+        error_rate: None,
         name: "kernels".to_owned(),
         replicas: 1,
         engine: EngineSpec::Station(StationSpec {

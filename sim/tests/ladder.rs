@@ -213,6 +213,7 @@ fn while_the_verifier_is_out_what_is_known_has_to_do() {
 fn with_kernel(checked: Checked, on_reject: OnReject) -> Scenario {
     let mut scenario = stations(1, 8);
     scenario.fleet.pools.push(PoolSpec {
+        error_rate: None,
         name: "kernels".to_owned(),
         engine: EngineSpec::Station(StationSpec {
             servers: 8,

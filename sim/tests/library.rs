@@ -126,3 +126,20 @@ fn stale_answers_stand_in_for_an_evicted_kernel() {
     };
     assert_eq!(refused(&stale), 0);
 }
+
+/// S7: with probing, drift is found out within one and a half times what theory says; without, never.
+#[test]
+fn drift_is_found_out_by_probing_alone() {
+    let drift = |overrides: &[&str]| {
+        let result = play(&scenario("kernel-drift", overrides), 1);
+        let paths = result.paths.expect("there are kernels");
+        (paths.drift.expect("they drift"), paths.probing)
+    };
+    let (found, _) = drift(&[]);
+    let seconds = found.delay_ns as f64 / 1e9 / found.detected as f64;
+    assert!(found.detected >= 6 && seconds <= 59.0, "{found:?}");
+    assert!(found.bad_outputs <= 950, "{found:?}");
+    let (unseen, _) = drift(&["gateway.paths.probing.share=0.0"]);
+    assert_eq!((unseen.drifts, unseen.detected), (8, 0));
+    assert!(unseen.bad_outputs > 5 * 950, "{unseen:?}");
+}

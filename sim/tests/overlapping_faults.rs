@@ -58,6 +58,7 @@ fn a_kernel_is_back_when_nobody_keeps_it_away() {
     let mut scenario = stations(1, 8);
     scenario.fleet.pools.push(PoolSpec {
         token_prices: None,
+        error_rate: None,
         name: "kernels".to_owned(),
         replicas: 1,
         engine: EngineSpec::Station(Default::default()),

@@ -195,6 +195,7 @@ fn a_pool_of_its_own_scales_and_others_do_not() {
     scenario.fleet.replicas = 2;
     scenario.fleet.pools = vec![windtunnel_scenarios::schema::fleet::PoolSpec {
         token_prices: None,
+        error_rate: None,
         name: "big".to_owned(),
         replicas: 1,
         engine,

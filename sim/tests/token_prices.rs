@@ -206,6 +206,7 @@ fn replicas_to_come_have_the_prices_of_their_pool() {
     fleet.pools.push(PoolSpec {
         name: "free".to_owned(),
         replicas: 2,
+        error_rate: None,
         engine: fleet.engine.clone(),
         token_prices: None,
     });

@@ -8,6 +8,8 @@ mod answers;
 mod computed;
 /// What goes wrong.
 mod faults;
+/// Of kernels that drift, and who probes them.
+mod drift;
 /// Stages and paths.
 mod gateway;
 /// Pools that follow their load.
@@ -21,6 +23,7 @@ mod verification;
 
 pub use answers::*;
 pub use computed::*;
+pub use drift::*;
 pub use faults::*;
 pub use gateway::*;
 pub use scaling::*;

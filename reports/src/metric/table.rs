@@ -98,6 +98,15 @@ metrics! {
     leakage_rate, "share", Lower, "requests whose class has a kernel, the whole run", "sent to the frontier ÷ all", None;
     frontier_escalation_rate, "share", Lower, "all requests whose pool was chosen, the whole run", "sent to the frontier although a kernel is for them ÷ all", None;
     fallback_rate, "share", Lower, "requests that a kernel or the small model served, the whole run", "rejected answers in whose place the frontier was asked ÷ requests", None;
+    probes, "requests", Neutral, "answers of kernels, the whole run, scenarios that probe kernels", "count of those that a reference was asked for too", None;
+    probe_cost, "USD", Lower, "those probes", "price of probes × their number; the frontier's work for them is in its own costs", None;
+    probe_disagreement, "share", Neutral, "probes that were compared and told to the detectors", "those found to differ ÷ all", None;
+    drift_alarms, "times", Neutral, "the whole run, scenarios that probe kernels", "count of alarms of the kernels' detectors", None;
+    drift_false_alarms, "times", Lower, "the whole run, scenarios that probe kernels", "count of alarms about kernels that had not drifted, as only the world knows", None;
+    drift_quarantine, "share", Lower, "requests whose class has a kernel, the whole run, scenarios that probe kernels", "those whose kernel was suspect ÷ all", None;
+    drift_delay, "ms", Lower, "drifts that raised an alarm before they were over, the whole run", "mean of: alarm − beginning of the drift", None;
+    drifts_unnoticed, "times", Lower, "drifts that began in the whole run", "count of those that raised no alarm before they or the run were over", None;
+    drift_bad_outputs, "requests", Lower, "answers that came to clients and were not rejected, the whole run, scenarios in which kernels drift", "count of bad ones that would have been good without the drift", None;
     replicas_mean, "replicas", Lower, "the whole run, fleets that scale", "time from order to release of all replicas of the pool (those at the start: from the begin) ÷ length of the run", None;
     replicas_peak, "replicas", Lower, "the whole run, fleets that scale", "most replicas of the pool that were paid at once", None;
     replica_hours, "h", Lower, "the whole run, fleets that scale", "time from order to release, all replicas of the pool together", None;

@@ -11,6 +11,7 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
         ("clients", clients(figures)),
         ("kernels", kernels(figures)),
         ("ladder", ladder(figures)),
+        ("drift", drift(figures)),
         ("health", health(figures)),
         ("scaling", scaling(figures)),
         ("stages", stages(figures)),
@@ -90,6 +91,19 @@ fn ladder(figures: &Figures) -> Vec<String> {
         ("good_rejected", "good rejected", true),
         ("verifier_spend", "for checks", true),
         ("net_verifier_value", "net value", true),
+    ];
+    all(figures, &parts)
+}
+
+/// What became of kernels that drift, and of who probes them.
+fn drift(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("probes", "probes", true),
+        ("drift_alarms", "alarms", true),
+        ("drift_false_alarms", "of them false", false),
+        ("drift_delay", "until the alarm", false),
+        ("drifts_unnoticed", "drifts unnoticed", false),
+        ("drift_bad_outputs", "bad answers for it", true),
     ];
     all(figures, &parts)
 }

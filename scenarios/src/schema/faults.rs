@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::quantity::Span;
+use windtunnel_base::time::SimDuration;
 
 /// Something that goes wrong at a time, for a while. Faults may overlap: slowdowns multiply, errors strike
 /// independently, and what is gone is back when nothing keeps it away any more.
@@ -89,11 +90,36 @@ pub enum FaultSpec {
         /// Name of the kernel.
         kernel: String,
     },
+    /// A kernel gets worse: more of its answers are bad. Nobody is told; who probes it may find out. What a
+    /// kernel has drifted is gone once it was built anew (`gateway.paths.probing.rebuild`).
+    KernelDrift {
+        /// When; with `every`, not before.
+        at: Span,
+        /// For how long; absent: until the kernel is built anew.
+        #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+        lasts: Option<Span>,
+        /// Name of the kernel.
+        kernel: String,
+        /// What is added to the share of its answers that are bad.
+        #[serde(default = "one_fifth")]
+        excess: f64,
+        /// Time in which that rises evenly from nothing; zero: at once.
+        #[serde(default)]
+        over: Span,
+        /// The kernel drifts at random, on average so long after `at` or after it was last as it should be; the
+        /// times are exponential.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        every: Option<Span>,
+    },
     /// Requests that others wait for (leaders of coalesced flights) fail at this instant.
     LeaderCrash {
         /// When.
         at: Span,
     },
+}
+
+const fn one_fifth() -> f64 {
+    0.2
 }
 
 /// Which replicas a fault strikes; all if nothing is said.
@@ -117,11 +143,13 @@ impl FaultSpec {
             | Self::VerifierOutage { at, .. }
             | Self::StoreBlackout { at, .. }
             | Self::KernelEvicted { at, .. }
+            | Self::KernelDrift { at, .. }
             | Self::LeaderCrash { at } => *at,
         }
     }
 
-    /// How long it lasts; zero for what happens at an instant.
+    /// How long it lasts; zero for what happens at an instant, and the longest time there is for what ends
+    /// otherwise.
     pub const fn lasts(&self) -> Span {
         match self {
             Self::Stall { lasts, .. }
@@ -131,7 +159,14 @@ impl FaultSpec {
             | Self::VerifierOutage { lasts, .. }
             | Self::StoreBlackout { lasts, .. }
             | Self::KernelEvicted { lasts, .. } => *lasts,
-            Self::LeaderCrash { .. } => Span(windtunnel_base::time::SimDuration::ZERO),
+            Self::KernelDrift {
+                lasts, every: None, ..
+            } => match lasts {
+                Some(lasts) => *lasts,
+                None => Span(SimDuration::MAX),
+            },
+            Self::KernelDrift { .. } => Span(SimDuration::MAX),
+            Self::LeaderCrash { .. } => Span(SimDuration::ZERO),
         }
     }
 
@@ -145,6 +180,7 @@ impl FaultSpec {
             Self::VerifierOutage { .. }
             | Self::StoreBlackout { .. }
             | Self::KernelEvicted { .. }
+            | Self::KernelDrift { .. }
             | Self::LeaderCrash { .. } => None,
         }
     }

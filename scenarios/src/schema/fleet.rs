@@ -20,6 +20,10 @@ pub struct FleetSpec {
     pub name: String,
     /// What their tokens cost, beside their hours.
     pub token_prices: Option<TokenPricesSpec>,
+    /// Share of their answers that are bad in truth, 0 to 1; absent: `verification.error_rate`. A request that is
+    /// bad at one pool is bad at every pool of a higher rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<f64>,
     /// Further replicas of other kinds; their ids follow.
     pub pools: Vec<PoolSpec>,
     /// A cache of prompts that all replicas share, behind their own.
@@ -40,6 +44,7 @@ impl Default for FleetSpec {
             engine: EngineSpec::Continuous(Box::<ContinuousSpec>::default()),
             name: "main".to_owned(),
             token_prices: None,
+            error_rate: None,
             pools: Vec::new(),
             shared_cache: None,
             scaling: None,
@@ -63,6 +68,16 @@ impl FleetSpec {
             return prices;
         }
         Vec::new()
+    }
+
+    /// Share of bad answers of each replica, by id, where its pool has one.
+    pub fn error_rates(&self) -> Vec<Option<f64>> {
+        let pools = self.pools.iter().map(|pool| pool.error_rate);
+        let by_pool = std::iter::once(self.error_rate).chain(pools);
+        let rated = by_pool.zip(self.pools_by_id());
+        rated
+            .flat_map(|(rate, (_, ids))| ids.map(move |_| rate))
+            .collect()
     }
 
     /// The pools by name, each with the ids of its replicas: those of `engine` first, then `pools`.
@@ -132,6 +147,9 @@ pub struct PoolSpec {
     /// What their tokens cost, beside their hours.
     #[serde(default)]
     pub token_prices: Option<TokenPricesSpec>,
+    /// Share of their answers that are bad in truth, 0 to 1; absent: `verification.error_rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_rate: Option<f64>,
 }
 
 /// One-way delays. The gateway sees an answer leave `gateway_to_replica` after the replica

@@ -27,6 +27,8 @@ pub mod state_store;
 pub mod shared_cache;
 /// Prices by the token.
 pub mod token_prices;
+/// Probing kernels.
+pub mod probing;
 /// One enum per policy family: its variants are the policies there are.
 pub mod policies;
 /// Where requests come from.
@@ -164,7 +166,9 @@ impl Scenario {
                 .filter_map(|c| c.arrivals.as_ref());
             own.chain(clients).filter_map(ArrivalSpec::disturbance)
         };
-        let faults = self.faults.iter().map(|fault| {
+        // What has no end has no time after it.
+        let ends = |fault: &&FaultSpec| fault.lasts().0 < windtunnel_base::time::SimDuration::MAX;
+        let faults = self.faults.iter().filter(ends).map(|fault| {
             let from = fault.at();
             let to = Span(from.0 + fault.lasts().0);
             DisturbanceSpec { from, to }

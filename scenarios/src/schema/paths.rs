@@ -1,6 +1,7 @@
 //! Which pool serves a request: the frontier, or a kernel while it is there; and what becomes of a
 //! kernel's requests when it is not.
 
+use super::probing::ProbingSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ pub struct PathsSpec {
     pub checked: Checked,
     /// What becomes of an answer of a kernel, or of the small model, that the verifier rejects.
     pub on_reject: OnReject,
+    /// Who looks after the kernels' quality.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probing: Option<ProbingSpec>,
 }
 
 /// Whose answers the verifier checks.

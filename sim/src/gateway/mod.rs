@@ -9,6 +9,8 @@ pub mod outliers;
 pub mod pipeline;
 /// Which pool serves: kernels, their eviction, leakage.
 pub mod paths;
+/// Detectors of drift, one per kernel.
+pub mod probing;
 /// Who gets in.
 pub mod admission;
 /// Waiting rooms that are fair between tenants.

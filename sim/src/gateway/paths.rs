@@ -82,6 +82,8 @@ struct Kernel {
     evicted: Option<SimTime>,
     /// For how many reasons.
     reasons: u32,
+    /// One of them: it is suspected of having drifted.
+    suspect: bool,
     /// Its own delay.
     delay: SimDuration,
 }
@@ -128,6 +130,7 @@ impl Paths {
                 pool: number(&kernel.pool),
                 evicted: None,
                 reasons: 0,
+                suspect: false,
                 delay: SimDuration::ZERO,
             });
         }
@@ -179,9 +182,21 @@ impl Paths {
     /// A kernel is evicted, or is back. Says who waited for it, in the order in which they came: all of them
     /// are to ask again.
     pub fn evict(&mut self, kernel: &str, at: SimTime, evicted: bool) -> Vec<RequestId> {
-        let Some(index) = self.kernels.iter().position(|k| k.name == kernel) else {
-            return Vec::new();
-        };
+        match self.kernels.iter().position(|k| k.name == kernel) {
+            Some(index) => self.take_away(index, at, evicted),
+            None => Vec::new(),
+        }
+    }
+
+    /// A kernel, by its number, is suspected of having drifted, or is so no more; then as [`Self::evict`].
+    pub fn suspect(&mut self, kernel: u8, at: SimTime, suspect: bool) -> Vec<RequestId> {
+        let index = usize::from(kernel);
+        self.kernels[index].suspect = suspect;
+        self.take_away(index, at, suspect)
+    }
+
+    /// One more reason why a kernel is not there, or one less.
+    fn take_away(&mut self, index: usize, at: SimTime, evicted: bool) -> Vec<RequestId> {
         let kernel = &mut self.kernels[index];
         let before = kernel.reasons > 0;
         kernel.reasons = match evicted {
@@ -213,6 +228,7 @@ impl Paths {
         };
         let kernel = &self.kernels[usize::from(index)];
         self.totals.eligible += u64::from(asks == Asks::First);
+        self.totals.quarantined += u64::from(asks == Asks::First && kernel.suspect);
         let pool = kernel.pool;
         let Some(since) = kernel.evicted else {
             self.totals.kernel += 1;
@@ -250,6 +266,18 @@ impl Paths {
 
     fn kernel_of(&self, class: ClassId) -> Option<u8> {
         self.by_class.get(class.index()).copied().flatten()
+    }
+
+    /// The kernel that serves a class, by its number, if it has one in the pool of that number; `None` for those
+    /// that are sent elsewhere.
+    pub fn serving(&self, class: ClassId, pool: u8) -> Option<u8> {
+        let kernel = self.kernel_of(class)?;
+        (self.kernels[usize::from(kernel)].pool == pool).then_some(kernel)
+    }
+
+    /// Whether a kernel is not there for those it should serve.
+    pub fn is_evicted(&self, kernel: u8) -> bool {
+        self.kernels[usize::from(kernel)].reasons > 0
     }
 
     /// Where a request goes for which nobody looked for a kernel: to the frontier.

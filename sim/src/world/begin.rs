@@ -6,6 +6,7 @@ use super::attempts::Attempts;
 use super::client::ClassRules;
 use super::faults::Faults;
 use super::gateway::Gateway;
+use super::probing::Probes;
 use super::recorder::Recorder;
 use super::requests::Requests;
 use super::sampling::Sampler;
@@ -17,6 +18,7 @@ use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
 use crate::fleet::network::Network;
 use crate::fleet::shared_cache::SharedCache;
+use crate::quality::Quality;
 use crate::run::RunOptions;
 use crate::verification::Verifier;
 use windtunnel_base::queue::EventQueue;
@@ -118,6 +120,8 @@ impl<'a, M: Machine> World<'a, M> {
             token_prices: TokenPrices::new(&scenario.fleet),
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             scaling: Scaling::new(scenario, replicas, streams),
+            quality: Quality::new(scenario, streams),
+            probes: Probes::new(scenario, streams),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),
             recorder,
             sampler: Sampler::new(options.samples, replicas, expected_end(scenario)),

@@ -168,6 +168,7 @@ impl<M: Machine> World<'_, M> {
             self.queue.cancel(timer);
         }
         let (id, good, verdict) = (flight.id, flight.answer.good, flight.answer.verdict);
+        let drifted = flight.answer.drifted;
         let mut row = flight.row(end, self.now);
         row.met_objectives = self.classes[row.class as usize].met_by(&row);
         row.measured = end != End::Unfinished
@@ -180,6 +181,9 @@ impl<M: Machine> World<'_, M> {
         self.recorder.collector.row(&row, useful);
         if self.verifier.is_some() && end == End::Finished {
             self.count_verifier_delay(slot);
+        }
+        if drifted && end == End::Finished && verdict != Some(false) {
+            self.drift_came_through();
         }
         self.count_in_system(-1);
         self.leaving.push(slot);

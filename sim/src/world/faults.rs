@@ -56,7 +56,11 @@ impl Faults {
 
     /// When each fault has its turns.
     pub(super) fn turns(&self) -> impl Iterator<Item = (SimTime, Event)> {
-        self.all.iter().enumerate().flat_map(|(index, fault)| {
+        // Drift shows in answers alone, and follows from the time.
+        let turns = |fault: &&FaultSpec| !matches!(fault, FaultSpec::KernelDrift { .. });
+        let all = self.all.iter().enumerate();
+        let all = all.filter(move |(_, fault)| turns(fault));
+        all.flat_map(|(index, fault)| {
             let begin = SimTime::ZERO + fault.at().0;
             let end = begin.saturating_add(fault.lasts().0);
             let detection = match fault {

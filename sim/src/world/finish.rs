@@ -31,6 +31,7 @@ impl<M: Machine> World<'_, M> {
         let laws = self.recorder.laws.is_some();
         let shared_cache = self.shared_cache_totals();
         let computed = self.computed_totals();
+        let paths = self.path_totals(end);
         let mut record = self.recorder.finish(end)?;
         let scaling = match self.scaling.take() {
             Some(scaling) => Some(scaling.finish(end, &record.unpaid)?),
@@ -62,7 +63,7 @@ impl<M: Machine> World<'_, M> {
             replicas: record.replicas,
             rows,
             pipeline: self.gateway.stages.map(|s| s.pipeline.totals().clone()),
-            paths: self.gateway.paths.as_ref().map(|p| p.totals()),
+            paths,
             gateway: self.gateway.totals,
             verifiers: self.verifier.map_or(Vec::new(), |v| v.totals),
             state_store,

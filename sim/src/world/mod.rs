@@ -32,6 +32,8 @@ mod lanes;
 mod stages;
 /// Which pool a request goes to.
 mod pools;
+/// Kernels that are probed.
+mod probing;
 /// What goes wrong.
 mod faults;
 /// Replicas that fail one request after the other.
@@ -58,6 +60,7 @@ use crate::fleet::Fleet;
 use crate::fleet::machine::Machine;
 use crate::fleet::shared_cache::SharedCache;
 use crate::laws::progress::Progress;
+use crate::quality::Quality;
 use crate::run::{Progress as Report, RunError, Step};
 use crate::verification::Verifier;
 use answers::Desk;
@@ -65,6 +68,7 @@ use attempts::Attempts;
 use client::ClassRules;
 use faults::Faults;
 use gateway::Gateway;
+use probing::Probes;
 use recorder::Recorder;
 use requests::Requests;
 use sampling::{Sampler, Totals};
@@ -113,6 +117,10 @@ pub(crate) struct World<'a, M> {
     /// What tokens cost, if they do.
     token_prices: Option<Box<TokenPrices>>,
     verifier: Option<Verifier>,
+    /// Whether answers are good, if that depends on who gives them.
+    quality: Option<Box<Quality>>,
+    /// Who probes kernels, if anybody does.
+    probes: Option<Box<Probes>>,
     recorder: Recorder,
     sampler: Sampler,
     sent: u32,
@@ -273,6 +281,7 @@ impl<'a, M: Machine> World<'a, M> {
                 Some((_, Event::Retry { slot })) => self.retry(slot),
                 Some((_, Event::Hedge { slot })) => self.hedge(slot),
                 Some((_, Event::HeldDue)) => self.held_due(),
+                Some((_, Event::Rebuilt { kernel })) => self.kernel_rebuilt(kernel),
                 Some((_, Event::EjectionOver { replica })) => self.ejection_over(replica),
                 Some((_, Event::Scrape)) => self.scrape(),
                 Some((_, Event::Scaling(turn))) => self.scale(turn),
@@ -346,6 +355,7 @@ impl<'a, M: Machine> World<'a, M> {
             Hop::Judged => self.judged(slot, false),
             Hop::Weighed(level) => self.weighed(slot, level),
             Hop::JudgedByBackup => self.judged(slot, true),
+            Hop::Probed => self.probe_checked(slot),
             Hop::AnswerDelivered => self.answer_delivered(slot),
             Hop::RefusalDelivered(reason) => self.refusal_delivered(slot, reason),
             Hop::CancelAtGateway => self.cancel_at_gateway(slot),

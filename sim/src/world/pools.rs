@@ -102,7 +102,21 @@ impl<M: Machine> World<'_, M> {
         let Some(paths) = &mut self.gateway.paths else {
             return;
         };
-        for request in paths.evict(kernel, self.now, evicted) {
+        let waited = paths.evict(kernel, self.now, evicted);
+        self.let_go_on(waited);
+    }
+
+    /// A kernel is suspected of having drifted, or is so no more: likewise.
+    pub(super) fn suspect_kernel(&mut self, kernel: u8, suspect: bool) {
+        let Some(paths) = &mut self.gateway.paths else {
+            return;
+        };
+        let waited = paths.suspect(kernel, self.now, suspect);
+        self.let_go_on(waited);
+    }
+
+    fn let_go_on(&mut self, waited: Vec<RequestId>) {
+        for request in waited {
             self.ask_again(request, Asks::Again);
         }
         self.await_held();

@@ -178,6 +178,13 @@ impl Recorder {
         books.energy.post(from, to, check.energy.0);
     }
 
+    /// A probe of a kernel is paid, which is no check of an answer before it is delivered.
+    pub(super) fn probe(&mut self, at: SimTime, price: NanoUsd) {
+        self.checks += price.0;
+        let money = &mut self.collector.segment(at).books.money;
+        money.post(Account::Source, Account::Verification, price.0);
+    }
+
     /// Tokens are paid for by a tenant, in millionths of a nano-dollar; what is over waits for the next.
     pub(super) fn pay_tokens(&mut self, at: SimTime, tenant: TenantId, millionths: u128) {
         self.collector.charge(at, tenant, millionths);

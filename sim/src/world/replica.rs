@@ -38,6 +38,9 @@ impl<M: Machine> World<'_, M> {
             let delay = self.fleet.network.replica;
             return self.hop(slot, delay, Hop::RefusalSeen(Refusal::Unavailable));
         }
+        if self.quality.is_some() {
+            self.draw_quality(slot, replica);
+        }
         self.sample_replica(r);
         let submission = self.requests.submission(slot);
         let mut listener = self.recorder.observer(r);

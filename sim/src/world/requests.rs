@@ -69,6 +69,8 @@ pub(super) struct Flight {
     /// The slot of the call that this work is done for, if it is for one. That slot is kept until all
     /// its works are closed.
     pub(super) call: Option<u32>,
+    /// Of a probe: whose answer it is compared with.
+    pub(super) probes: Option<RequestId>,
     /// Works of this call that are not closed yet.
     pub(super) works: u32,
     /// Attempts made so far, if its client makes several.
@@ -97,6 +99,7 @@ impl Flight {
             fetched_tokens: 0,
             purpose: None,
             call: None,
+            probes: None,
             works: 0,
             attempts: None,
             source: None,
@@ -196,6 +199,8 @@ pub(super) struct Answer {
     pub(super) good: bool,
     /// When the one before it would have been at the client, which was rejected and withdrawn.
     pub(super) withdrawn: SimTime,
+    /// It is bad because its kernel has drifted.
+    pub(super) drifted: bool,
 }
 
 impl Answer {
@@ -225,6 +230,7 @@ impl Answer {
             output_tokens,
             good,
             withdrawn: NOT_YET,
+            drifted: false,
         }
     }
 }
@@ -349,9 +355,12 @@ impl Requests {
     }
 
     /// As whom a verifier knows a request: attempts of one call get one verdict, whichever of them is
-    /// answered.
+    /// answered. A probe is as hard to answer as what it is compared with.
     pub(super) fn judged_as(&self, slot: u32) -> RequestId {
         let flight = self.get(slot);
+        if let Some(original) = flight.probes {
+            return original;
+        }
         flight.call.map_or(flight.id, |call| self.get(call).id)
     }
 

@@ -61,6 +61,9 @@ impl<M: Machine> World<'_, M> {
         let output = flight.answer.output_tokens;
         self.gateway.served(lane, tenant, 0, output);
         self.replica_answered(replica);
+        if self.probes.is_some() && self.probed(slot) {
+            return;
+        }
         if self.is_unchecked(slot) {
             if self.answers.is_some() {
                 self.fetched(slot);

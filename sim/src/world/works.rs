@@ -72,7 +72,10 @@ impl<M: Machine> World<'_, M> {
     pub(super) fn work_refused(&mut self, slot: u32, reason: Refusal) {
         match self.requests.get(slot).call {
             Some(call) => self.attempt_refused(call, slot, reason),
-            None => self.close_work(slot),
+            None => {
+                self.probe_failed(slot);
+                self.close_work(slot);
+            }
         }
     }
 }

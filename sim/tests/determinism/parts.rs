@@ -11,6 +11,7 @@ use windtunnel_scenarios::schema::ladder::{EvidenceSpec, LadderSpec, LevelSpec};
 use windtunnel_scenarios::schema::paths::{
     Checked, EvictionSpec, Instead, KernelSpec, LeakageSpec, OnReject, PathsSpec,
 };
+use windtunnel_scenarios::schema::probing::{DetectorSpec, ProbingSpec, ReferenceSpec};
 use windtunnel_scenarios::schema::scaling::{
     ScalingPolicySpec, ScalingRuleSpec, ScalingSignalSpec, ScalingSpec, ScheduledReplicas,
 };
@@ -59,6 +60,23 @@ pub(crate) fn paths(kind: u8) -> PathsSpec {
             0 => OnReject::Frontier,
             _ => OnReject::Deliver,
         },
+        // Two kinds of four probe, each in its own way; one difference raises an alarm.
+        probing: (kind % 2 == 0).then(|| ProbingSpec {
+            share: 0.8,
+            reference: match kind % 4 {
+                0 => ReferenceSpec::Frontier,
+                _ => ReferenceSpec::Verifier { latency: span(1) },
+            },
+            price: Money(NanoUsd(1_000_003)),
+            sensitivity: 0.9,
+            specificity: 0.9,
+            detector: DetectorSpec::LogLikelihood {
+                p0: 0.05,
+                p1: 0.25,
+                h: 1.0,
+            },
+            rebuild: (kind % 4 == 0).then(|| span(10)),
+        }),
         ..PathsSpec::default()
     }
 }

@@ -292,7 +292,7 @@ fn fault() -> impl Strategy<Value = FaultSpec> {
         replicas,
     });
     let spans = (time(), 1_u64..30 * U, delay());
-    (0_u8..7, spans, 0.1_f64..1.0, on).prop_map(move |(kind, (at, lasts, detection), part, on)| {
+    (0_u8..8, spans, 0.1_f64..1.0, on).prop_map(move |(kind, (at, lasts, detection), part, on)| {
         let (at, lasts) = (span(at), span(lasts));
         match kind {
             0 => FaultSpec::Stall { at, lasts, on },
@@ -315,6 +315,14 @@ fn fault() -> impl Strategy<Value = FaultSpec> {
                 on,
             },
             5 => FaultSpec::VerifierOutage { at, lasts },
+            6 => FaultSpec::KernelDrift {
+                at,
+                lasts: (part < 0.5).then_some(lasts),
+                kernel: "k".to_owned(),
+                excess: part,
+                over: detection,
+                every: (part > 0.7).then(|| span(lasts.0.as_nanos() + U)),
+            },
             _ => FaultSpec::KernelEvicted {
                 at,
                 lasts,
@@ -418,6 +426,7 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
             if station {
                 fleet.pools.push(PoolSpec {
                     token_prices: None,
+                    error_rate: check.then_some(0.2),
                     name: "kernels".to_owned(),
                     replicas: 1,
                     engine: EngineSpec::Station(StationSpec {
@@ -475,9 +484,19 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
                 ..OutlierDetectionSpec::default()
             });
             scenario.faults = faults;
-            if scenario.gateway.paths.is_some() {
+            if let Some(paths) = &scenario.gateway.paths {
+                // Nobody probes a kernel that is not there.
+                let at = if paths.probing.is_some() { 30 } else { 5 };
+                scenario.faults.push(FaultSpec::KernelDrift {
+                    at: span(10),
+                    lasts: None,
+                    kernel: "k".to_owned(),
+                    excess: 0.7,
+                    over: Span::default(),
+                    every: None,
+                });
                 scenario.faults.push(FaultSpec::KernelEvicted {
-                    at: span(5),
+                    at: span(at),
                     lasts: span(60),
                     kernel: "k".to_owned(),
                 });

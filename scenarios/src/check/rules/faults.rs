@@ -23,6 +23,21 @@ pub(super) fn faults(rules: &mut Rules<'_>) {
                 let holds = *speed > 0.0 && *speed <= 1.0;
                 rules.require(&path.key("speed"), holds, "be more than 0 and at most 1");
             }
+            FaultSpec::KernelDrift {
+                excess,
+                every,
+                lasts,
+                ..
+            } => {
+                let holds = *excess > 0.0 && *excess <= 1.0;
+                rules.require(&path.key("excess"), holds, "be more than 0 and at most 1");
+                if let (Some(_), Some(lasts)) = (every, lasts) {
+                    rules.positive(&path.key("for"), lasts.0.as_secs_f64());
+                }
+                if let Some(every) = every {
+                    rules.positive(&path.key("every"), every.0.as_secs_f64());
+                }
+            }
             FaultSpec::OriginErrors { share, .. } => rules.share(&path.key("share"), *share),
             FaultSpec::VerifierOutage { .. } if rules.scenario.verification.is_none() => {
                 let message = "nobody checks answers, so there is no verifier to fail";

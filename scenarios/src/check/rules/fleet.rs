@@ -86,6 +86,19 @@ pub(super) fn one_kind(rules: &mut Rules<'_>) {
     }
 }
 
+/// Shares of bad answers.
+pub(super) fn error_rates(rules: &mut Rules<'_>) {
+    let fleet = &rules.scenario.fleet;
+    if let Some(rate) = fleet.error_rate {
+        rules.share(&Path::of("fleet.error_rate"), rate);
+    }
+    for (i, pool) in fleet.pools.iter().enumerate() {
+        if let Some(rate) = pool.error_rate {
+            rules.share(&Path::of(&format!("fleet.pools.{i}.error_rate")), rate);
+        }
+    }
+}
+
 pub(super) fn engines(rules: &mut Rules<'_>) {
     for (path, engine) in all_engines(rules) {
         match engine {

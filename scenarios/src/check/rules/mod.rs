@@ -41,6 +41,7 @@ const RULES: &[fn(&mut Rules<'_>)] = &[
     fleet::sizes,
     fleet::one_kind,
     fleet::engines,
+    fleet::error_rates,
     scaling::scaling,
     gateway::admission,
     gateway::outliers,

@@ -7,6 +7,7 @@ use crate::diagnostic::Code;
 use crate::names::Names;
 use crate::schema::FaultSpec;
 use crate::schema::paths::{Checked, EvictionSpec, Instead, OnReject, PathsSpec};
+use crate::schema::probing::{DetectorSpec, ProbingSpec};
 use crate::tree::Path;
 use std::collections::BTreeSet;
 
@@ -139,6 +140,9 @@ pub(super) fn paths(rules: &mut Rules<'_>) {
             class_exists(rules, &path, &names, class);
         }
     }
+    if let Some(spec) = &spec.probing {
+        probing(rules, &path.key("probing"), spec);
+    }
     instead_is_there(rules, &path, spec);
     somebody_checks(rules, &path, spec);
 }
@@ -157,6 +161,27 @@ fn somebody_checks(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {
         let finding = rules.error(Code::Incomplete, &path.key(key), message);
         finding.label = "add a [verification] table".to_owned();
     }
+}
+
+fn probing(rules: &mut Rules<'_>, path: &Path, spec: &ProbingSpec) {
+    rules.share(&path.key("share"), spec.share);
+    rules.share(&path.key("sensitivity"), spec.sensitivity);
+    rules.share(&path.key("specificity"), spec.specificity);
+    let path = path.key("detector");
+    let (p0, h) = match spec.detector {
+        DetectorSpec::LogLikelihood { p0, p1, h } => {
+            let holds = p1 > p0 && p1 < 1.0;
+            rules.require(&path.key("p1"), holds, "be more than `p0` and less than 1");
+            (p0, h)
+        }
+        DetectorSpec::Standardised { p0, k, h } => {
+            rules.not_negative(&path.key("k"), k);
+            (p0, h)
+        }
+    };
+    let holds = p0 > 0.0 && p0 < 1.0;
+    rules.require(&path.key("p0"), holds, "be more than 0 and less than 1");
+    rules.positive(&path.key("h"), h);
 }
 
 fn pools_exist(rules: &mut Rules<'_>, path: &Path, spec: &PathsSpec) {
@@ -229,7 +254,8 @@ fn kernels_that_are_evicted_exist(rules: &mut Rules<'_>) {
             .map(|k| k.name.as_str())
     };
     for (i, fault) in rules.scenario.faults.iter().enumerate() {
-        if let FaultSpec::KernelEvicted { kernel, .. } = fault
+        if let FaultSpec::KernelEvicted { kernel, .. } | FaultSpec::KernelDrift { kernel, .. } =
+            fault
             && !kernels().any(|name| name == kernel)
         {
             let path = Path::of(&format!("faults.{i}.kernel"));

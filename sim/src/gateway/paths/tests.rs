@@ -24,6 +24,7 @@ fn paths(eviction: EvictionSpec, leakage: Option<LeakageSpec>) -> Paths {
     for name in ["kernels", "small"] {
         scenario.fleet.pools.push(PoolSpec {
             token_prices: None,
+            error_rate: None,
             name: name.to_owned(),
             replicas: 1,
             engine: EngineSpec::Continuous(Box::default()),
