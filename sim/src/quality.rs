@@ -2,10 +2,11 @@
 //! kernels that drift. An environment model: nobody who decides knows of it.
 //!
 //! Each request has one draw for all pools: it is bad where the error rate is more than that. So what is bad at
-//! one pool is bad at every worse one, and two policies under one seed face the same requests. Drift follows
-//! from the time, and needs no events.
+//! one pool is bad at every worse one, and two policies under one seed face the same requests. An answer in the
+//! place of a rejected one has a draw of its own. Drift follows from the time, and needs no events.
 
-use windtunnel_base::ids::{ReplicaId, RequestId};
+use crate::verification::AnswerId;
+use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::rng::{Rng, Streams};
 use windtunnel_base::sample::Exponential;
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -74,16 +75,16 @@ impl Quality {
         }))
     }
 
-    /// What the answer to a request is like that a replica is given now, as a kernel or not. Of an attack
+    /// What an answer is like that a replica is to give now, as a kernel or not. Of an attack
     /// comes nothing good.
     pub(crate) fn of(
         &mut self,
-        (request, attack): (RequestId, bool),
+        (answer, attack): (AnswerId, bool),
         replica: ReplicaId,
         kernel: Option<u8>,
         now: SimTime,
     ) -> Goodness {
-        let luck = self.streams.stream("quality", u64::from(request.0)).f64();
+        let luck = self.streams.stream("quality", answer.key()).f64();
         let rate = self.by_replica[replica.index()];
         let excess = kernel.map_or(0.0, |kernel| self.excess(kernel, now));
         let good = luck >= rate + excess && !attack;
@@ -229,6 +230,7 @@ impl Drift {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use windtunnel_base::ids::RequestId;
 
     fn quality(drift: &str) -> Quality {
         let text = format!(
@@ -258,12 +260,16 @@ mod tests {
 
     const N: u32 = 20_000;
 
+    fn first(i: u32) -> AnswerId {
+        AnswerId::new(RequestId(i), false)
+    }
+
     /// Which of many requests are bad there.
     fn bad(quality: &mut Quality, replica: u32, now: SimTime) -> Vec<bool> {
         let kernel = (replica == 1).then_some(0);
         let bad = |i| {
             !quality
-                .of((RequestId(i), false), ReplicaId(replica), kernel, now)
+                .of((first(i), false), ReplicaId(replica), kernel, now)
                 .good
         };
         (0..N).map(bad).collect()
@@ -287,7 +293,7 @@ mod tests {
         assert!(close(share(&drifted), 0.3));
         let implies = |a: &[bool], b: &[bool]| a.iter().zip(b).all(|(a, b)| !a || *b);
         assert!(implies(&frontier, &kernel) && implies(&kernel, &drifted));
-        let told = |i| quality.of((RequestId(i), false), ReplicaId(1), Some(0), at(10));
+        let told = |i| quality.of((first(i), false), ReplicaId(1), Some(0), at(10));
         let by_drift = (0..N).map(told).filter(|g| g.drifted).count();
         let more = |bad: &[bool]| bad.iter().filter(|&&bad| bad).count();
         assert_eq!(by_drift, more(&drifted) - more(&kernel));

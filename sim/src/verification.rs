@@ -26,6 +26,11 @@ impl AnswerId {
         Self(u64::from(request.0) | u64::from(again) << 32)
     }
 
+    /// A number of its own.
+    pub(crate) const fn key(self) -> u64 {
+        self.0
+    }
+
     /// The same at one level of a ladder.
     fn of_level(self, level: usize) -> u64 {
         self.0 | (level as u64) << 40

@@ -74,13 +74,13 @@ impl Probes {
 impl<M: Machine> World<'_, M> {
     /// A replica is about to be given a request: its answer will be as good as the replica's are by now.
     pub(super) fn draw_quality(&mut self, slot: u32, replica: ReplicaId) {
-        let request = self.requests.judged_as(slot);
+        let answer = self.requests.judged_answer(slot);
         let flight = self.requests.get_mut(slot);
         let paths = self.gateway.paths.as_ref();
         let kernel = paths.and_then(|p| p.serving(flight.arrival.class, flight.lane));
         if let Some(quality) = &mut self.quality {
             let attack = flight.arrival.truth.attack;
-            let goodness = quality.of((request, attack), replica, kernel, self.now);
+            let goodness = quality.of((answer, attack), replica, kernel, self.now);
             flight.arrival.truth.good = goodness.good;
             flight.answer.good = goodness.good;
             flight.answer.drifted = goodness.drifted;

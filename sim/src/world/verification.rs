@@ -137,8 +137,7 @@ impl<M: Machine> World<'_, M> {
         if self.requests.get(slot).ended && self.answers.is_none() {
             return;
         }
-        let id = self.requests.judged_as(slot);
-        let good = self.verifier.as_ref().is_none_or(|v| v.good_again(id));
+        let good = self.good_again(slot);
         self.fact(slot, Fact::FellBack);
         let flight = self.requests.get_mut(slot);
         let withdrawn = flight.answer.last_token.min(flight.answer.withdrawn);
@@ -152,5 +151,13 @@ impl<M: Machine> World<'_, M> {
         flight.lane = 0;
         self.gateway.in_system += 1;
         self.enter_lane(slot);
+    }
+
+    /// Whether the answer in the place of a rejected one will be good; where pools differ in that, it is decided
+    /// when a replica is given the request.
+    fn good_again(&self, slot: u32) -> bool {
+        let id = self.requests.judged_as(slot);
+        let anywhere = self.verifier.as_ref().filter(|_| self.quality.is_none());
+        anywhere.is_none_or(|verifier| verifier.good_again(id))
     }
 }

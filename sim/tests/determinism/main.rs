@@ -23,6 +23,7 @@ use windtunnel_ledger::entry::AnswerSource;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
 use windtunnel_ledger::scaling::{ScalingChange, ScalingStep};
+use windtunnel_scenarios::schema::paths::OnReject;
 use windtunnel_scenarios::schema::policies::RoutingSpec;
 use windtunnel_scenarios::schema::token_prices::TokenPricesSpec;
 use windtunnel_scenarios::schema::{FaultSpec, Scenario};
@@ -156,6 +157,10 @@ proptest! {
         // How good an answer is may depend on who gives it, which policies decide.
         scenario.fleet.pools.iter_mut().for_each(|pool| pool.error_rate = None);
         scenario.faults.retain(|fault| !matches!(fault, FaultSpec::KernelDrift { .. }));
+        // So may whether a kernel gives it, whose bad answers the frontier may replace.
+        if let Some(paths) = &mut scenario.gateway.paths {
+            paths.on_reject = OnReject::Deliver;
+        }
         let mut other = scenario.clone();
         other.gateway.routing = RoutingSpec::Random;
         other.run.cut_off = None;

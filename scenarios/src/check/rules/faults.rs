@@ -35,7 +35,8 @@ pub(super) fn faults(rules: &mut Rules<'_>) {
                     rules.positive(&path.key("for"), lasts.0.as_secs_f64());
                 }
                 if let Some(every) = every {
-                    rules.positive(&path.key("every"), every.0.as_secs_f64());
+                    let often = every.0.as_secs_f64();
+                    rules.require(&path.key("every"), often >= 1.0, "be at least one second");
                 }
             }
             FaultSpec::OriginErrors { share, .. } => rules.share(&path.key("share"), *share),
