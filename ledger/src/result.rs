@@ -10,7 +10,7 @@ mod tenants;
 
 pub use crate::distribution::Distribution;
 pub use collector::Collector;
-pub use population::Population;
+pub use population::{Population, Standing};
 pub use tenants::MAX_TENANTS;
 
 use crate::account::Books;

@@ -9,6 +9,7 @@ use windtunnel_ledger::account::Account;
 use windtunnel_ledger::computed::{ComputedTotals, LayerTotals, SignalTotals, StoredTotals};
 use windtunnel_ledger::decision::GatewayTotals;
 use windtunnel_ledger::gateway::{PathTotals, PipelineTotals, StageKind};
+use windtunnel_ledger::result::Standing;
 use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_ledger::scaling::ScalingTotals;
@@ -144,7 +145,11 @@ fn ten() -> [(Row, bool); 10] {
 fn run(warm_up_ns: u64) -> RunResult {
     let mut collector = Collector::new(2, SimDuration::from_secs(1), true);
     for (row, useful) in ten() {
-        collector.row(&row, useful);
+        let standing = Standing {
+            useful,
+            ..Standing::default()
+        };
+        collector.row(&row, standing);
     }
     let late = SimTime::from_nanos(9_900 * MS);
     collector.gap(late, ClassId(0), SimDuration::from_millis(100), 3);

@@ -4,6 +4,7 @@ use windtunnel_base::ids::TenantId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::account::Account;
+use windtunnel_ledger::result::Standing;
 use windtunnel_ledger::result::{Collector, RunResult};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_reports::Summary;
@@ -59,7 +60,7 @@ fn run(requests: &[u32]) -> RunResult {
                 row.end = End::Refused(Refusal::Shed);
                 (row.started_ns, row.met_objectives) = (None, false);
             }
-            collector.row(&row, false);
+            collector.row(&row, Standing::default());
             if tenant == 1 {
                 charged += 1;
                 let dollar = 1_000_000_000 * 1_000_000;

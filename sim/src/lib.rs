@@ -30,3 +30,4 @@ pub use run::{
     Discrepancy, Law, Machine, Progress, RunError, RunOptions, Step, TieOrder, Violation, replicas,
     run, run_on,
 };
+pub use verification::Judgement;

@@ -37,6 +37,40 @@ impl AnswerId {
     }
 }
 
+/// What became of an answer at the verifier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Judgement {
+    /// Nobody has looked, or there is nobody who could.
+    #[default]
+    Unjudged,
+    /// There is a verifier, but it was not to be asked.
+    Trusted,
+    /// It is fit to be delivered, the verifier says.
+    Accepted,
+    /// It is not.
+    Rejected,
+}
+
+impl Judgement {
+    /// What the verifier said, if it looked.
+    pub const fn verdict(self) -> Option<bool> {
+        match self {
+            Self::Unjudged | Self::Trusted => None,
+            Self::Accepted => Some(true),
+            Self::Rejected => Some(false),
+        }
+    }
+}
+
+impl From<bool> for Judgement {
+    fn from(accepted: bool) -> Self {
+        match accepted {
+            true => Self::Accepted,
+            false => Self::Rejected,
+        }
+    }
+}
+
 /// What one check takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Check {

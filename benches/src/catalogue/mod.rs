@@ -46,6 +46,8 @@ mod stages;
 mod scaling;
 /// What autoscalers see, and when.
 mod autoscalers;
+/// Kernels that drift: V-D5 to V-D7, C06.
+mod drift;
 /// Traces that are replayed without time.
 mod trace;
 /// Plain programs for what has no formula.
@@ -418,6 +420,7 @@ pub fn cases() -> Vec<Case> {
         tokens::CASES,
         metastability::CASES,
         stages::CASES,
+        drift::CASES,
         scaling::CASES,
         caching_prices::CASES,
     ]

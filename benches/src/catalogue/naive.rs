@@ -1,6 +1,7 @@
 //! The plainest programs for what the simulator does cleverly, where no formula is known. They
 //! share no code with it but the generator of random numbers.
 
+use super::Sampled;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use windtunnel_base::rng::Streams;
 
@@ -176,4 +177,33 @@ pub(super) fn stale_board(board: &Board, choice: Choice, arrivals: u64, seed: u6
         }
     }
     total / (arrivals - warm_up) as f64
+}
+
+/// Run lengths of a one-sided cumulative sum of log-likelihood ratios of outcomes that are one with probability
+/// `p`, from zero to the first sum above `h`: `p0` while all is well, `p1` to be found.
+pub(super) fn bernoulli_cusum(
+    p: f64,
+    (p0, p1): (f64, f64),
+    h: f64,
+    runs: u64,
+    seed: u64,
+) -> Sampled {
+    let mut rng = Streams::new(seed).stream("plain cusum", 0);
+    let lengths: Vec<f64> = (0..runs.max(2))
+        .map(|_| {
+            let (mut sum, mut n) = (0.0_f64, 0.0);
+            while sum <= h {
+                let one = rng.chance(p);
+                let ratio = if one {
+                    p1 / p0
+                } else {
+                    (1.0 - p1) / (1.0 - p0)
+                };
+                sum = (sum + ratio.ln()).max(0.0);
+                n += 1.0;
+            }
+            n
+        })
+        .collect();
+    Sampled::of(&lengths)
 }

@@ -8,8 +8,8 @@ use windtunnel_ledger::account::Account;
 pub(super) const CASES: &[Case] = &[
     Case {
         id: "V-K2",
-        title: "a verified kernel with the frontier behind it: the verifier's part of all cost",
-        source: "closed form of one kernel: h c_v / (c_r + h (c_k + c_v + rej c_f) + (1 - h) c_f)",
+        title: "a verified kernel with the frontier behind it: cost, bad answers, the verifier's part",
+        source: "closed form of one kernel: C = c_r + h (c_k + c_v + rej c_f) + (1 - h) c_f",
         params: &[
             Param {
                 name: "hit",
@@ -31,6 +31,11 @@ pub(super) const CASES: &[Case] = &[
                 default: "0.97",
                 doc: "share of the others that it accepts",
             },
+            Param {
+                name: "frontier_error",
+                default: "0.01",
+                doc: "share of bad answers of the frontier",
+            },
         ],
         points: &[
             &[("hit", "0")],
@@ -39,7 +44,7 @@ pub(super) const CASES: &[Case] = &[
             &[("hit", "0.8")],
             &[("hit", "0.95")],
         ],
-        run: tax,
+        run: kernel,
     },
     Case {
         id: "V-K6",
@@ -78,7 +83,11 @@ const KERNEL: f64 = 0.02;
 const CHECK: f64 = 0.03;
 
 /// A kernel and the frontier as stations whose hours are free and whose answers, one token each, are not.
-fn kernel_world(hit: f64, error: f64, sensitivity: f64, specificity: f64) -> String {
+fn kernel_world(
+    hit: f64,
+    (error, frontier_error): (f64, f64),
+    (sensitivity, specificity): (f64, f64),
+) -> String {
     let client = |name: &str, share: f64| {
         format!("[[traffic.clients]]\nname = \"{name}\"\nclass = \"{name}\"\nshare = {share:?}\n")
     };
@@ -95,11 +104,13 @@ fn kernel_world(hit: f64, error: f64, sensitivity: f64, specificity: f64) -> Str
         warm_up = "0s"
         [fleet]
         name = "frontier"
+        error_rate = {frontier_error:?}
         engine = {{ kind = "station", servers = 100000, price = "$0/h" }}
         token_prices = {{ output = "{frontier}" }}
         [[fleet.pools]]
         name = "kernels"
         replicas = 1
+        error_rate = {error:?}
         engine = {{ kind = "station", servers = 100000, price = "$0/h" }}
         token_prices = {{ output = "{kernel}" }}
         [gateway.pipeline]
@@ -112,7 +123,6 @@ fn kernel_world(hit: f64, error: f64, sensitivity: f64, specificity: f64) -> Str
         [classes.routine]
         [classes.other]
         [verification]
-        error_rate = {error:?}
         sensitivity = {sensitivity:?}
         specificity = {specificity:?}
         price = "${CHECK}"
@@ -127,20 +137,33 @@ fn kernel_world(hit: f64, error: f64, sensitivity: f64, specificity: f64) -> Str
     )
 }
 
-fn tax(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
+fn kernel(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
     let hit = point.number("hit", 0.0..=1.0)?;
     let error = point.number("error", 0.0..=1.0)?;
     let sensitivity = point.number("sensitivity", 0.0..=1.0)?;
     let specificity = point.number("specificity", 0.0..=1.0)?;
-    let text = kernel_world(hit, error, sensitivity, specificity);
+    let frontier_error = point.number("frontier_error", 0.0..=1.0)?;
+    let errors = (error, frontier_error);
+    let text = kernel_world(hit, errors, (sensitivity, specificity));
     let runs = Lab::settled(&text, point, 800_000.0, 0.0)?.run()?;
     let rejected = error * sensitivity + (1.0 - error) * (1.0 - specificity);
     let cost = GATEWAY + hit * (KERNEL + CHECK + rejected) + (1.0 - hit);
+    let good =
+        hit * (1.0 - error) * specificity + (hit * rejected + 1.0 - hit) * (1.0 - frontier_error);
     let spent = |run: &Run, account| run.books().money.received(account) as f64 / 1e9;
     let total = |run: &Run| run.books().money.total() as f64 / 1e9;
     let tax = runs.each(|run| spent(run, Account::Verification) / total(run));
     let each = runs.each(|run| total(run) / run.sent() as f64);
+    let per_useful = runs.each(|run| total(run) / run.population().verified_useful as f64);
+    let bad = runs.each(|run| 1.0 - run.population().good as f64 / run.sent() as f64);
     let mut checks = vec![
+        Check::sampled(
+            "cost per verified useful output",
+            cost / good,
+            &per_useful,
+            0.01,
+        ),
+        Check::sampled("share of bad answers", 1.0 - good, &bad, 0.01),
         Check::sampled("verifier tax", hit * CHECK / cost, &tax, 0.01),
         Check::sampled("cost of an answer, in the frontier's", cost, &each, 0.01),
     ];

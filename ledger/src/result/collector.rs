@@ -1,7 +1,7 @@
 //! Makes a result's segments while a run happens.
 
 use super::tenants::Places;
-use super::{Phase, Population, Segment};
+use super::{Phase, Population, Segment, Standing};
 use crate::rows::{End, Row};
 use windtunnel_base::ids::{ClassId, TenantId};
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -49,7 +49,7 @@ impl Collector {
 
     /// Adds a row to its tenant, in the segments that it was sent and answered in.
     #[cold]
-    fn add_to_tenant(&mut self, row: &Row, useful: bool) {
+    fn add_to_tenant(&mut self, row: &Row, standing: Standing) {
         let Some(places) = &mut self.tenants else {
             return;
         };
@@ -58,7 +58,7 @@ impl Collector {
         sent.tenant(place).add(row);
         if matches!(row.end, End::Finished) {
             let answered = self.segment(SimTime::from_nanos(row.ended_ns));
-            answered.tenant(place).deliver(row, useful);
+            answered.tenant(place).deliver(row, standing);
         }
     }
 
@@ -96,7 +96,7 @@ impl Collector {
 
     /// Adds a row to the phases that it was sent and answered in.
     #[cold]
-    fn add_to_phases(&mut self, row: &Row, useful: bool) {
+    fn add_to_phases(&mut self, row: &Row, standing: Standing) {
         let class = row.class as usize;
         for phase in &mut self.phases {
             if phase.holds(row.sent_ns) {
@@ -108,9 +108,9 @@ impl Collector {
                     .for_each(|c| c.add(row));
             }
             if row.end == End::Finished && phase.holds(row.ended_ns) {
-                phase.all.deliver(row, useful);
+                phase.all.deliver(row, standing);
                 let class = phase.classes.get_mut(class);
-                class.into_iter().for_each(|c| c.deliver(row, useful));
+                class.into_iter().for_each(|c| c.deliver(row, standing));
             }
         }
     }
@@ -167,8 +167,8 @@ impl Collector {
         self.segments = merged;
     }
 
-    /// Adds a request that has ended. `useful`: accepted by a verifier, in time, and good in truth.
-    pub fn row(&mut self, row: &Row, useful: bool) {
+    /// Adds a request that has ended.
+    pub fn row(&mut self, row: &Row, standing: Standing) {
         let segment = self.segment(SimTime::from_nanos(row.sent_ns));
         segment.all.add(row);
         if let Some(class) = segment.classes.get_mut(row.class as usize) {
@@ -176,16 +176,16 @@ impl Collector {
         }
         if matches!(row.end, End::Finished) {
             let segment = self.segment(SimTime::from_nanos(row.ended_ns));
-            segment.all.deliver(row, useful);
+            segment.all.deliver(row, standing);
             if let Some(class) = segment.classes.get_mut(row.class as usize) {
-                class.deliver(row, useful);
+                class.deliver(row, standing);
             }
         }
         if !self.phases.is_empty() {
-            self.add_to_phases(row, useful);
+            self.add_to_phases(row, standing);
         }
         if self.tenants.is_some() {
-            self.add_to_tenant(row, useful);
+            self.add_to_tenant(row, standing);
         }
         if self.keep_rows {
             self.rows.push(*row);
@@ -265,7 +265,7 @@ mod tests {
         ) {
             let mut collector = Collector::new(3, SimDuration::from_nanos(first), true);
             for (request, &(at, class)) in sent.iter().enumerate() {
-                collector.row(&row(request as u32, at, class), false);
+                collector.row(&row(request as u32, at, class), Standing::default());
             }
             let (segments, segment_ns, rows) = collector.finish();
             prop_assert!(segments.len() <= MAX_SEGMENTS);
@@ -295,7 +295,7 @@ mod tests {
                 tenant,
                 ..row(i, u64::from(i) * 7, 0)
             };
-            collector.row(&row, false);
+            collector.row(&row, Standing::default());
             collector.charge(SimTime::from_nanos(u64::from(i)), TenantId(tenant), 5);
         }
         let places = collector.take_tenants();
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn one_class_is_not_kept_twice() {
         let mut collector = Collector::new(1, SimDuration::from_secs(1), false);
-        collector.row(&row(0, 0, 0), false);
+        collector.row(&row(0, 0, 0), Standing::default());
         let (segments, _, rows) = collector.finish();
         assert!(segments[0].classes.is_empty() && rows.is_empty());
         assert_eq!(segments[0].all.sent, 1);

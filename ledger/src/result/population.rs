@@ -34,6 +34,15 @@ fn refusals<'de, D: Deserializer<'de>>(from: D) -> Result<[u64; Refusal::ALL.len
     Ok(all)
 }
 
+/// What an answer that has come is worth, beyond its row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// There is a verifier, but nobody was to check this answer.
+    pub trusted: bool,
+    /// Accepted or trusted, in time, and good in truth.
+    pub useful: bool,
+}
+
 /// What happened to the requests of one population (all, or one class) that were sent within one
 /// segment.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -65,7 +74,10 @@ pub struct Population {
     pub verified: u64,
     /// Accepted by it.
     pub accepted: u64,
-    /// Accepted in time and good in truth.
+    /// Whole answers that came within the segment from whom nobody was to check, although there is a verifier.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub trusted: u64,
+    /// Accepted or trusted, in time, and good in truth.
     pub verified_useful: u64,
     /// Checks that began within the segment; an answer may see several levels of a ladder.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -153,7 +165,7 @@ fn none_of_any(counts: &[u64; AnswerSource::ALL.len()]) -> bool {
 impl Population {
     /// Adds an answer to the segment that it came in, as money is posted where it was spent: so
     /// rates and costs per output hold in a backlog too.
-    pub(super) fn deliver(&mut self, row: &Row, useful: bool) {
+    pub(super) fn deliver(&mut self, row: &Row, standing: Standing) {
         self.delivered += 1;
         self.delivered_tokens += u64::from(row.output_tokens);
         if row.accepted_by_verifier != Some(false) {
@@ -163,8 +175,9 @@ impl Population {
         if let Some(accepted) = row.accepted_by_verifier {
             self.verified += 1;
             self.accepted += u64::from(accepted);
-            self.verified_useful += u64::from(useful);
         }
+        self.trusted += u64::from(standing.trusted);
+        self.verified_useful += u64::from(standing.useful);
     }
 
     /// Adds a request to the segment that it was sent in.
@@ -238,7 +251,7 @@ impl Population {
             *mine += theirs;
         }
         macro_rules! add { ($($f:ident)*) => { $( self.$f += o.$f; )* } }
-        add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens released released_bad checks bad_caught bad_accepted good_rejected good_accepted verified accepted verified_useful good started
+        add!(sent finished abandoned unfinished met_objectives delivered delivered_tokens released released_bad checks bad_caught bad_accepted good_rejected good_accepted verified accepted trusted verified_useful good started
              prompt_tokens cached_tokens output_tokens preemptions single_token attempts retries hedges throttled
              wasted_tokens token_charges);
         self.last_sent_ns = self.last_sent_ns.max(o.last_sent_ns);

@@ -225,7 +225,7 @@ pub fn verification_pass_rate(s: &Scope<'_>) -> Reading {
     ratio(s.population.accepted, s.population.verified)
 }
 
-/// Accepted in time and good.
+/// Accepted or trusted, in time and good.
 pub fn verified_useful_outputs(s: &Scope<'_>) -> Reading {
     if !s.verification {
         return Reading::Absent;
@@ -233,12 +233,16 @@ pub fn verified_useful_outputs(s: &Scope<'_>) -> Reading {
     count(s.population.verified_useful)
 }
 
-/// Accepted.
+/// Accepted, or trusted without a look.
 pub fn accepted_outputs(s: &Scope<'_>) -> Reading {
     if !s.verification {
         return Reading::Absent;
     }
-    count(s.population.accepted)
+    count(delivered_as_fit(s))
+}
+
+const fn delivered_as_fit(s: &Scope<'_>) -> u64 {
+    s.population.accepted + s.population.trusted
 }
 
 fn usd(s: &Scope<'_>) -> Option<f64> {
@@ -290,9 +294,9 @@ pub fn cost_per_verified_output(s: &Scope<'_>) -> Reading {
     per_verified(s, usd(s))
 }
 
-/// All spending per accepted answer.
+/// All spending per answer that was accepted, or trusted.
 pub fn cost_per_accepted_output(s: &Scope<'_>) -> Reading {
-    per(s, usd(s), s.population.accepted, "no answer was accepted")
+    per(s, usd(s), delivered_as_fit(s), "no answer was accepted")
 }
 
 /// All energy.

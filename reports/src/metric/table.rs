@@ -65,8 +65,8 @@ metrics! {
     origin_calls_per_flight, "ratio", Lower, "the whole run", "origin_calls ÷ those of them that found nobody fetching the same answer", None;
     origin_call_peak, "requests", Lower, "seconds of the clock after a fixed warm-up", "most of origin_calls that began in one second", None;
     verification_pass_rate, "share", Higher, "answers whose verdict came within the window", "accepted ÷ judged", None;
-    accepted_outputs, "requests", Higher, "answers whose verdict came within the window", "count of answers that the verifier accepted", None;
-    verified_useful_outputs, "requests", Higher, "answers whose verdict came within the window", "count of answers accepted in time and good in truth", None;
+    accepted_outputs, "requests", Higher, "answers whose verdict came within the window", "count of answers that the verifier accepted, or that were trusted without a look (`gateway.paths.checked`)", None;
+    verified_useful_outputs, "requests", Higher, "answers whose verdict came within the window", "count of accepted_outputs in time and good in truth", None;
     cost_total, "USD", Lower, "all postings of the window", "money that left the source", None;
     cost_per_verified_output, "USD", Lower, "all postings of the window", "cost_total ÷ verified_useful_outputs", None;
     cost_per_accepted_output, "USD", Lower, "all postings of the window", "cost_total ÷ accepted_outputs", None;

@@ -4,6 +4,7 @@
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::account::Account;
+use windtunnel_ledger::result::Standing;
 use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::{ClassSpec, Scenario, VerificationSpec};
@@ -138,7 +139,11 @@ pub(crate) fn run(seed: u64, rate: f64) -> RunResult {
             totals[replica].busy_ns += ns((end - started) / SLOTS as f64);
             account(&mut collector, &row, gap, end);
         }
-        collector.row(&row, accepted && good && met && !refused);
+        let standing = Standing {
+            useful: accepted && good && met && !refused,
+            ..Standing::default()
+        };
+        collector.row(&row, standing);
     }
     let end = lives.iter().map(|l| l.3).fold(300.0, f64::max) + 0.002;
     let samples = samples(&lives, end);

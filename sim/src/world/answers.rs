@@ -13,6 +13,7 @@ use crate::fleet::machine::Machine;
 use crate::gateway::answers::{Answer, Choice, Key, Keys, Nearest, Rule, Similarity, State, Store};
 use crate::gateway::coalescing::Flights;
 use crate::laws::answers as laws;
+use crate::verification::Judgement;
 use windtunnel_base::queue::EventKey;
 use windtunnel_base::rng::Streams;
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -137,7 +138,7 @@ impl Desk {
         let Some(store) = &mut self.store else {
             return;
         };
-        if answer.verdict == Some(false) && !self.keep_rejected {
+        if answer.judged == Judgement::Rejected && !self.keep_rejected {
             return;
         }
         if let Some(near) = tells_of
@@ -347,7 +348,7 @@ impl<M: Machine> World<'_, M> {
         let at = self.now + self.fleet.network.client;
         let stamped = Stamped::at_once(
             at,
-            answer.verdict,
+            answer.judged,
             answer.output_tokens,
             answer.good && right,
         );

@@ -4,10 +4,12 @@ use super::World;
 use crate::event::{Event, Hop};
 use crate::fleet::machine::Machine;
 use crate::laws::{Law, Violation};
+use crate::verification::Judgement;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::entry::Fact;
+use windtunnel_ledger::result::Standing;
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::ClassSpec;
 use windtunnel_scenarios::schema::pipeline::Fail;
@@ -167,22 +169,23 @@ impl<M: Machine> World<'_, M> {
         if let Some(timer) = flight.timeout.take() {
             self.queue.cancel(timer);
         }
-        let (id, good, verdict) = (flight.id, flight.answer.good, flight.answer.verdict);
-        let drifted = flight.answer.drifted;
+        let (id, answer) = (flight.id, flight.answer);
         let mut row = flight.row(end, self.now);
         row.met_objectives = self.classes[row.class as usize].met_by(&row);
         row.measured = end != End::Unfinished
             && SimTime::from_nanos(row.sent_ns) >= self.warm_up.unwrap_or(SimTime::ZERO);
-        // Useful: accepted, good in truth, within the objectives of its class, the verdict too.
-        let useful = verdict == Some(true)
-            && good
+        // Useful: accepted or trusted, good in truth, within the objectives of its class, the verdict too.
+        let trusted = answer.judged == Judgement::Trusted;
+        let useful = (trusted || answer.judged == Judgement::Accepted)
+            && answer.good
             && row.met_objectives
             && self.classes[row.class as usize].verdict_in_time(&row);
-        self.recorder.collector.row(&row, useful);
+        let standing = Standing { trusted, useful };
+        self.recorder.collector.row(&row, standing);
         if self.verifier.is_some() && end == End::Finished {
             self.count_verifier_delay(slot);
         }
-        if drifted && end == End::Finished && verdict != Some(false) {
+        if answer.drifted && end == End::Finished && answer.judged != Judgement::Rejected {
             self.drift_came_through();
         }
         self.count_in_system(-1);

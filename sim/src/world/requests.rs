@@ -1,7 +1,7 @@
 //! Requests under way, in reused slots: memory follows the most that were under way at once, not the
 //! number that came.
 
-use crate::verification::AnswerId;
+use crate::verification::{AnswerId, Judgement};
 use windtunnel_base::content::Extent;
 use windtunnel_base::directory::Directory;
 use windtunnel_base::ids::{ReplicaId, RequestId};
@@ -171,7 +171,7 @@ impl Flight {
                 0
             },
             preemptions: self.answer.preemptions,
-            accepted_by_verifier: self.answer.verdict,
+            accepted_by_verifier: self.answer.judged.verdict(),
             good: self.answer.good,
             met_objectives: false,
             attempts: self.attempts,
@@ -194,7 +194,7 @@ pub(super) struct Answer {
     pub(super) last_token: SimTime,
     pub(super) cached_tokens: u32,
     pub(super) preemptions: u32,
-    pub(super) verdict: Option<bool>,
+    pub(super) judged: Judgement,
     pub(super) output_tokens: u32,
     pub(super) good: bool,
     /// When the one before it would have been at the client, which was rejected and withdrawn.
@@ -206,13 +206,18 @@ pub(super) struct Answer {
 impl Answer {
     /// Nothing of it is there. What was drawn stands until something else comes.
     pub(super) const fn to_come(truth: &Truth) -> Self {
-        Self::at_once(NOT_YET, None, truth.output_tokens, truth.good)
+        Self::at_once(
+            NOT_YET,
+            Judgement::Unjudged,
+            truth.output_tokens,
+            truth.good,
+        )
     }
 
     /// One that reaches the client at `at`, all at once, and that no replica made for this request.
     pub(super) const fn at_once(
         at: SimTime,
-        verdict: Option<bool>,
+        judged: Judgement,
         output_tokens: u32,
         good: bool,
     ) -> Self {
@@ -226,7 +231,7 @@ impl Answer {
             last_token: at,
             cached_tokens: 0,
             preemptions: 0,
-            verdict,
+            judged,
             output_tokens,
             good,
             withdrawn: NOT_YET,

@@ -4,16 +4,23 @@ use super::World;
 use super::requests::{Answer, NOT_YET, Place};
 use crate::event::Hop;
 use crate::fleet::machine::Machine;
-use crate::verification::Check;
+use crate::verification::{Check, Judgement};
 use windtunnel_ledger::entry::Fact;
 use windtunnel_ledger::rows::End;
 
 impl<M: Machine> World<'_, M> {
-    /// Whether nobody is ever asked about an answer.
-    pub(super) fn is_unchecked(&self, slot: u32) -> bool {
-        let lane = self.requests.get(slot).lane;
+    /// Whether nobody is ever asked about an answer; if that is so although there is a verifier, it is trusted.
+    pub(super) fn is_unchecked(&mut self, slot: u32) -> bool {
+        if self.verifier.is_none() {
+            return true;
+        }
+        let flight = self.requests.get_mut(slot);
         let paths = self.gateway.paths.as_ref();
-        self.verifier.is_none() || paths.is_some_and(|paths| paths.leaves_unchecked(lane))
+        let trusted = paths.is_some_and(|paths| paths.leaves_unchecked(flight.lane));
+        if trusted {
+            flight.answer.judged = Judgement::Trusted;
+        }
+        trusted
     }
 
     /// The verifier begins to check an answer.
@@ -87,7 +94,7 @@ impl<M: Machine> World<'_, M> {
     /// There is a verdict on an answer, from the verifier at a place among the totals.
     fn verdict(&mut self, slot: u32, place: usize, accepted: bool) {
         let flight = self.requests.get_mut(slot);
-        flight.answer.verdict = Some(accepted);
+        flight.answer.judged = accepted.into();
         let (class, lane, good) = (flight.arrival.class, flight.lane, flight.answer.good);
         self.fact(slot, Fact::Verified { accepted });
         let totals = self.verifier.as_mut().map(|v| &mut v.totals);

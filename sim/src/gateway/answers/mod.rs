@@ -12,6 +12,7 @@ pub use evidence::{Evidence, LearnedRule};
 pub use semantic::{Choice, Nearest, Rule, Similarity};
 pub use store::{Entry, Found, State, Store};
 
+use crate::verification::Judgement;
 use windtunnel_base::content::{namespace, stream_key};
 use windtunnel_base::ids::TenantId;
 use windtunnel_base::rng::mix64;
@@ -76,8 +77,8 @@ pub struct Answer {
     pub output_tokens: u32,
     /// Hidden truth: whether it answers that question well.
     pub good: bool,
-    /// What the verifier said, if it looked.
-    pub verdict: Option<bool>,
+    /// What became of it at the verifier.
+    pub judged: Judgement,
 }
 
 #[cfg(test)]

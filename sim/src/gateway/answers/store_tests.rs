@@ -1,6 +1,7 @@
 //! The store against a plain list that is searched from its beginning to its end.
 
 use super::*;
+use crate::Judgement;
 use proptest::prelude::*;
 use windtunnel_base::eviction::EvictionKind;
 use windtunnel_base::ids::TenantId;
@@ -32,7 +33,7 @@ fn answer(question: u64) -> Answer {
         question: Question::plain(question),
         output_tokens: 1,
         good: true,
-        verdict: None,
+        judged: Judgement::Unjudged,
     }
 }
 

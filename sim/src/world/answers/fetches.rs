@@ -53,7 +53,7 @@ impl<M: Machine> World<'_, M> {
                 question,
                 output_tokens: flight.answer.output_tokens,
                 good: flight.answer.good,
-                verdict: flight.answer.verdict,
+                judged: flight.answer.judged,
             },
             self.now,
         );
@@ -63,7 +63,7 @@ impl<M: Machine> World<'_, M> {
             let at = seen.max(sent) + self.fleet.network.client;
             let stamped = Stamped::at_once(
                 at,
-                flight.answer.verdict,
+                flight.answer.judged,
                 flight.answer.output_tokens,
                 flight.answer.good,
             );
