@@ -8,7 +8,7 @@ use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::account::Account;
 use windtunnel_ledger::computed::{ComputedTotals, LayerTotals, SignalTotals, StoredTotals};
 use windtunnel_ledger::decision::GatewayTotals;
-use windtunnel_ledger::gateway::{PathTotals, PipelineTotals, StageKind};
+use windtunnel_ledger::gateway::{DriftTotals, PathTotals, PipelineTotals, ProbeTotals, StageKind};
 use windtunnel_ledger::result::Standing;
 use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
 use windtunnel_ledger::rows::{End, Row};
@@ -227,6 +227,21 @@ fn run(warm_up_ns: u64) -> RunResult {
             leaked: 2,
             reserved: 12,
             fallbacks: Some(3),
+            quarantined: 2,
+            probing: Some(ProbeTotals {
+                probes: 9,
+                compared: 8,
+                differed: 2,
+                price_nano_usd: 450_000_000,
+                alarms: 4,
+                false_alarms: 1,
+            }),
+            drift: Some(DriftTotals {
+                drifts: 5,
+                detected: 3,
+                delay_ns: 60 * MS,
+                bad_outputs: 7,
+            }),
             ..PathTotals::default()
         }),
         state_store: Some(store()),
@@ -522,6 +537,15 @@ fn every_metric_is_its_formula() {
         ("skip_threshold", (0.12, 8)),
         ("short_path_share", (0.75, 8)),
         ("critical_short", (3.0, 3)),
+        ("probes", (9.0, 9)),
+        ("probe_cost", (0.45, 9)),
+        ("probe_disagreement", (0.25, 8)),
+        ("drift_alarms", (4.0, 4)),
+        ("drift_false_alarms", (1.0, 1)),
+        ("drift_quarantine", (0.25, 8)),
+        ("drift_delay", (20.0, 3)),
+        ("drifts_unnoticed", (2.0, 2)),
+        ("drift_bad_outputs", (7.0, 7)),
         ("draft_acceptance", (0.75, 12)),
         ("tokens_per_draft_step", (4.0, 3)),
         ("route_threshold", (0.4, 8)),
