@@ -74,6 +74,14 @@ const PACK: &[(&str, &[&str])] = &[
     ),
     ("lost-replica", &["gateway.outlier_detection.enabled=false"]),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
+    (
+        "three-regions",
+        &["traffic.clients.1.arrivals.peak=14min;traffic.clients.2.arrivals.peak=14min"],
+    ),
+    (
+        "similar-lengths",
+        &["fleet.engine.scheduler.length_buckets.bounds=[100000]"],
+    ),
 ];
 
 fn outcome(name: &str, settings: &str) -> Summary {

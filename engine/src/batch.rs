@@ -37,6 +37,9 @@ pub struct BatchShape {
     pub sampled: u32,
     /// Bytes moved between host and device for preemption by swap.
     pub swap_bytes: u64,
+    /// Tokens that a static batch has room for: those of this step, what prompts are padded with up to
+    /// the longest, and one for each request that is done before its batch. Zero without such a batch.
+    pub room: u64,
 }
 
 impl BatchShape {

@@ -221,8 +221,12 @@ pub struct SchedulerSpec {
     /// then (BLIS), instead of the one after it. Means nothing with `async_scheduling`.
     pub join_at_boundary: bool,
     /// Prompts of a step are padded to the longest of them, so that the budget bounds their number
-    /// times the longest, not their sum (the first vLLM). For kinds that compute prompts whole.
+    /// times the longest, not their sum (the first vLLM). For kinds that compute prompts whole; `static`
+    /// computes them as long as that, too.
     pub padded_prompts: bool,
+    /// With `static`: a batch is formed of requests of similar lengths alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length_buckets: Option<LengthBuckets>,
     /// Decoding requests run whatever the budget; it bounds what they leave to prompts, which come
     /// after them (Sarathi-Serve). Needs `kv.allocation = "whole_prompt"`.
     pub unlimited_decodes: bool,
@@ -234,6 +238,44 @@ pub struct SchedulerSpec {
     /// are free one step later; and a request whose end could not be foreseen, because it stops
     /// before its limit, runs one step more. A step that would run nobody is planned anew at its start.
     pub async_scheduling: bool,
+}
+
+/// Requests by their length. A batch takes the requests of one bucket: of the one that who has waited
+/// longest is in, so that nobody waits for ever.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LengthBuckets {
+    /// Which length.
+    #[serde(default)]
+    pub by: LengthKind,
+    /// Where a bucket ends, in tokens, ascending: three bounds make four buckets. A request that is as
+    /// long as a bound belongs below it.
+    pub bounds: Vec<u32>,
+}
+
+/// A length of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LengthKind {
+    /// Of its prompt.
+    #[default]
+    Prompt,
+    /// Of its answer, as predicted; what it may be at most where nothing predicts it.
+    Output,
+    /// Of both together.
+    Total,
+}
+
+impl LengthBuckets {
+    /// The bucket of a request, counted from the shortest.
+    pub fn of(&self, prompt: u32, expected_output: u32) -> usize {
+        let length = match self.by {
+            LengthKind::Prompt => prompt,
+            LengthKind::Output => expected_output,
+            LengthKind::Total => prompt.saturating_add(expected_output),
+        };
+        self.bounds.partition_point(|&bound| bound < length)
+    }
 }
 
 /// The rule by which a step is filled.
@@ -267,6 +309,7 @@ impl Default for SchedulerSpec {
             long_prefill_threshold: None,
             join_at_boundary: false,
             padded_prompts: false,
+            length_buckets: None,
             unlimited_decodes: false,
             admit_after_preemption: false,
             async_scheduling: false,

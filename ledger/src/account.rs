@@ -138,6 +138,17 @@ pub struct Books {
     pub prompt_tokens_cached: u64,
     /// Output tokens generated, those of requests that did not finish included.
     pub output_tokens_generated: u64,
+    /// Tokens that static batches had room for, step by step; zero without such batches.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub batch_room: u64,
+    /// Of those, tokens that nobody needed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub batch_padding: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Books {
@@ -148,6 +159,8 @@ impl Books {
         self.prompt_tokens_computed += other.prompt_tokens_computed;
         self.prompt_tokens_cached += other.prompt_tokens_cached;
         self.output_tokens_generated += other.output_tokens_generated;
+        self.batch_room += other.batch_room;
+        self.batch_padding += other.batch_padding;
     }
 }
 

@@ -182,6 +182,7 @@ fn run(warm_up_ns: u64) -> RunResult {
     books.prompt_tokens_computed = 1500;
     books.prompt_tokens_cached = 500;
     books.output_tokens_generated = 100;
+    (books.batch_room, books.batch_padding) = (400, 100);
     (
         segment.steps,
         segment.extrapolated_steps,
@@ -471,6 +472,7 @@ fn every_metric_is_its_formula() {
         ("unfinished", (1.0, 1)),
         ("preemptions", (3.0, 3)),
         ("prefix_hit_rate", (400.0 / 2000.0, 8)),
+        ("padding_share", (0.25, 400)),
         ("verification_pass_rate", (5.0 / 6.0, 6)),
         ("accepted_outputs", (5.0, 5)),
         ("verified_useful_outputs", (3.0, 3)),

@@ -43,6 +43,8 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "shared-cache" "prefixes" "memory";
     "agents-closed-loop" "agents" "conversations" "closed loop";
     "diurnal" "varying load";
+    "three-regions" "varying load" "classes";
+    "similar-lengths" "scheduling";
     "flash-crowd" "varying load" "overload";
     "step-load" "varying load";
     "long-prompts" "scheduling" "classes";

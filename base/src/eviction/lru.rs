@@ -14,6 +14,12 @@ pub struct Lru {
 }
 
 impl Lru {
+    /// The slot that has been idle longest.
+    #[inline]
+    pub(super) fn oldest(&self) -> Option<u32> {
+        Some(self.order.front()).filter(|&slot| slot != NONE)
+    }
+
     /// The slot that became idle last, if it still is.
     #[inline]
     pub(super) fn newest(&self) -> Option<u32> {

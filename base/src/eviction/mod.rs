@@ -126,6 +126,14 @@ impl Policy {
         matches!(self, Self::Lru(_))
     }
 
+    /// The slot that has been idle longest, if that is the order in which slots leave.
+    pub fn longest_idle(&self) -> Option<u32> {
+        match self {
+            Self::Lru(lru) => lru.oldest(),
+            _ => None,
+        }
+    }
+
     /// The idle slot that leaves right before a slot that becomes idle now, whatever happens to others
     /// until then: what becomes idle may as well be part of it. None if there is no such slot.
     #[inline]

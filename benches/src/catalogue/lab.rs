@@ -66,6 +66,13 @@ impl Lab {
 
     /// Times of the arrivals of one seed, in seconds.
     pub(super) fn arrivals_of(text: &str, seed: u64) -> Result<Vec<f64>, CaseError> {
+        let arrivals = Self::arrivals_by_class(text, seed)?;
+        Ok(arrivals.into_iter().map(|(at, _)| at).collect())
+    }
+
+    /// Times of the arrivals of one seed, in seconds, with their classes; classes count in the order of
+    /// their names.
+    pub(super) fn arrivals_by_class(text: &str, seed: u64) -> Result<Vec<(f64, usize)>, CaseError> {
         let scenario = parse(text)?;
         let traffic = workload::prepare(&scenario, None, None, false)
             .map_err(|e| CaseError::Run(e.to_string()))?;
@@ -73,7 +80,8 @@ impl Lab {
         let (mut times, mut prefix) = (Vec::new(), Vec::new());
         while source.next_at().is_some() {
             prefix.clear();
-            times.push(source.take(&mut prefix).at.as_secs_f64());
+            let arrival = source.take(&mut prefix);
+            times.push((arrival.at.as_secs_f64(), arrival.class.index()));
         }
         Ok(times)
     }

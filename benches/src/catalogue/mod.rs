@@ -12,8 +12,12 @@ mod lab;
 mod queueing;
 /// Many servers, sample paths and arrivals: V-B8 to V-B10.
 mod traffic;
+/// Business hours of regions: E13.
+mod regions;
 /// Batching and KV memory: V-C1 to V-C6.
 mod batching;
+/// Static batches of similar lengths: F12.
+mod buckets;
 /// Load balancing: V-L1 and V-L2.
 mod balancing;
 /// Retries and metastability: V-M1 to V-M4.
@@ -408,7 +412,9 @@ pub fn cases() -> Vec<Case> {
     [
         queueing::CASES,
         traffic::CASES,
+        regions::CASES,
         batching::CASES,
+        buckets::CASES,
         caches::CASES,
         answers::CASES,
         similar::CASES,

@@ -45,6 +45,22 @@ pub fn harmonic(n: u32) -> f64 {
     (1..=n).map(|k| 1.0 / f64::from(k)).sum()
 }
 
+/// Mean of the largest of `n` unit exponentials that all lie in the same of `buckets` equally likely
+/// stretches, over the stretches: with `v` uniform, the largest is the quantile of
+/// `(bucket + v^(1/n)) / buckets`.
+pub fn largest_in_bucket(n: u32, buckets: u32) -> f64 {
+    const STEPS: u32 = 100_000;
+    let of = |bucket: u32| -> f64 {
+        let at = |i: u32| {
+            let v = (f64::from(i) + 0.5) / f64::from(STEPS);
+            let share = (f64::from(bucket) + v.powf(1.0 / f64::from(n))) / f64::from(buckets);
+            -(-share).ln_1p()
+        };
+        (0..STEPS).map(at).sum::<f64>() / f64::from(STEPS)
+    };
+    (0..buckets).map(of).sum::<f64>() / f64::from(buckets)
+}
+
 /// Mean of the largest of `n` lognormals with this `sigma`, over their mean:
 /// `integral of 1 - F(x)^n dx / mean`, by Simpson's rule on the scale of the normal deviate.
 pub fn largest_lognormal(n: u32, sigma: f64) -> f64 {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use windtunnel_base::eviction::EvictionKind;
-use windtunnel_base::quantity::{Bandwidth, Bytes};
+use windtunnel_base::quantity::{Bandwidth, Bytes, Span};
 
 /// Memory for keys and values.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +39,10 @@ pub struct KvSpec {
     pub visibility: PrefixVisibility,
     /// Which reusable content is forgotten first.
     pub eviction: EvictionKind,
+    /// What nobody has used for so long is forgotten, at the first step that begins after that; for
+    /// `eviction = "lru"`. Absent: it stays until its room is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix_ttl: Option<Span>,
     /// What happens to a request thrown out of memory.
     pub preemption: PreemptionKind,
     /// What a request thrown out of memory computes again.
@@ -65,6 +69,7 @@ impl Default for KvSpec {
             prefix_cache: true,
             visibility: PrefixVisibility::OnSchedule,
             eviction: EvictionKind::Lru,
+            prefix_ttl: None,
             preemption: PreemptionKind::Recompute,
             restart: RestartKind::Everything,
             swap_space: Bytes(4 << 30),

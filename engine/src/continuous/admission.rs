@@ -2,17 +2,24 @@
 //! first that does not fit holds up all behind it.
 
 use super::{ContinuousBatching, Phase};
-use crate::config::{PrefixVisibility, SchedulerKind};
+use crate::config::PrefixVisibility;
 use crate::engine::{EngineOutcome, Outcome};
 
 impl ContinuousBatching {
     /// Admits waiting requests into the step being formed.
     pub(super) fn admit(&mut self, budget: &mut u64, outcomes: &mut Vec<EngineOutcome>) {
-        let is_static = self.common.rules.kind == SchedulerKind::Static;
-        if is_static && !self.running.is_empty() {
-            return;
-        }
         self.plan.longest = 0;
+        if !self.common.rules.is_static() {
+            self.fill(budget, outcomes);
+        } else if self.running.is_empty() {
+            self.waiting.open_bucket(&self.sequences);
+            self.fill(budget, outcomes);
+            self.waiting.close_bucket();
+            self.batch = self.running.len() as u64;
+        }
+    }
+
+    fn fill(&mut self, budget: &mut u64, outcomes: &mut Vec<EngineOutcome>) {
         while self.running.len() < self.common.rules.max_num_seqs as usize && *budget > 0 {
             let Some(slot) = self.waiting.head(&self.sequences) else {
                 return;

@@ -20,6 +20,7 @@ impl ContinuousBatching {
             return;
         };
         let end = last.at();
+        self.memory.tell_time(end);
         self.clock = last.fine();
         self.memory.take(self.decoding.growth(1, steps));
         if self.decoding.count() > 0 && !self.plan.decodes_rest {

@@ -134,9 +134,9 @@ impl ContinuousBatching {
     /// Ends the first step of the run in progress when it is computed; `begin` is when it began. Without
     /// an executor that is when the cost model says; `None` if the executor failed.
     pub(super) fn compute(&mut self, now: SimTime, begin: FineTime) -> Option<StepEnd> {
-        let shape = self.run.shape;
+        let (shape, priced) = (self.run.shape, self.priced());
         let modelled = |cost: &crate::cost::CostFn| {
-            let cost = cost.step(&shape);
+            let cost = cost.step(&priced);
             StepEnd::new(begin + cost.time, cost.extrapolated)
         };
         let Some(execution) = &mut self.execution else {

@@ -4,7 +4,7 @@
 use crate::engine::CacheEvent;
 use crate::kv::{Holding, HostPool, Imbalance, KvCache, KvLayout};
 use windtunnel_base::content::Extent;
-use windtunnel_base::time::SimTime;
+use windtunnel_base::time::{SimDuration, SimTime};
 
 /// What one request holds beside its private blocks, which are what is left of
 /// `ceil(n / block_size)`.
@@ -43,9 +43,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(layout: &KvLayout, host_blocks: u64) -> Self {
+    /// What is cached is forgotten when nobody has used it for `expires`.
+    pub(crate) fn new(layout: &KvLayout, host_blocks: u64, expires: Option<SimDuration>) -> Self {
         Self {
-            device: KvCache::new(layout),
+            device: KvCache::new(layout).expiring(expires),
             host: HostPool::new(host_blocks),
             events: None,
         }
@@ -108,6 +109,23 @@ impl Memory {
         let free = self.available();
         self.take(free);
         self.device.give_back(free);
+    }
+
+    /// It is `now`: what requests release next is idle since now.
+    #[inline]
+    pub(crate) fn tell_time(&mut self, now: SimTime) {
+        self.device.tell_time(now);
+    }
+
+    /// It is `now`: what nobody has used for too long is forgotten.
+    #[inline]
+    pub(crate) fn expire(&mut self, now: SimTime) {
+        self.device.expire(now);
+    }
+
+    /// When something is to be forgotten next.
+    pub(crate) fn next_expiry(&self) -> Option<SimTime> {
+        self.device.next_expiry()
     }
 
     pub(crate) fn probe(&self, prefix: &[Extent], max_tokens: u32) -> Probe {

@@ -111,6 +111,8 @@ pub struct ContinuousBatching {
     head_left: Option<SimTime>,
     /// Somebody reads the prefix cache between two events.
     watched: bool,
+    /// Requests that the static batch in progress began with.
+    batch: u64,
     memory: Memory,
     sequences: Sequences,
 }
@@ -119,7 +121,7 @@ impl ContinuousBatching {
     pub(crate) fn new(common: Arc<Common>, memory: Memory) -> Self {
         let spread = common.cost.needs_spread();
         Self {
-            waiting: WaitingRoom::new(common.rules.kind),
+            waiting: WaitingRoom::new(common.rules.kind, common.rules.bucket_count()),
             decoding: DecodeSet::new(memory.block_size(), spread),
             common,
             memory,
@@ -137,6 +139,7 @@ impl ContinuousBatching {
             cancels: Vec::new(),
             told_next: Vec::new(),
             watched: false,
+            batch: 0,
             ended: Vec::new(),
             pending_prompt_tokens: 0,
             admissions: 0,
@@ -171,6 +174,7 @@ impl ContinuousBatching {
 
     /// Starts a step at `now`, and as many after it as cannot be told apart from their start.
     fn start(&mut self, now: SimTime, outcomes: &mut Vec<EngineOutcome>) {
+        self.memory.expire(now);
         if self.refilling.is_some() {
             self.come_back(now);
         }
@@ -286,14 +290,16 @@ impl ContinuousBatching {
             return;
         };
         let needed = self.decoding.blocks_from(1);
-        let wake = self.wake();
+        // Who stood aside may join the next step; what expires is forgotten as it begins.
+        let wake = [self.wake(), self.memory.next_expiry()];
+        let wake = wake.into_iter().flatten().min();
         let run = self.common.cost.decode_run(&shape);
         for (_, blocks) in (1..steps).zip(needed) {
             if blocks + self.common.rules.spare > free {
                 break;
             }
             if wake.is_some_and(|at| at <= end.rounded_up()) {
-                break; // who stood aside may join the next step
+                break;
             }
             free -= blocks;
             shape.pass(1, spread);
@@ -308,7 +314,7 @@ impl ContinuousBatching {
         if self.running.len() >= self.common.rules.max_num_seqs as usize {
             return false;
         }
-        if self.common.rules.kind == crate::config::SchedulerKind::Static {
+        if self.common.rules.is_static() {
             return false;
         }
         // While decodes only run, a head that did not fit will not: memory only shrinks.
@@ -316,7 +322,36 @@ impl ContinuousBatching {
         self.waiting.has_newcomers() && !behind
     }
 
+    /// The step that is planned.
     fn shape(&mut self) -> BatchShape {
+        let mut shape = self.sums(0);
+        if self.common.rules.is_static() {
+            let done = self.batch.saturating_sub(shape.seqs().into());
+            shape.room = shape.tokens() + self.prompt_padding() + done;
+        }
+        shape
+    }
+
+    /// Tokens by which the prompts of the step are shorter than the longest, if they are padded.
+    fn prompt_padding(&self) -> u64 {
+        if !self.common.rules.padded_prompts {
+            return 0;
+        }
+        let longest = self.plan.longest;
+        let short = |&(_, tokens): &(u32, u32)| u64::from(longest.saturating_sub(tokens));
+        self.plan.chunks.iter().map(short).sum()
+    }
+
+    /// What the step takes its time for: in a static batch, prompts as long as the longest.
+    fn priced(&mut self) -> BatchShape {
+        if self.common.rules.is_static() && self.prompt_padding() > 0 {
+            return self.sums(self.plan.longest);
+        }
+        self.run.shape
+    }
+
+    /// The sums of the step that is planned, prompts computed up to so many tokens at least.
+    fn sums(&mut self, at_least: u32) -> BatchShape {
         let mut shape = BatchShape {
             swap_bytes: self.plan.swap_bytes,
             ..BatchShape::default()
@@ -343,7 +378,9 @@ impl ContinuousBatching {
         }
         for &(slot, tokens) in &self.plan.chunks {
             let s = &self.sequences[slot];
-            self.add_prefill(&mut shape, tokens, s.computed, s.target);
+            let more = at_least.saturating_sub(tokens);
+            let (tokens, target) = (tokens + more, s.target + more);
+            self.add_prefill(&mut shape, tokens, s.computed, target);
             if tokens == 1 {
                 longest = longest.max(s.computed);
                 squares += square(s.computed);

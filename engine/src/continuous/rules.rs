@@ -1,6 +1,6 @@
 //! The limits a batch is formed under: data, and a few named rules.
 
-use crate::config::{PreemptionKind, PrefixVisibility, RestartKind, SchedulerKind};
+use crate::config::{LengthBuckets, PreemptionKind, PrefixVisibility, RestartKind, SchedulerKind};
 use crate::cost::{CostFn, CostModel};
 use crate::energy::EnergyFn;
 use crate::replica::ReplicaFacts;
@@ -56,6 +56,8 @@ pub(crate) struct Rules {
     pub(crate) spare: u64,
     /// The budget of prompts is their number times the longest.
     pub(crate) padded_prompts: bool,
+    /// Who shares a static batch.
+    pub(crate) buckets: Option<LengthBuckets>,
     /// Decodes go before prompts and are not bounded by the budget.
     pub(crate) decodes_first: bool,
     pub(crate) admit_after_preemption: bool,
@@ -80,6 +82,16 @@ impl Rules {
     /// Whether prompts have steps of their own, in which nobody decodes.
     pub(crate) fn prompts_alone(&self) -> bool {
         self.kind == SchedulerKind::PrefillFirst
+    }
+
+    /// Buckets of lengths; one where lengths do not matter.
+    pub(crate) fn bucket_count(&self) -> usize {
+        self.buckets.as_ref().map_or(0, |b| b.bounds.len()) + 1
+    }
+
+    /// Whether a batch stays as it is until its last request is done.
+    pub(crate) fn is_static(&self) -> bool {
+        self.kind == SchedulerKind::Static
     }
 
     /// Tokens of one step. A static batch is padded, not budgeted; Orca's running requests go

@@ -1,5 +1,6 @@
 //! One request inside the engine, and the arena that holds all of them.
 
+use crate::config::LengthBuckets;
 use crate::continuous::memory::Pages;
 use crate::request::Submission;
 use windtunnel_base::content::{Extent, stream_key};
@@ -48,6 +49,8 @@ pub(crate) struct Sequence {
     pub(crate) output: u32,
     /// Work as its scheduler predicts it: prompt plus expected output.
     pub(crate) predicted_work: u64,
+    /// Of similar lengths, where those share batches.
+    pub(crate) bucket: usize,
     /// Tokens to have in KV before the next token comes out of a prefill: the prompt, and after a
     /// recompute the generated tokens too.
     pub(crate) target: u32,
@@ -131,8 +134,14 @@ pub(crate) struct Sequences {
 }
 
 impl Sequences {
-    /// Takes a request in. `output` is what it will emit here.
-    pub(crate) fn insert(&mut self, now: SimTime, s: &Submission<'_>, output: u32) -> u32 {
+    /// Takes a request in. `output` is what it will emit here; `buckets` tell whom it shares batches with.
+    pub(crate) fn insert(
+        &mut self,
+        now: SimTime,
+        s: &Submission<'_>,
+        output: u32,
+        buckets: Option<&LengthBuckets>,
+    ) -> u32 {
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
         let mut prefix = match self.slots.get_mut(slot as usize) {
             Some(old) => std::mem::take(&mut old.prefix),
@@ -158,6 +167,7 @@ impl Sequences {
             prompt,
             output,
             predicted_work: u64::from(prompt) + u64::from(expected),
+            bucket: buckets.map_or(0, |buckets| buckets.of(prompt, expected)),
             target: prompt,
             computed: 0,
             generated: 0,

@@ -40,7 +40,8 @@ impl Engine for ContinuousBatching {
             }
             None => submission.truth.output_tokens.clamp(1, asked.min(room)),
         };
-        let slot = self.sequences.insert(now, submission, output);
+        let buckets = self.common.rules.buckets.as_ref();
+        let slot = self.sequences.insert(now, submission, output, buckets);
         self.sequences[slot].foreseen = output == asked.min(room);
         self.pending_prompt_tokens += u64::from(request.prompt_tokens);
         self.waiting.arrive(slot);
@@ -99,6 +100,7 @@ impl Engine for ContinuousBatching {
             return None;
         }
         if self.waiting.len() == 0 && !self.goes_on() {
+            self.memory.tell_time(now);
             // Nobody waits for the slots and blocks of those who leave.
             self.release_leaving();
         }

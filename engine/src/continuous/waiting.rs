@@ -1,7 +1,8 @@
 //! The waiting room: who is admitted next.
 //!
 //! One heap serves every order, because each is a rank and an age. Entries of requests that left
-//! otherwise stay behind and are dropped when they come up.
+//! otherwise stay behind and are dropped when they come up. Where requests of similar lengths share
+//! batches, each bucket of lengths has a heap, and the head is the first of all heads.
 //!
 //! Newcomers first stand in a lobby. A step that begins at the very instant the step before it
 //! ended does not see those who came at that instant: so it makes no difference whether the
@@ -20,7 +21,12 @@ type Key = (i64, i64);
 #[derive(Clone, Debug)]
 pub(crate) struct WaitingRoom {
     kind: SchedulerKind,
-    heap: BinaryHeap<Reverse<(Key, u32, u64)>>,
+    /// By bucket.
+    heaps: Vec<BinaryHeap<Reverse<(Key, u32, u64)>>>,
+    /// The bucket that a batch is being formed of.
+    open: Option<usize>,
+    /// The bucket of the head that was found last.
+    at: usize,
     lobby: VecDeque<u32>,
     /// Live entries of heap and lobby.
     len: u32,
@@ -30,10 +36,13 @@ pub(crate) struct WaitingRoom {
 }
 
 impl WaitingRoom {
-    pub(crate) fn new(kind: SchedulerKind) -> Self {
+    /// An empty room for so many buckets.
+    pub(crate) fn new(kind: SchedulerKind, buckets: usize) -> Self {
         Self {
             kind,
-            heap: BinaryHeap::new(),
+            heaps: vec![BinaryHeap::new(); buckets],
+            open: None,
+            at: 0,
             lobby: VecDeque::new(),
             len: 0,
             tickets: 0,
@@ -47,7 +56,8 @@ impl WaitingRoom {
 
     /// Whether newcomers go behind all that wait.
     pub(crate) fn is_fifo(&self) -> bool {
-        !matches!(self.kind, SchedulerKind::Priority | SchedulerKind::Shortest)
+        let ranked = matches!(self.kind, SchedulerKind::Priority | SchedulerKind::Shortest);
+        !ranked && self.heaps.len() == 1
     }
 
     /// Whether somebody stands in the lobby.
@@ -92,7 +102,7 @@ impl WaitingRoom {
 
     /// The head stands aside: it still waits, but others go before it.
     pub(crate) fn set_aside(&mut self) {
-        let popped = self.heap.pop();
+        let popped = self.heaps[self.at].pop();
         debug_assert!(popped.is_some(), "nobody waits");
     }
 
@@ -111,26 +121,55 @@ impl WaitingRoom {
     fn push(&mut self, slot: u32, key: Key, seqs: &mut Sequences) {
         self.tickets += 1;
         seqs[slot].ticket = self.tickets;
-        self.heap.push(Reverse((key, slot, self.tickets)));
+        self.heaps[seqs[slot].bucket].push(Reverse((key, slot, self.tickets)));
     }
 
-    /// Who is next, lobby apart.
+    /// Who is next, lobby apart: of the open bucket, if one is.
     pub(crate) fn head(&mut self, seqs: &Sequences) -> Option<u32> {
-        while let Some(&Reverse((_, slot, ticket))) = self.heap.peek() {
+        let buckets = match self.open {
+            Some(open) => open..open + 1,
+            None => 0..self.heaps.len(),
+        };
+        let mut first: Option<(Key, u32)> = None;
+        for bucket in buckets {
+            let Some(head) = self.head_of(bucket, seqs) else {
+                continue;
+            };
+            if first.is_none_or(|first| head.0 < first.0) {
+                (first, self.at) = (Some(head), bucket);
+            }
+        }
+        first.map(|(_, slot)| slot)
+    }
+
+    /// Who is next of one bucket.
+    fn head_of(&mut self, bucket: usize, seqs: &Sequences) -> Option<(Key, u32)> {
+        let heap = &mut self.heaps[bucket];
+        while let Some(&Reverse((key, slot, ticket))) = heap.peek() {
             let waits = seqs.live(slot).is_some_and(|s| {
                 s.ticket == ticket && matches!(s.phase, Phase::Waiting | Phase::Swapped)
             });
             if waits {
-                return Some(slot);
+                return Some((key, slot));
             }
-            self.heap.pop();
+            heap.pop();
         }
         None
     }
 
+    /// A batch is formed: only those in the bucket of the head are next, until [`Self::close_bucket`].
+    pub(crate) fn open_bucket(&mut self, seqs: &Sequences) {
+        self.open = self.head(seqs).map(|_| self.at);
+    }
+
+    /// The batch is formed: anybody may be next.
+    pub(crate) fn close_bucket(&mut self) {
+        self.open = None;
+    }
+
     /// Takes out the head, which is being admitted.
     pub(crate) fn pop(&mut self) {
-        let popped = self.heap.pop();
+        let popped = self.heaps[self.at].pop();
         debug_assert!(popped.is_some(), "nobody waits");
         self.len -= 1;
     }

@@ -16,6 +16,8 @@
 //! With LRU all of this is, block for block, what hashing every block and touching a finished
 //! sequence's last block first would do (as in vLLM); see the tests.
 
+/// Forgetting what nobody has used for a while.
+mod expiry;
 /// Host memory, to which sequences are swapped.
 mod host_pool;
 /// Numbers of blocks, where something is stored in them.

@@ -26,7 +26,8 @@ pub(super) struct NaiveCache {
     /// Sequences that hold each cached or shared block.
     holders: BTreeMap<Chain, u32>,
     /// Next to leave at the front.
-    order: VecDeque<Idle>,
+    order: VecDeque<(Idle, u64)>,
+    pub(super) now: u64,
     private: u64,
     pub(super) evicted: u64,
 }
@@ -52,6 +53,7 @@ impl NaiveCache {
             block_size,
             holders: BTreeMap::new(),
             order: VecDeque::new(),
+            now: 0,
             private: 0,
             evicted: 0,
         }
@@ -82,7 +84,7 @@ impl NaiveCache {
         let was_idle = *holders == 1;
         if was_idle {
             self.order
-                .retain(|idle| *idle != Idle::Block(chain.clone()));
+                .retain(|(idle, _)| *idle != Idle::Block(chain.clone()));
         }
         was_idle
     }
@@ -100,13 +102,25 @@ impl NaiveCache {
             return false;
         }
         while self.held() + self.cached() + blocks > self.total {
-            if let Some(Idle::Block(chain)) = self.order.pop_front() {
-                self.holders.remove(&chain);
-            }
+            self.forget_first();
             self.evicted += 1;
         }
         self.private += blocks;
         true
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((Idle::Block(chain), _)) = self.order.pop_front() {
+            self.holders.remove(&chain);
+        }
+    }
+
+    /// Forgets what has been idle for so long.
+    pub(super) fn expire(&mut self, after: u64) {
+        let due = |&(_, since): &(Idle, u64)| since + after <= self.now;
+        for _ in 0..self.order.iter().take_while(|idle| due(idle)).count() {
+            self.forget_first();
+        }
     }
 
     pub(super) fn give_back(&mut self, blocks: u64) {
@@ -140,13 +154,13 @@ impl NaiveCache {
     pub(super) fn release(&mut self, holding: NaiveHolding, private: u64) {
         self.private -= private;
         for _ in 0..private {
-            self.order.push_back(Idle::LeftOver);
+            self.order.push_back((Idle::LeftOver, self.now));
         }
         for chain in holding.0.into_iter().rev() {
             let holders = self.holders.get_mut(&chain).expect("held");
             *holders -= 1;
             if *holders == 0 {
-                self.order.push_back(Idle::Block(chain));
+                self.order.push_back((Idle::Block(chain), self.now));
             }
         }
     }

@@ -7,6 +7,7 @@ mod tables;
 
 pub use checks::Imbalance;
 
+use super::expiry::Expiry;
 use super::numbers::Numbers;
 use super::prefix_tree::{NONE, PrefixTree, ROOT};
 use windtunnel_base::content::Extent;
@@ -70,6 +71,8 @@ pub struct KvCache {
     policy: Policy,
     /// Numbers of blocks, if somebody stores something in them.
     numbers: Option<Box<Numbers>>,
+    /// Since when content is idle, if it is forgotten after a while.
+    pub(super) expiry: Option<Box<Expiry>>,
 }
 
 impl KvCache {
@@ -90,6 +93,7 @@ impl KvCache {
             empty: layout.total_blocks,
             evicted: 0,
             numbers: None,
+            expiry: None,
         }
     }
 
@@ -346,8 +350,12 @@ impl KvCache {
         if private_blocks > 0 {
             self.cached += private_blocks;
             // What leaves one after the other may as well be one, as long as nobody can ask for it.
+            let as_old = |last| match &self.expiry {
+                Some(expiry) => expiry.idles_since_now(last),
+                None => true,
+            };
             match self.policy.before_next() {
-                Some(last) if self.tree[last].parent == NONE => {
+                Some(last) if self.tree[last].parent == NONE && as_old(last) => {
                     self.tree[last].blocks += private_blocks;
                 }
                 _ => {
@@ -410,6 +418,29 @@ impl KvCache {
         let node = &mut self.tree[slot];
         node.fresh = false;
         self.policy.insert(slot, node.name());
+        if let Some(expiry) = &mut self.expiry {
+            expiry.idles(slot);
+        }
+    }
+
+    /// Whether what has been idle longest leaves first.
+    pub(super) fn leaves_by_recency(&self) -> bool {
+        matches!(self.policy, Policy::Lru(_))
+    }
+
+    /// What leaves next, where that is what has been idle longest.
+    pub(super) fn next_to_leave(&self) -> Option<u32> {
+        self.leaving.or_else(|| self.policy.longest_idle())
+    }
+
+    /// Forgets what leaves next, although nobody needs its blocks.
+    pub(super) fn forget_next(&mut self) {
+        let Some(next) = self.next_to_leave() else {
+            return;
+        };
+        let evicted = self.evicted;
+        self.evict(self.tree[self.tree.leaf_below(next)].blocks);
+        self.evicted = evicted;
     }
 
     /// Cuts a node in two, because a sequence holds only its first part; see

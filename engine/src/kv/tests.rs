@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use windtunnel_base::content::Extent;
 use windtunnel_base::eviction::EvictionKind;
-use windtunnel_base::time::SimTime;
+use windtunnel_base::time::{SimDuration, SimTime};
 
 fn layout(total_blocks: u64, block_size: u32) -> KvLayout {
     KvLayout {
@@ -44,6 +44,10 @@ enum Op {
         who: usize,
         uncomputed: u64,
     },
+    /// So much time passes.
+    Wait {
+        nanos: u64,
+    },
 }
 
 fn chains() -> impl Strategy<Value = Vec<Extent>> {
@@ -60,6 +64,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (any::<usize>(), 1_u32..9).prop_map(|(who, tokens)| Op::Generate { who, tokens }),
         3 => (any::<usize>(), 0_u64..3)
             .prop_map(|(who, uncomputed)| Op::Release { who, uncomputed }),
+        2 => (0_u64..20).prop_map(|nanos| Op::Wait { nanos }),
     ];
     prop::collection::vec(op, 1..60)
 }
@@ -83,11 +88,14 @@ struct Driver {
     running: Vec<Running>,
     resident: BTreeMap<u64, u32>,
     seen: Vec<Vec<Extent>>,
+    now: u64,
+    /// What is idle for so long is forgotten.
+    ttl: Option<u64>,
 }
 
 impl Driver {
-    fn new(layout: &KvLayout) -> Self {
-        let mut cache = KvCache::new(layout);
+    fn new(layout: &KvLayout, ttl: Option<u64>) -> Self {
+        let mut cache = KvCache::new(layout).expiring(ttl.map(SimDuration::from_nanos));
         cache.record_events(true);
         let naive = (layout.eviction == EvictionKind::Lru)
             .then(|| NaiveCache::new(layout.total_blocks, layout.block_size));
@@ -97,6 +105,8 @@ impl Driver {
             running: Vec::new(),
             resident: BTreeMap::new(),
             seen: Vec::new(),
+            now: 0,
+            ttl,
         }
     }
 
@@ -110,6 +120,16 @@ impl Driver {
             }
             Op::Generate { who, tokens } => self.generate(who, tokens),
             Op::Release { who, uncomputed } => self.release(who, uncomputed),
+            Op::Wait { nanos } => self.wait(nanos),
+        }
+    }
+
+    fn wait(&mut self, nanos: u64) {
+        self.now += nanos;
+        self.cache.expire(SimTime::from_nanos(self.now));
+        if let Some(n) = &mut self.naive {
+            n.now = self.now;
+            self.ttl.into_iter().for_each(|ttl| n.expire(ttl));
         }
     }
 
@@ -247,11 +267,12 @@ impl Driver {
     }
 }
 
-fn drive(kind: EvictionKind, total: u64, block_size: u32, ops: Vec<Op>) {
-    let mut driver = Driver::new(&KvLayout {
+fn drive(kind: EvictionKind, total: u64, block_size: u32, ttl: Option<u64>, ops: Vec<Op>) {
+    let layout = KvLayout {
         eviction: kind,
         ..layout(total, block_size)
-    });
+    };
+    let mut driver = Driver::new(&layout, ttl);
     for op in ops {
         driver.step(op);
         driver.compare();
@@ -278,9 +299,12 @@ proptest! {
 
     #[test]
     fn lru_is_what_hashing_every_block_would_give(
-        total in 1_u64..30, block_size in 1_u32..6, ops in ops(),
+        total in 1_u64..30,
+        block_size in 1_u32..6,
+        ttl in prop::option::of(1_u64..40),
+        ops in ops(),
     ) {
-        drive(EvictionKind::Lru, total, block_size, ops);
+        drive(EvictionKind::Lru, total, block_size, ttl, ops);
     }
 }
 
@@ -295,7 +319,7 @@ proptest! {
         ],
         total in 1_u64..30, block_size in 1_u32..6, ops in ops(),
     ) {
-        drive(kind, total, block_size, ops);
+        drive(kind, total, block_size, None, ops);
     }
 }
 

@@ -64,7 +64,13 @@ pub(super) fn continuous(
     let host_blocks = spec.kv.swap_space.0 / rules.block_bytes.max(1);
     let cost = cost(spec, gpu, model)?;
     let common = Arc::new(Common::new(rules, cost, energy, facts));
-    let engine = || ContinuousBatching::new(Arc::clone(&common), Memory::new(&layout, host_blocks));
+    let expires = spec.kv.prefix_ttl.map(|ttl| ttl.0);
+    let engine = || {
+        ContinuousBatching::new(
+            Arc::clone(&common),
+            Memory::new(&layout, host_blocks, expires),
+        )
+    };
     Ok(std::iter::repeat_with(engine)
         .take(count as usize)
         .collect())
@@ -165,6 +171,10 @@ fn rules(
         whole_prompt: spec.kv.allocation == Allocation::WholePrompt,
         spare,
         padded_prompts: spec.scheduler.padded_prompts && !chunks(spec.scheduler.kind),
+        buckets: match spec.scheduler.kind {
+            SchedulerKind::Static => spec.scheduler.length_buckets.clone(),
+            _ => None,
+        },
         decodes_first: spec.scheduler.unlimited_decodes && chunks(spec.scheduler.kind),
         admit_after_preemption: spec.scheduler.admit_after_preemption,
         plans_ahead: spec.scheduler.async_scheduling,

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use windtunnel_base::quantity::{Bandwidth, Bytes, Span};
 use windtunnel_base::time::SimDuration;
 use windtunnel_engine::config::{
-    Allocation, ContinuousSpec, CostSpec, EngineSpec, EvictionKind, KvSpec, LinearSpec,
-    OperatorsSpec, PreemptionKind, PrefixVisibility, Resident, RestartKind, SchedulerKind,
-    SchedulerSpec,
+    Allocation, ContinuousSpec, CostSpec, EngineSpec, EvictionKind, KvSpec, LengthBuckets,
+    LengthKind, LinearSpec, OperatorsSpec, PreemptionKind, PrefixVisibility, Resident, RestartKind,
+    SchedulerKind, SchedulerSpec,
 };
 use windtunnel_engine::cost::interconnect::AllReduce;
 use windtunnel_engine::cost::linear::Linear;
@@ -35,11 +35,26 @@ fn kinds() -> impl Strategy<Value = SchedulerKind> {
     ]
 }
 
+/// They mean nothing to most kinds.
+fn buckets() -> impl Strategy<Value = Option<LengthBuckets>> {
+    let by = prop_oneof![
+        Just(LengthKind::Prompt),
+        Just(LengthKind::Output),
+        Just(LengthKind::Total),
+    ];
+    let bounds = prop::collection::btree_set(1_u32..30, 1..4);
+    let some = (by, bounds).prop_map(|(by, bounds)| LengthBuckets {
+        by,
+        bounds: bounds.into_iter().collect(),
+    });
+    prop::option::of(some)
+}
+
 /// The budget may be less than the requests that run where decodes are not bound by it.
 pub(crate) fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
     let limits = (0_u32..20, 1_u32..7, prop::option::of(1_u32..9));
     let rules = any::<(bool, bool, bool, bool, bool)>();
-    (kinds(), limits, rules).prop_map(|(kind, limits, rules)| {
+    (kinds(), limits, rules, buckets()).prop_map(|(kind, limits, rules, length_buckets)| {
         let (spare, max_num_seqs, long_prefill_threshold) = limits;
         let (padded_prompts, unlimited_decodes, admit_after_preemption, ..) = rules;
         let (.., async_scheduling, join_at_boundary) = rules;
@@ -50,6 +65,7 @@ pub(crate) fn schedulers() -> impl Strategy<Value = SchedulerSpec> {
             max_num_seqs,
             long_prefill_threshold,
             padded_prompts,
+            length_buckets,
             unlimited_decodes,
             admit_after_preemption,
             async_scheduling,
@@ -91,9 +107,14 @@ pub(crate) fn memories() -> impl Strategy<Value = KvSpec> {
         (1_u32..6, 4_u64..40, 0.0..0.3_f64),
         (any::<bool>(), any::<bool>(), any::<bool>(), 0_u64..12),
         (visibility, eviction, restart),
-        (any::<bool>(), any::<bool>()),
+        (
+            any::<bool>(),
+            any::<bool>(),
+            prop::option::of(500_u64..40_000),
+        ),
     )
         .prop_map(|(sizes, flags, kinds, more)| KvSpec {
+            prefix_ttl: more.2.map(|ns| Span(SimDuration::from_nanos(ns))),
             allocation: if more.0 {
                 Allocation::WholePrompt
             } else {
@@ -396,6 +417,7 @@ proptest! {
             spare: u32::from(kv.spare_block),
             restart: kv.restart,
             padded: scheduler.padded_prompts,
+            buckets: scheduler.length_buckets.clone(),
             decodes_first: scheduler.unlimited_decodes && !whole,
             same_step: scheduler.admit_after_preemption,
             ahead: scheduler.async_scheduling,

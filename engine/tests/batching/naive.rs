@@ -5,7 +5,7 @@ use crate::harness::{Call, Job};
 use std::collections::BTreeMap;
 use windtunnel_base::time::{FineDuration, FineTime, SimTime};
 use windtunnel_engine::batch::BatchShape;
-use windtunnel_engine::config::{RestartKind, SchedulerKind};
+use windtunnel_engine::config::{LengthBuckets, RestartKind, SchedulerKind};
 use windtunnel_engine::cost::{CostFn, CostModel};
 
 #[derive(Clone, Debug)]
@@ -58,6 +58,7 @@ pub(crate) struct Limits {
     pub(crate) spare: u32,
     pub(crate) restart: RestartKind,
     pub(crate) padded: bool,
+    pub(crate) buckets: Option<LengthBuckets>,
     pub(crate) decodes_first: bool,
     pub(crate) same_step: bool,
     pub(crate) ahead: bool,
@@ -156,6 +157,21 @@ impl<'a> Naive<'a> {
 
     /// Who of those that a step has seen waiting goes first.
     fn head(&self) -> Option<usize> {
+        self.head_of(|_| true)
+    }
+
+    /// Of similar lengths, as far as they matter.
+    fn bucket(&self, r: &Request) -> usize {
+        match &self.limits.buckets {
+            Some(buckets) if self.limits.kind == SchedulerKind::Static => {
+                buckets.of(r.prompt, r.work - r.prompt)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The same of some of them.
+    fn head_of(&self, some: impl Fn(&usize) -> bool) -> Option<usize> {
         let key = |r: &Request| match self.limits.kind {
             SchedulerKind::Priority => (i64::from(r.priority), 0, r.age),
             _ if r.front != 0 => (i64::MIN, r.front, 0),
@@ -163,7 +179,7 @@ impl<'a> Naive<'a> {
             _ => (0, 0, r.age),
         };
         (0..self.waiting.len())
-            .filter(|&i| self.waiting[i].seen)
+            .filter(|i| self.waiting[*i].seen && some(i))
             .min_by_key(|&i| key(&self.waiting[i]))
     }
 
@@ -271,8 +287,14 @@ impl<'a> Naive<'a> {
         let mut prompts: Vec<u32> = Vec::new();
         let prefills = self.running.iter().filter(|r| !r.decoding && !r.done);
         prompts.extend(prefills.filter(|r| r.scheduled > 0).map(|r| r.scheduled));
+        // Lengths matter only where batches stay together.
+        let bucket = |naive: &Self, i: usize| naive.bucket(&naive.waiting[i]);
+        let first = self.head().map(|i| bucket(self, i));
         loop {
-            let Some(next) = self.head() else { return };
+            let open = |i: &usize| first == Some(bucket(self, *i));
+            let Some(next) = self.head_of(open) else {
+                return;
+            };
             if self.running.len() == self.limits.seqs || *budget == 0 {
                 return;
             }
@@ -425,14 +447,24 @@ impl<'a> Naive<'a> {
         let mut shape = BatchShape::default();
         let step = u64::from(self.cost.context_step());
         let scheduled = || self.running.iter().filter(|r| r.scheduled > 0);
+        // Padded prompts of a static batch are computed as long as the longest.
+        let prompts = || scheduled().filter(|r| !(r.decoding || r.done));
+        let longest = match self.limits.padded && self.limits.kind == SchedulerKind::Static {
+            true => prompts().map(|r| r.scheduled).max().unwrap_or(0),
+            false => 0,
+        };
+        let computes = |r: &Request| match r.decoding || r.done {
+            true => r.scheduled,
+            false => r.scheduled.max(longest),
+        };
         if self.cost.needs_spread() {
             // Whoever computes one token.
-            let contexts = || scheduled().filter(|r| r.scheduled == 1).map(|r| r.computed);
+            let contexts = || scheduled().filter(|r| computes(r) == 1).map(|r| r.computed);
             shape.context_max = contexts().max().unwrap_or(0);
             shape.context_squares = contexts().map(|c| u128::from(c).pow(2)).sum();
         }
         for r in self.running.iter().filter(|r| r.scheduled > 0) {
-            let (t, c) = (u64::from(r.scheduled), u64::from(r.computed));
+            let (t, c) = (u64::from(computes(r)), u64::from(r.computed));
             if r.decoding || r.done {
                 shape.decode_seqs += 1;
                 shape.decode_context += c;

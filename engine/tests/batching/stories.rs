@@ -6,8 +6,8 @@ use windtunnel_base::quantity::{Bandwidth, Bytes, Span};
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_engine::config::{
-    ContinuousSpec, CostSpec, EngineSpec, KvSpec, LinearSpec, PreemptionKind, PrefixVisibility,
-    SchedulerKind, SchedulerSpec,
+    ContinuousSpec, CostSpec, EngineSpec, KvSpec, LengthBuckets, LengthKind, LinearSpec,
+    PreemptionKind, PrefixVisibility, SchedulerKind, SchedulerSpec,
 };
 use windtunnel_engine::engine::Outcome;
 use windtunnel_engine::replica::Replica;
@@ -155,6 +155,67 @@ fn a_static_batch_runs_until_its_last_request_is_done() {
     let log = one_then_rest(&mut joining, &jobs);
     let ends: Vec<_> = (0..4).map(|id| log.finished(id)).collect();
     assert_eq!(ends, [1, 3, 6, 4].map(|step| Some(step * STEP)));
+}
+
+#[test]
+fn similar_lengths_share_a_static_batch() {
+    let jobs = [
+        Job::new(1, 1),
+        Job::new(20, 3),
+        Job::new(2, 1),
+        Job::new(10, 1),
+        Job::new(30, 1),
+        Job::new(4, 2),
+    ];
+    let run = |bounds: Vec<u32>, padded_prompts| {
+        let by = LengthKind::Prompt;
+        let limits = SchedulerSpec {
+            padded_prompts,
+            length_buckets: Some(LengthBuckets { by, bounds }),
+            ..scheduler(SchedulerKind::Static, 8, 4)
+        };
+        one_then_rest(&mut engine(limits, memory(4, 100)), &jobs)
+    };
+    let finished = |log: &Log| [1, 2, 3, 4, 5].map(|id| log.finished(id).map(|at| at / STEP));
+    // 0 alone; then the bucket of 1, who waits longest, without 3, which is as long as the bound; then the
+    // others.
+    let log = run(vec![10], false);
+    assert_eq!(finished(&log), [4, 5, 5, 2, 6].map(Some));
+    assert_eq!(work(&log)[1..], [(50, 0), (0, 1), (0, 1), (16, 0), (0, 1)]);
+    let room = |log: &Log| log.steps.iter().map(|s| s.2.room).collect::<Vec<_>>();
+    // One of two is done after the first step, and then two of three.
+    assert_eq!(room(&log), [1, 50, 2, 2, 16, 3]);
+    // Padded to 30, and to 10.
+    assert_eq!(room(&run(vec![10], true)), [1, 60, 2, 2, 30, 3]);
+    // A bucket for all: as without any.
+    let log = run(vec![100], false);
+    assert_eq!(finished(&log), [4, 2, 2, 2, 6].map(Some));
+}
+
+#[test]
+fn padded_prompts_take_the_time_of_the_longest() {
+    let time = |padded_prompts| {
+        let spec = ContinuousSpec {
+            scheduler: SchedulerSpec {
+                padded_prompts,
+                ..scheduler(SchedulerKind::Static, 8, 3)
+            },
+            kv: memory(4, 1000),
+            cost: CostSpec::Linear(LinearSpec {
+                base: Some(Span(SimDuration::from_nanos(STEP))),
+                per_prefill_token: Some(Span(SimDuration::from_nanos(10))),
+                ..LinearSpec::default()
+            }),
+            ..ContinuousSpec::default()
+        };
+        let jobs = [5, 40, 15, 5].map(|prompt| Job::new(prompt, 1));
+        let mut engine = built(&EngineSpec::Continuous(Box::new(spec)));
+        one_then_rest(&mut engine, &jobs).finished(1)
+    };
+    // The first is alone.
+    let alone = STEP + 5 * 10;
+    assert_eq!(time(false), Some(alone + STEP + 60 * 10));
+    assert_eq!(time(true), Some(alone + STEP + 3 * 40 * 10));
 }
 
 #[test]

@@ -219,7 +219,14 @@ pub fn prefix_hit_rate(s: &Scope<'_>) -> Reading {
     }
 }
 
-/// What came of stored answers and coalescing, if there was anything of the kind.
+/// Padding, of what static batches had room for.
+pub fn padding_share(s: &Scope<'_>) -> Reading {
+    s.whole.as_ref().map_or(Reading::Absent, |whole| {
+        let books = &whole.segment.books;
+        ratio(books.batch_padding, books.batch_room)
+    })
+}
+
 /// Accepted of judged.
 pub fn verification_pass_rate(s: &Scope<'_>) -> Reading {
     ratio(s.population.accepted, s.population.verified)

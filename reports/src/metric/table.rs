@@ -57,6 +57,7 @@ metrics! {
     wasted_share, "share", Lower, "output tokens of the window; only where clients make attempts", "tokens for attempts that nobody waited for any more ÷ (those + tokens of answers that came)", None;
     preemptions, "times", Lower, "all sent", "count of requests thrown out of memory, each time", None;
     prefix_hit_rate, "share", Higher, "started requests", "prompt tokens found in cache ÷ prompt tokens", None;
+    padding_share, "share", Lower, "steps within the window, where batches are static", "tokens of padding (prompts up to the longest of their batch where those are padded, and one per step for each request that is done before its batch) ÷ (those + prompt tokens computed + tokens decoded)", None;
     stored_answer_hit_rate, "share", Higher, "all sent", "finished with a stored answer (fresh, stale or to a similar question) ÷ sent", None;
     stale_answer_rate, "share", Neutral, "all sent", "finished with a stored answer past its time ÷ sent", None;
     coalesced_rate, "share", Neutral, "all sent", "finished with the answer to another request that asked the same ÷ sent", None;

@@ -263,6 +263,7 @@ fn cache(summary: &Summary, lines: &mut Vec<String>) {
     if value_of(m, "prefix_hit_rate").is_some_and(|rate| rate > 0.0) {
         parts.extend(shown_figure(m, "prefix_hit_rate").map(|f| format!("{f} of prompt tokens")));
     }
+    parts.extend(shown_figure(m, "padding_share").map(|f| format!("{f} of batches padding")));
     parts.extend(shown_figure(m, "kv_usage_mean").map(|f| format!("KV {f} full")));
     if let Some(n) = m.get("preemptions").map(|e| e.n).filter(|&n| n > 0) {
         parts.push(format!("{} preemptions", count(n)));

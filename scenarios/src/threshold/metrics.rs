@@ -39,6 +39,7 @@ pub const METRICS: &[(&str, &str)] = &[
     ("refill_hidden_share", "share"),
     ("refill_wasted_share", "share"),
     ("prefix_hit_rate", "share"),
+    ("padding_share", "share"),
     ("stored_answer_hit_rate", "share"),
     ("stale_answer_rate", "share"),
     ("coalesced_rate", "share"),

@@ -59,6 +59,9 @@ struct Pending {
     steps: u64,
     extrapolated: u64,
     decode_seqs: u64,
+    /// Tokens that static batches had room for, and how many of them nobody needed.
+    room: u64,
+    padding: u64,
     money: [u64; PAID.len()],
     energy: [u64; PAID.len()],
 }
@@ -85,6 +88,8 @@ impl Default for Pending {
             steps: 0,
             extrapolated: 0,
             decode_seqs: 0,
+            room: 0,
+            padding: 0,
             money: [0; PAID.len()],
             energy: [0; PAID.len()],
         }
@@ -244,6 +249,8 @@ impl Meter {
         p.steps += 1;
         p.extrapolated += u64::from(extrapolated);
         p.decode_seqs += u64::from(shape.decode_seqs);
+        p.room += shape.room;
+        p.padding += shape.room.saturating_sub(shape.tokens());
     }
 
     /// Works out what the time that is due costs.
@@ -307,6 +314,8 @@ impl Meter {
         }
         segment.books.prompt_tokens_computed += p.prompt_tokens;
         segment.books.output_tokens_generated += p.output_tokens;
+        segment.books.batch_room += p.room;
+        segment.books.batch_padding += p.padding;
         segment.steps += p.steps;
         segment.extrapolated_steps += p.extrapolated;
         segment.decode_seqs += p.decode_seqs;

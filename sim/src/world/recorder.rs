@@ -340,7 +340,7 @@ fn absorb_books(digest: &mut RunDigest, books: &Books) {
         books.prompt_tokens_computed,
         books.prompt_tokens_cached,
         books.output_tokens_generated,
-        0,
+        books.batch_padding,
     ]);
 }
 

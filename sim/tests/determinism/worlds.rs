@@ -113,6 +113,7 @@ fn scheduler() -> impl Strategy<Value = SchedulerSpec> {
             long_prefill_threshold: cap.filter(|_| chunks),
             join_at_boundary,
             padded_prompts,
+            length_buckets: None,
             unlimited_decodes: false,
             admit_after_preemption,
             async_scheduling: ahead,

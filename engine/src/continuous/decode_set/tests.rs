@@ -37,7 +37,7 @@ fn enter(seqs: &mut Sequences, id: u32, computed: u32, left: u32) -> u32 {
             task: None,
         },
     };
-    let slot = seqs.insert(NOW, &submission, left + 1);
+    let slot = seqs.insert(NOW, &submission, left + 1, None);
     let s = &mut seqs[slot];
     (s.computed, s.generated, s.admission) = (computed, 1, u64::from(id));
     slot

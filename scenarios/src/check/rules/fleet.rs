@@ -5,8 +5,8 @@ use crate::check::suggest::did_you_mean;
 use crate::diagnostic::Code;
 use crate::tree::Path;
 use windtunnel_engine::config::{
-    CascadeSpec, ContinuousSpec, CostSpec, EnergySpec, EngineSpec, KvSpec, SchedulerKind,
-    SchedulerSpec,
+    CascadeSpec, ContinuousSpec, CostSpec, EnergySpec, EngineSpec, EvictionKind, KvSpec,
+    SchedulerKind, SchedulerSpec,
 };
 use windtunnel_engine::hardware;
 use windtunnel_engine::replica::Replica;
@@ -275,6 +275,18 @@ fn scheduler(rules: &mut Rules<'_>, path: &Path, spec: &SchedulerSpec) {
             .error(Code::Contradiction, &path.key("token_budget"), message)
             .label = format!("at least {}, or fewer `max_num_seqs`", spec.max_num_seqs);
     }
+    if let Some(buckets) = &spec.length_buckets {
+        let here = path.key("length_buckets");
+        if spec.kind != SchedulerKind::Static {
+            let message = "only batches of kind `static` stay together";
+            rules.warn(Code::Pointless, &here, message);
+        }
+        let bounds = &buckets.bounds;
+        let ascend = bounds.windows(2).all(|two| two[0] < two[1]);
+        let holds = ascend && bounds.first().is_some_and(|&first| first > 0);
+        let message = "be lengths above zero, one or more, each larger than the one before";
+        rules.require(&here.key("bounds"), holds, message);
+    }
     if let Some(threshold) = spec.long_prefill_threshold {
         let here = path.key("long_prefill_threshold");
         rules.at_least_one(&here, threshold.into());
@@ -306,6 +318,17 @@ fn kv(rules: &mut Rules<'_>, path: &Path, spec: &KvSpec) {
         if spec.blocks.is_some() {
             let message = "`kv.blocks` says already how much fits; leave one of them out";
             rules.error(Code::Contradiction, &path.key("shards"), message);
+        }
+    }
+    if let Some(ttl) = spec.prefix_ttl {
+        let here = path.key("prefix_ttl");
+        rules.positive(&here, ttl.0.as_secs_f64());
+        if spec.eviction != EvictionKind::Lru {
+            let message = "only `eviction = \"lru\"` knows since when content is idle";
+            rules.error(Code::Contradiction, &here, message);
+        }
+        if !spec.prefix_cache {
+            rules.warn(Code::Pointless, &here, "nothing is cached");
         }
     }
     let share = spec.memory_utilization;
