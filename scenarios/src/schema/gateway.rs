@@ -32,6 +32,10 @@ pub struct GatewaySpec {
     pub routing: RoutingSpec,
     /// Waiting at the gateway while every replica is full.
     pub queue: QueueSpec,
+    /// What tenants say is never the same content: neither prompt caches nor routers take the prompt of one
+    /// for that of another (vLLM `cache_salt`). Stored answers and affinity maps keep tenants apart anyway.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub isolate_tenants: bool,
     /// Leaving replicas alone that fail one request after the other; absent: the gateway waits until it is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierDetectionSpec>,

@@ -11,7 +11,7 @@ use windtunnel_engine::engine::EngineStats;
 use windtunnel_engine::request::RequestView;
 
 /// A request with a conversation of its own.
-pub(super) fn request(id: u32, prompt_tokens: u32, prefix: &[Extent]) -> RequestView<'_> {
+pub(crate) fn request(id: u32, prompt_tokens: u32, prefix: &[Extent]) -> RequestView<'_> {
     RequestView {
         id: RequestId(id),
         sent_at: SimTime::ZERO,
@@ -28,7 +28,7 @@ pub(super) fn request(id: u32, prompt_tokens: u32, prefix: &[Extent]) -> Request
 }
 
 /// Cached tokens by replica id, whatever is asked.
-pub(super) struct Cached(pub(super) Vec<u32>);
+pub(crate) struct Cached(pub(crate) Vec<u32>);
 
 impl CacheView for Cached {
     fn cached_tokens(&self, _: &RequestView<'_>, tokens: &mut Vec<u32>) {
@@ -39,18 +39,18 @@ impl CacheView for Cached {
 
 /// What a replica shows.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shown {
-    pub(super) in_flight: u32,
-    pub(super) in_flight_tokens: u64,
-    pub(super) total_tokens: u64,
-    pub(super) waiting: u32,
-    pub(super) running: u32,
+pub(crate) struct Shown {
+    pub(crate) in_flight: u32,
+    pub(crate) in_flight_tokens: u64,
+    pub(crate) total_tokens: u64,
+    pub(crate) waiting: u32,
+    pub(crate) running: u32,
     /// Of 1,000 blocks.
-    pub(super) kv_held: u64,
+    pub(crate) kv_held: u64,
 }
 
 /// A replica that shows this, read at time zero.
-pub(super) fn replica(id: u32, shown: Shown) -> ReplicaView {
+pub(crate) fn replica(id: u32, shown: Shown) -> ReplicaView {
     ReplicaView {
         id: ReplicaId(id),
         stats: Observed {
@@ -70,7 +70,7 @@ pub(super) fn replica(id: u32, shown: Shown) -> ReplicaView {
 }
 
 /// One decision, with the scores behind it.
-pub(super) fn decide(
+pub(crate) fn decide(
     policy: &mut dyn RoutingPolicy,
     request: &RequestView<'_>,
     replicas: &[ReplicaView],

@@ -35,4 +35,4 @@ pub mod experiments;
 mod recency;
 /// Requests and fleets for tests.
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;

@@ -107,6 +107,7 @@ impl<'a, M: Machine> World<'a, M> {
                 .cut_off
                 .map_or(SimTime::MAX, |s| SimTime::ZERO + s.0),
             warm_up,
+            isolates_tenants: scenario.gateway.isolate_tenants,
             classes: names
                 .classes
                 .iter()

@@ -5,6 +5,7 @@ use crate::event::{Event, Hop};
 use crate::fleet::machine::Machine;
 use crate::laws::{Law, Violation};
 use crate::verification::Judgement;
+use windtunnel_base::content::stream_key;
 use windtunnel_base::ids::RequestId;
 use windtunnel_base::refusal::Refusal;
 use windtunnel_base::time::{SimDuration, SimTime};
@@ -14,6 +15,9 @@ use windtunnel_ledger::rows::{End, Row};
 use windtunnel_scenarios::schema::ClassSpec;
 use windtunnel_scenarios::schema::pipeline::Fail;
 use windtunnel_scenarios::schema::verification::Unverified;
+
+/// Namespace of what only one tenant says.
+const TENANTS: u64 = 0x7465_6e61_6e74_7321;
 
 /// What a class of service means to its clients.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +91,12 @@ impl<M: Machine> World<'_, M> {
     pub(super) fn arrive(&mut self) {
         let (slot, prefix) = self.requests.reserve();
         let arrival = self.workload.take(prefix);
+        if self.isolates_tenants
+            && let Some(first) = prefix.first_mut()
+        {
+            // What comes after another beginning is other content, whatever it says.
+            first.key = stream_key(stream_key(TENANTS, u64::from(arrival.tenant.0)), first.key);
+        }
         let id = RequestId(self.sent);
         self.sent += 1;
         let rules = &self.classes[arrival.class.index()];

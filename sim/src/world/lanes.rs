@@ -226,3 +226,48 @@ impl Lanes {
         offered.extend(views.iter().filter(open));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::fixtures::{Cached, Shown, replica, request};
+    use crate::view::{FleetView, News, PolicyCx, Route};
+    use windtunnel_base::content::Extent;
+    use windtunnel_base::rng::Rng;
+    use windtunnel_base::time::SimTime;
+
+    /// F31: pools that serve different models keep maps of their own, so the model is part of every key.
+    #[test]
+    fn a_lane_remembers_nothing_of_another() {
+        let spec = r#"{ "routing": { "kind": "affinity" } }"#;
+        let spec: GatewaySpec = serde_json::from_str(spec).unwrap();
+        let facts = FleetFacts {
+            replicas: 4,
+            block_tokens: 16,
+            seed: 1,
+        };
+        let mut lanes = Lanes::new(&spec, &facts, &[vec![0, 1], vec![2, 3]], &[]);
+        let prefix = [Extent { key: 1, tokens: 99 }];
+        let cached = Cached(Vec::new());
+        let mut rng = Rng::from_seed(1);
+        for (id, lane, first) in [(0, 0, 0), (1, 1, 2), (2, 0, 0), (3, 1, 2)] {
+            let views = [first, first + 1].map(|id| replica(id, Shown::default()));
+            let fleet = FleetView {
+                now: SimTime::ZERO,
+                replicas: &views,
+                cache: &cached,
+                news: News::Everything,
+            };
+            let mut cx = PolicyCx {
+                rng: &mut rng,
+                scores: None,
+            };
+            let policy = &mut lanes.get_mut(lane).policy;
+            let route = policy.route(&request(id, 99, &prefix), &fleet, &mut cx);
+            assert!(matches!(route, Route::To(to) if views.iter().any(|v| v.id == to)));
+        }
+        let index = lanes.index().unwrap();
+        // Placed once in each lane, and found there again.
+        assert_eq!((index.placed, index.followed), (2, 2));
+    }
+}

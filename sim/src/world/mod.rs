@@ -102,6 +102,8 @@ pub(crate) struct World<'a, M> {
     order: [Source; 3],
     cut_at: SimTime,
     warm_up: Option<SimTime>,
+    /// Prompts of different tenants are different content.
+    isolates_tenants: bool,
     classes: Vec<ClassRules>,
     requests: Requests,
     /// Set if clients make attempts.
