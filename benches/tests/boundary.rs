@@ -75,6 +75,13 @@ const PACK: &[(&str, &[&str])] = &[
     ("lost-replica", &["gateway.outlier_detection.enabled=false"]),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
     (
+        "edge-cache",
+        &[
+            "gateway.answers.enabled=false",
+            "fleet.network.client_to_gateway=80ms;fleet.network.gateway_to_replica=0s",
+        ],
+    ),
+    (
         "three-regions",
         &["traffic.clients.1.arrivals.peak=14min;traffic.clients.2.arrivals.peak=14min"],
     ),

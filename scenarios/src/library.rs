@@ -45,6 +45,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "diurnal" "varying load";
     "three-regions" "varying load" "classes";
     "similar-lengths" "scheduling";
+    "edge-cache" "stored answers";
     "flash-crowd" "varying load" "overload";
     "step-load" "varying load";
     "long-prompts" "scheduling" "classes";

@@ -30,6 +30,8 @@ mod caches;
 mod answers;
 /// Many who ask for the same at once.
 mod stampedes;
+/// Answers kept near to clients: I28.
+mod edges;
 /// Answers to similar questions: V-K3 and V-K4.
 mod similar;
 /// Verifiers: V-K2 and V-K6.
@@ -417,6 +419,7 @@ pub fn cases() -> Vec<Case> {
         buckets::CASES,
         caches::CASES,
         answers::CASES,
+        edges::CASES,
         similar::CASES,
         verifying::CASES,
         prefixes::CASES,

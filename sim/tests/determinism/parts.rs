@@ -61,7 +61,7 @@ pub(crate) fn paths(kind: u8) -> PathsSpec {
             _ => OnReject::Deliver,
         },
         // Two kinds of four probe, each in its own way; one difference raises an alarm.
-        probing: (kind % 2 == 0).then(|| ProbingSpec {
+        probing: kind.is_multiple_of(2).then(|| ProbingSpec {
             share: 0.8,
             reference: match kind % 4 {
                 0 => ReferenceSpec::Frontier,
@@ -75,7 +75,7 @@ pub(crate) fn paths(kind: u8) -> PathsSpec {
                 p1: 0.25,
                 h: 1.0,
             },
-            rebuild: (kind % 4 == 0).then(|| span(10)),
+            rebuild: kind.is_multiple_of(4).then(|| span(10)),
         }),
         ..PathsSpec::default()
     }
