@@ -170,6 +170,9 @@ pub struct Figure {
     pub simulated: Option<f64>,
     /// `(simulated - measured) / measured`; null where that has no sense.
     pub relative_error: Option<f64>,
+    /// Where the relative error of another such run would lie, in 95 of 100; left out where that was not reckoned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
     /// Largest relative error that is allowed; null if no target is stated.
     pub target: Option<f64>,
     /// Whether it is met; null without a target.
@@ -205,6 +208,7 @@ impl Figure {
             measured,
             simulated,
             relative_error,
+            interval: None,
             target,
             verdict,
         }

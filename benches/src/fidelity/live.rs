@@ -1,20 +1,28 @@
 //! A scenario in real time beside its simulation. Step times are measured alone, on a grid of all steps that
 //! the scheduler may ask for; what scheduler, gateway and waking up add is taken from the live run
 //! itself, stretch by stretch: the requests of each are simulated with what the steps of the stretches
-//! before and after it say, their slow and fast moments included. So no request has a say in its own
+//! before and after it say, and with what happened to them. So no request has a say in its own
 //! prediction, and a machine whose speed changes is measured close to the moments that it is judged in.
 
-/// Slow and fast moments.
-mod moments;
+/// Simulated steps.
+mod predicted;
+
+/// How sure errors are.
+mod resample;
 
 /// Stretches of time.
 mod stretches;
 
+/// What happened to steps.
+mod tape;
+
 /// What steps take in a live run.
 mod times;
 
-use self::moments::moments;
+use self::predicted::Predicted;
+use self::resample::intervals;
 use self::stretches::Stretches;
+use self::tape::Tape;
 use self::times::{LiveStep, StepTimes};
 use super::FidelityError;
 use crate::computing::Computing;
@@ -23,16 +31,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use windtunnel_base::content::Extent;
 use windtunnel_base::ids::{ReplicaId, RequestId};
-use windtunnel_base::quantity::Span;
-use windtunnel_base::time::{SimDuration, SimTime};
-use windtunnel_engine::config::{ContinuousSpec, CostSpec, EngineSpec};
-use windtunnel_engine::execute::ExecutionError;
+use windtunnel_base::time::SimTime;
+use windtunnel_engine::config::{ContinuousSpec, EngineSpec};
+use windtunnel_engine::execute::{ExecutionError, StepExecutor};
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::Row;
 use windtunnel_reference::calibrate::Measured;
 use windtunnel_reports::fidelity::{Fidelity, Figure, Run, System};
 use windtunnel_scenarios::schema::Scenario;
-use windtunnel_scenarios::schema::faults::FaultSpec;
 use windtunnel_scenarios::workload::{Arrival, Traffic, Workload};
 use windtunnel_sim::run::{RunError, RunOptions, Step, run};
 
@@ -67,9 +73,9 @@ pub fn compare_live(
     };
     let spec = engine(scenario).map_err(failed)?;
     let computing = Computing::of(scenario).map_err(failed)?;
-    let alone = computing.as_ref().map(|c| c.measure(&spec, ALONE, seed));
-    let alone = alone.unwrap_or_else(|| Err(ExecutionError("nothing computes".into())));
-    let alone = alone.map_err(|error| failed(cannot(error)))?;
+    let computing = computing.ok_or_else(|| failed(cannot("nothing computes".into())))?;
+    let alone = computing.measure(&spec, ALONE, seed);
+    let alone = alone.map_err(|error| failed(cannot(error.0)))?;
     let (steps, measured) = watched(&point, ended).map_err(failed)?;
     let mut live = measured.rows;
     live.sort_by_key(|row| row.request);
@@ -79,9 +85,11 @@ pub fn compare_live(
     let mut said = Vec::with_capacity(stretches.count());
     for stretch in 0..stretches.count() {
         let beside = stretches.beside(stretch, &steps);
-        let times = StepTimes::of(alone.table.clone(), &beside);
-        let moments = moments(&stretches, stretch, &steps, &times);
-        let rows = simulate(scenario, traffic, seed, (&times, moments), &live).map_err(failed)?;
+        let times = Arc::new(StepTimes::of(alone.table.clone(), &beside));
+        let tape = Tape::of(&stretches.nearest(stretch, &steps), &times);
+        let predicted = Predicted::new(Arc::clone(&times), tape, stretches.begin(stretch));
+        let world = (&*computing.scenario, &**traffic, seed);
+        let rows = simulate(world, &predicted, &live).map_err(failed)?;
         // A request is of the stretch that it was sent in live, whenever the simulation sends it.
         let live_at = |row: &Row| live.binary_search_by_key(&row.request, |r| r.request);
         let judged = |row: &Row| live_at(row).is_ok_and(|at| stretches.at(spans[at].0) == stretch);
@@ -98,12 +106,14 @@ pub fn compare_live(
     }
     run.notes.push(measured_alone(&alone));
     run.notes.push(format!(
-        "what a live run adds is taken from the steps of other requests: each of {} stretches of {:.1} s is predicted from the two beside it, slow and fast moments too",
+        "what a live run adds is taken from the steps of other requests: each of {} stretches of {:.1} s is predicted from the two beside it, and meets what happened to their steps",
         stretches.count(),
         stretches.length().as_secs_f64(),
     ));
     run.notes.extend(StepTimes::residuals(&said));
     figures(&mut run, &live, &simulated);
+    let of: Vec<usize> = spans.iter().map(|(sent, _)| stretches.at(*sent)).collect();
+    intervals(&mut run, &of, stretches.count());
     run.conclude();
     Ok(Fidelity::of(vec![System {
         name: "live".into(),
@@ -166,41 +176,29 @@ fn engine(scenario: &Scenario) -> Result<ContinuousSpec, RunError> {
         [EngineSpec::Reference(first), ref more @ ..] if more.iter().all(|e| *e == engines[0]) => {
             Ok((**first).clone())
         }
-        _ => Err(cannot(ExecutionError(
+        _ => Err(cannot(
             "a live comparison needs replicas that all compute alike; give them one engine of kind \"reference\"".into(),
-        ))),
+        )),
     }
 }
 
-const fn cannot(error: ExecutionError) -> RunError {
+const fn cannot(reason: String) -> RunError {
     RunError::Executor {
         replica: ReplicaId(0),
-        error,
+        error: ExecutionError(reason),
     }
 }
 
 /// The requests of a live run through the simulator: same arrivals and prompts, answers as long as
-/// those that came.
+/// those that came, steps as they are predicted.
 fn simulate(
-    scenario: &Scenario,
-    traffic: &Traffic,
-    seed: u64,
-    (times, moments): (&StepTimes, Vec<FaultSpec>),
+    (scenario, traffic, seed): (&Scenario, &Traffic, u64),
+    predicted: &Predicted,
     live: &[Row],
 ) -> Result<Vec<Row>, RunError> {
-    let computing = Computing::of(scenario)?;
-    let mut scenario = computing.map_or_else(|| scenario.clone(), |c| (*c.scenario).clone());
-    scenario.faults.extend(moments);
-    let fleet = &mut scenario.fleet;
-    let pools = fleet.pools.iter_mut().map(|p| &mut p.engine);
-    for engine in std::iter::once(&mut fleet.engine).chain(pools) {
-        if let EngineSpec::Reference(spec) = engine {
-            spec.cost = CostSpec::Table(times.table().clone());
-            let waking = SimDuration::from_secs_f64_saturating(times.waking());
-            spec.frontend.input = Span(spec.frontend.input.0 + waking);
-            *engine = EngineSpec::Continuous(spec.clone());
-        }
-    }
+    let mut make = |_: ReplicaId, _: &ContinuousSpec, _: u64| {
+        Ok(Box::new(predicted.clone()) as Box<dyn StepExecutor>)
+    };
     let mut workload = Answered {
         inner: traffic.workload(seed),
         taken: 0,
@@ -208,9 +206,10 @@ fn simulate(
     };
     let options = RunOptions {
         names: Some(traffic.names()),
+        executors: Some(&mut make),
         ..RunOptions::default()
     };
-    Ok(run(&scenario, &mut workload, seed, options)?.rows)
+    Ok(run(scenario, &mut workload, seed, options)?.rows)
 }
 
 /// A workload whose answers are as long as those of a live run.
@@ -227,6 +226,8 @@ impl Workload for Answered<'_> {
 
     fn take(&mut self, prefix: &mut Vec<Extent>) -> Arrival {
         let mut arrival = self.inner.take(prefix);
+        // Nobody answers it again: its length is known.
+        arrival.truth.task = None;
         if let Some(row) = self.live.get(self.taken)
             && row.output_tokens > 0
         {
@@ -278,5 +279,78 @@ fn figures(run: &mut Run, live: &[Row], simulated: &[Row]) {
             figure.simulated,
             target,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use windtunnel_engine::config::{CostSpec, DecodePoint, PrefillPoint, TableSpec};
+    use windtunnel_scenarios::workload::prepare;
+    use windtunnel_scenarios::{LoadEnv, Override, Source, load};
+
+    /// Times that grow with everything.
+    fn table() -> TableSpec {
+        let mut table = TableSpec::default();
+        for seqs in [1, 8] {
+            for context in [1, 512] {
+                let ms = 0.5 + 0.1 * f64::from(seqs) + 0.001 * f64::from(context);
+                table.decode.push(DecodePoint { seqs, context, ms });
+            }
+        }
+        for tokens in [1, 256] {
+            for context in [0, 384] {
+                let ms = 1.0 + 0.02 * f64::from(tokens) + 0.002 * f64::from(context);
+                table.prefill.push(PrefillPoint {
+                    tokens,
+                    context,
+                    ms,
+                });
+            }
+        }
+        table
+    }
+
+    /// Steps that nothing happened to predict what the cost model predicts, to the rounding of each step.
+    #[test]
+    fn where_nothing_happened_it_is_the_plain_simulation() {
+        let source = Source::Library("reference-live".into());
+        let small: Vec<Override> = [
+            "traffic.num_prompts=200",
+            "traffic.request_rate=\"60 req/s\"",
+        ]
+        .into_iter()
+        .map(Override::new)
+        .collect();
+        let loaded = load(&source, &small, &LoadEnv::default()).unwrap();
+        let traffic = prepare(&loaded.scenario, None, None, false).unwrap();
+        let fitted = Computing::of(&loaded.scenario).unwrap().unwrap().scenario;
+        let times = Arc::new(StepTimes::of(table(), &[]));
+        let predicted = Predicted::new(Arc::clone(&times), Tape::default(), SimTime::ZERO);
+        let executed = simulate((&fitted, &traffic, 3), &predicted, &[]).unwrap();
+        let mut plain = (*fitted).clone();
+        let EngineSpec::Reference(spec) = &mut plain.fleet.engine else {
+            panic!("an engine that computes");
+        };
+        spec.cost = CostSpec::Table(table());
+        plain.fleet.engine = EngineSpec::Continuous(spec.clone());
+        let mut workload = Answered {
+            inner: traffic.workload(3),
+            taken: 0,
+            live: &[],
+        };
+        let simulated = run(&plain, &mut workload, 3, RunOptions::default()).unwrap();
+        assert_eq!(executed.len(), 200);
+        for (a, b) in executed.iter().zip(&simulated.rows) {
+            assert_eq!((a.request, a.output_tokens), (b.request, b.output_tokens));
+            for (a, b) in [
+                (a.first_token_ns, b.first_token_ns),
+                (a.last_token_ns, b.last_token_ns),
+            ] {
+                // A nanosecond for each step of the busiest second.
+                let off = a.unwrap().abs_diff(b.unwrap());
+                assert!(off <= 2_000, "{off} ns");
+            }
+        }
     }
 }

@@ -217,7 +217,7 @@ fn of_family(out: &mut String, family: &[Figure]) {
         None => STATISTICS.iter().map(|s| at(s)).collect(),
     };
     type Text<'a> = &'a dyn Fn(&Figure) -> String;
-    let lines: [(&str, Text<'_>); 3] = [
+    let lines: [(&str, Text<'_>); 4] = [
         ("measured", &|f| bare(f.measured, unit)),
         ("simulated", &|f| bare(f.simulated, unit)),
         ("error", &|f| {
@@ -228,12 +228,16 @@ fn of_family(out: &mut String, family: &[Figure]) {
             };
             format!("{}{mark}", percent(f.relative_error))
         }),
+        ("95 % of errors, %", &|f| interval(f.interval, 0)),
     ];
     let same = |f: &Figure| f.relative_error.is_some_and(|e| e.abs() <= EQUAL);
     let all_equal = family.iter().all(same);
     for (i, (what, text)) in lines.iter().enumerate() {
         // Where everything is equal, once is enough.
         if all_equal && *what == "simulated" {
+            continue;
+        }
+        if i == 3 && family.iter().all(|f| f.interval.is_none()) {
             continue;
         }
         let name = match (i, unit) {
@@ -249,6 +253,13 @@ fn of_family(out: &mut String, family: &[Figure]) {
         out.truncate(out.trim_end().len());
         out.push('\n');
     }
+}
+
+/// Where errors lie, in percent with so many places.
+fn interval(between: Option<[f64; 2]>, places: usize) -> String {
+    between.map_or(String::new(), |[low, high]| {
+        format!("{:+.places$}..{:+.places$}", low * 100.0, high * 100.0)
+    })
 }
 
 /// A metric's name and, at the right, what the line shows.
@@ -453,12 +464,16 @@ fn figures(page: &mut String, run: &Run) {
         let _ = writeln!(
             page,
             "<tr><td><code>{}</code></td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\">{}</td><td class=\"n\">{target}</td><td>{verdict}</td></tr>",
+             <td class=\"n\">{}{}</td><td class=\"n\">{target}</td><td>{verdict}</td></tr>",
             f.metric,
             f.statistic,
             escaped(&shown(f.measured, f.unit)),
             escaped(&shown(f.simulated, f.unit)),
             escaped(&percent(f.relative_error)),
+            f.interval.map_or(String::new(), |of| format!(
+                "<br><small>95 % between {} %</small>",
+                interval(Some(of), 1).replace("..", " and ")
+            )),
         );
     }
     page.push_str("</tbody>\n</table></div>\n");

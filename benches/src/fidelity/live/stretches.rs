@@ -67,6 +67,24 @@ impl Stretches {
         steps.iter().filter(says).copied().collect()
     }
 
+    /// As [`Stretches::beside`], but each step for one stretch only where there is one on either side: the second
+    /// half of the stretch before it, and the first half of the one after.
+    pub(super) fn nearest(&self, stretch: usize, steps: &[LiveStep]) -> Vec<LiveStep> {
+        let mut nearest = self.beside(stretch, steps);
+        if stretch > 0 && stretch + 1 < self.count() {
+            let begin = stretch as u64 * self.length.as_nanos();
+            let half = self.length.as_nanos() / 2;
+            let [from, to] = [begin - half, begin + self.length.as_nanos() + half];
+            nearest.retain(|step| (from..to).contains(&step.from.as_nanos()));
+        }
+        nearest
+    }
+
+    /// When a stretch begins.
+    pub(super) const fn begin(&self, stretch: usize) -> SimTime {
+        SimTime::from_nanos(stretch as u64 * self.length.as_nanos())
+    }
+
     /// The steps of a stretch.
     pub(super) fn within(&self, stretch: usize, steps: &[LiveStep]) -> Vec<LiveStep> {
         let of = |step: &&LiveStep| self.at(step.from.as_nanos()) == stretch;

@@ -2,6 +2,7 @@
 //! measured number of decodes, and what the first step after a rest takes more.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use windtunnel_base::ids::ReplicaId;
 use windtunnel_base::time::SimTime;
 use windtunnel_engine::batch::BatchShape;
@@ -141,20 +142,10 @@ impl StepTimes {
         self.table.as_ref().map_or(0.0, |t| t.seconds(shape).0)
     }
 
-    /// Seconds of a step of a live run.
-    pub(super) fn says(&self, step: &LiveStep) -> f64 {
-        let waking = if step.rested { self.waking } else { 0.0 };
-        self.seconds(&step.shape) + waking
-    }
-
-    /// As a cost model.
-    pub(super) const fn table(&self) -> &TableSpec {
-        &self.spec
-    }
-
-    /// Seconds that the first step after a rest takes more.
-    pub(super) const fn waking(&self) -> f64 {
-        self.waking
+    /// Seconds of a step, after a rest or after another step.
+    pub(super) fn says(&self, shape: &BatchShape, rested: bool) -> f64 {
+        let waking = if rested { self.waking } else { 0.0 };
+        self.seconds(shape) + waking
     }
 
     pub(super) fn settings(&self) -> BTreeMap<String, String> {
@@ -175,7 +166,7 @@ impl StepTimes {
     }
 
     /// What steps took against what is said of them, by kind and size: a line for each that came up.
-    pub(super) fn residuals(said: &[(Self, Vec<LiveStep>)]) -> Vec<String> {
+    pub(super) fn residuals(said: &[(Arc<Self>, Vec<LiveStep>)]) -> Vec<String> {
         let mut kinds: BTreeMap<(u8, u64), Vec<(f64, f64)>> = BTreeMap::new();
         for (times, step) in said
             .iter()
@@ -188,7 +179,7 @@ impl StepTimes {
                 (0, _) => (2, shape.prefill_tokens.next_power_of_two().max(16)),
                 _ => (3, shape.prefill_tokens.next_power_of_two().max(16)),
             };
-            let says = times.says(step);
+            let says = times.says(shape, step.rested);
             kinds.entry(size).or_default().push((says, step.took));
         }
         let line = |((kind, size), of): ((u8, u64), Vec<(f64, f64)>)| {
@@ -270,12 +261,12 @@ fn medians(points: &[(f64, f64, f64)]) -> (f64, f64) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use windtunnel_engine::config::{DecodePoint, PrefillPoint};
 
     /// Half a millisecond and 0.1 per sequence; 1 ms and 0.02 per prompt token.
-    fn alone() -> TableSpec {
+    pub(in crate::fidelity::live) fn alone() -> TableSpec {
         let mut table = TableSpec::default();
         for seqs in [1, 8] {
             for context in [1, 512] {
@@ -296,7 +287,12 @@ mod tests {
         table
     }
 
-    fn step(seqs: u32, tokens: u64, rested: bool, ms: f64) -> LiveStep {
+    pub(in crate::fidelity::live) fn step(
+        seqs: u32,
+        tokens: u64,
+        rested: bool,
+        ms: f64,
+    ) -> LiveStep {
         LiveStep {
             shape: BatchShape {
                 decode_seqs: seqs,
@@ -339,7 +335,7 @@ mod tests {
         assert!((times.waking - 3e-4).abs() < 3e-5, "{times:?}");
         let says = times.seconds(&step(4, 0, false, 0.0).shape);
         assert!((says - 1.2 * 0.9e-3).abs() < 0.02e-3, "{says}");
-        for line in StepTimes::residuals(&[(times, steps())]) {
+        for line in StepTimes::residuals(&[(Arc::new(times), steps())]) {
             let off = line.split("off by ").nth(1).unwrap();
             let off: f64 = off.split(' ').next().unwrap().parse().unwrap();
             assert!(off.abs() < 3.0, "{line}");

@@ -34,6 +34,19 @@ fn a_missed_target_is_marked_and_counted() {
 }
 
 #[test]
+fn how_sure_an_error_is_stands_below_it_where_that_was_reckoned() {
+    let mut fidelity = fidelity();
+    let without = table(&fidelity) + &html(&fidelity, "").expect("a page");
+    assert!(!without.contains("95 % "), "{without}");
+    fidelity.systems[0].runs[0].figures[4].interval = Some([-0.021, 0.118]);
+    let text = table(&fidelity);
+    assert!(text.contains("95 % of errors, %"), "{text}");
+    assert!(text.contains("-2..+12\n"), "{text}");
+    let page = html(&fidelity, "").expect("a page");
+    assert!(page.contains("95 % between -2.1 and +11.8 %"), "{page}");
+}
+
+#[test]
 fn lines_of_csv_have_as_many_cells_as_the_first() {
     let text = csv(&fidelity());
     let mut lines = text.lines();
