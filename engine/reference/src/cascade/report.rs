@@ -243,7 +243,7 @@ impl Grid {
     pub fn table(&self) -> String {
         let mut text = String::from(
             "layers               model ms  wall ms     S   launches/token  MB moved  KV KiB  \
-             skip  short  verified  agree     KL  exact\n",
+             skip  short  verified  agree        KL  exact\n",
         );
         for cell in &self.cells {
             let speedup = self.speedup(cell.layers, |c| c.model_seconds);
@@ -251,7 +251,7 @@ impl Grid {
             let _ = writeln!(
                 text,
                 "{:<20} {:>8.2} {:>8.1} {:>5.2} {:>16.1} {:>9.1} {:>7.0} {:>5.2} {:>6.2} {:>9} \
-                 {:>6.3} {:>6.3} {:>6.2}",
+                 {:>6.3} {:>9.6} {:>6.2}",
                 cell.layers.name(),
                 cell.model_seconds * 1e3,
                 cell.wall_seconds * 1e3,
