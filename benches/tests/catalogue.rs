@@ -271,7 +271,7 @@ fn routing_without_a_minimum_match_fails_its_table() {
 fn verifiers_cost_and_decide_as_their_formulas_say() {
     for id in ["V-K2", "V-K6"] {
         for point in case(id).points {
-            let all = checks(id, point, 0.25).unwrap();
+            let all = checks(id, point, 0.5).unwrap();
             assert!(all.iter().all(Check::holds), "{id} {point:?}: {all:?}");
         }
     }
