@@ -144,6 +144,9 @@ pub struct PathTotals {
     pub eligible: u64,
     /// Of those, sent to the frontier: leakage.
     pub leaked: u64,
+    /// Requests that a rollout left to the frontier.
+    #[serde(default)]
+    pub kept: u64,
     /// Requests that were never meant for a kernel, sent to the frontier.
     pub reserved: u64,
     /// Requests that the leakage control did not let through.

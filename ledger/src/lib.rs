@@ -25,6 +25,8 @@ pub mod shared_cache;
 pub mod computed;
 /// How many replicas there were, where their number follows the load.
 pub mod scaling;
+/// What became of kernels that were rolled out in stages.
+pub mod rollout;
 /// What rows look like in files; writing files whole or not at all.
 pub mod format;
 /// Rows and samples in the formats of other tools.

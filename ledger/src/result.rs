@@ -18,6 +18,7 @@ use crate::computed::ComputedTotals;
 use crate::decision::{Decision, GatewayTotals};
 use crate::entry::Entry;
 use crate::gateway::{PathTotals, PipelineTotals};
+use crate::rollout::RolloutTotals;
 use crate::rows::Row;
 use crate::scaling::ScalingTotals;
 use crate::shared_cache::SharedCacheTotals;
@@ -214,6 +215,9 @@ pub struct RunResult {
     /// What the choice of pools did, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<PathTotals>,
+    /// What became of each kernel that was rolled out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollouts: Vec<RolloutTotals>,
     /// What each verifier did, if there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verifiers: Vec<LevelTotals>,

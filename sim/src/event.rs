@@ -77,6 +77,13 @@ pub(crate) enum Event {
         /// Its number.
         kernel: u8,
     },
+    /// Something about a kernel that is rolled out.
+    Rollout {
+        /// Its number.
+        kernel: u8,
+        /// What.
+        turn: RolloutTurn,
+    },
     /// A replica that was ejected gets requests again.
     EjectionOver {
         /// Which.
@@ -119,6 +126,17 @@ pub(crate) enum ScalingTurn {
     Silent(ReplicaId),
 }
 
+/// What happens to a kernel that is rolled out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RolloutTurn {
+    /// Its first stage begins.
+    Begin,
+    /// It has answered requests of the past.
+    Replayed,
+    /// A withdrawal has come through.
+    Withdrawn,
+}
+
 /// Something about a request on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Hop {
@@ -148,6 +166,8 @@ pub(crate) enum Hop {
     JudgedByBackup,
     /// A kernel's answer was checked as a probe.
     Probed,
+    /// A human has decided about a suggestion.
+    Suggested,
     /// The client has the whole answer.
     AnswerDelivered,
     /// The client learns that it was refused.
@@ -165,7 +185,11 @@ impl Event {
             Self::Hop { hop, .. } => match hop {
                 // What replicas say comes first: room is made before it is asked for.
                 Hop::TokenSeen | Hop::AnswerSeen | Hop::RefusalSeen(_) => 0,
-                Hop::Judged | Hop::Probed | Hop::Weighed(_) | Hop::JudgedByBackup => 1,
+                Hop::Judged
+                | Hop::Probed
+                | Hop::Suggested
+                | Hop::Weighed(_)
+                | Hop::JudgedByBackup => 1,
                 // An answer that arrives as patience ends has arrived.
                 Hop::AnswerDelivered | Hop::RefusalDelivered(_) => 2,
                 // Cancelled work leaves before new work comes.
@@ -187,7 +211,10 @@ impl Event {
             Self::Scaling(ScalingTurn::Silent(_)) => 7,
             Self::Timeout { .. } | Self::FollowerTimeout { .. } => 4,
             // What goes wrong at an instant goes wrong for whoever comes in it.
-            Self::Fault { .. } | Self::EjectionOver { .. } | Self::Rebuilt { .. } => 4,
+            Self::Fault { .. }
+            | Self::EjectionOver { .. }
+            | Self::Rebuilt { .. }
+            | Self::Rollout { .. } => 4,
             Self::Retry { .. } | Self::Hedge { .. } | Self::HeldDue => 7,
         }
     }

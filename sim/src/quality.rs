@@ -21,6 +21,8 @@ pub(crate) struct Goodness {
     pub(crate) good: bool,
     /// It is bad, and would be good if its kernel had not drifted.
     pub(crate) drifted: bool,
+    /// It is bad, and would be good at the frontier.
+    pub(crate) worse: bool,
 }
 
 /// Error rates, and what becomes of them.
@@ -28,6 +30,8 @@ pub(crate) struct Goodness {
 pub(crate) struct Quality {
     /// Share of bad answers of each replica.
     by_replica: Vec<f64>,
+    /// That of the frontier.
+    frontier: f64,
     /// What makes each kernel drift.
     kernels: Vec<Vec<Drift>>,
     streams: Streams,
@@ -53,7 +57,12 @@ struct Drift {
 
 impl Quality {
     /// The error rates of a checked scenario; `None` if they are the same everywhere and at any time.
-    pub(crate) fn new(scenario: &Scenario, streams: Streams) -> Option<Box<Self>> {
+    /// `frontier` is one of the frontier's replicas.
+    pub(crate) fn new(
+        scenario: &Scenario,
+        frontier: Option<u32>,
+        streams: Streams,
+    ) -> Option<Box<Self>> {
         let rates = scenario.fleet.error_rates();
         let drifts = |fault: &FaultSpec| matches!(fault, FaultSpec::KernelDrift { .. });
         if rates.iter().all(Option::is_none) && !scenario.faults.iter().any(drifts) {
@@ -67,8 +76,11 @@ impl Quality {
             let own = faults.filter_map(|(fault, i)| Drift::of(fault, name, i, streams));
             own.collect()
         };
+        let by_replica: Vec<f64> = rates.iter().map(|rate| rate.unwrap_or(all)).collect();
+        let frontier = frontier.and_then(|id| by_replica.get(id as usize).copied());
         Some(Box::new(Self {
-            by_replica: rates.iter().map(|rate| rate.unwrap_or(all)).collect(),
+            by_replica,
+            frontier: frontier.unwrap_or(all),
             kernels: kernels.map(|kernel| of_kernel(&kernel.name)).collect(),
             streams,
             totals: DriftTotals::default(),
@@ -91,6 +103,7 @@ impl Quality {
         Goodness {
             good,
             drifted: !good && luck >= rate && !attack,
+            worse: !good && luck >= self.frontier && !attack,
         }
     }
 
@@ -251,7 +264,7 @@ mod tests {
             }}"#
         );
         let scenario: Scenario = serde_json::from_str(&text).expect("a scenario");
-        *Quality::new(&scenario, Streams::new(3)).expect("rates")
+        *Quality::new(&scenario, Some(0), Streams::new(3)).expect("rates")
     }
 
     fn at(seconds: u64) -> SimTime {

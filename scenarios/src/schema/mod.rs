@@ -29,6 +29,8 @@ pub mod shared_cache;
 pub mod token_prices;
 /// Probing kernels.
 pub mod probing;
+/// Safe rollout of kernels.
+pub mod rollout;
 /// One enum per policy family: its variants are the policies there are.
 pub mod policies;
 /// Where requests come from.

@@ -2,6 +2,7 @@
 //! kernel's requests when it is not.
 
 use super::probing::ProbingSpec;
+use super::rollout::RolloutSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ pub struct PathsSpec {
     /// Who looks after the kernels' quality.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probing: Option<ProbingSpec>,
+    /// Kernels that are new, by name: how each comes into use. The others serve from the beginning.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rollouts: BTreeMap<String, RolloutSpec>,
 }
 
 /// Whose answers the verifier checks.

@@ -11,6 +11,8 @@ pub mod pipeline;
 pub mod paths;
 /// Detectors of drift, one per kernel.
 pub mod probing;
+/// Kernels that come into use in stages.
+pub mod rollout;
 /// Who gets in.
 pub mod admission;
 /// Waiting rooms that are fair between tenants.

@@ -86,6 +86,8 @@ struct Kernel {
     suspect: bool,
     /// Its own delay.
     delay: SimDuration,
+    /// It is given this share of its class's requests; absent: all.
+    offered: Option<f64>,
 }
 
 impl Paths {
@@ -132,6 +134,7 @@ impl Paths {
                 reasons: 0,
                 suspect: false,
                 delay: SimDuration::ZERO,
+                offered: None,
             });
         }
         let small = spec.small.as_deref().map(number);
@@ -226,8 +229,15 @@ impl Paths {
             self.totals.reserved += 1;
             return Path::Pool(0);
         };
-        let kernel = &self.kernels[usize::from(index)];
         self.totals.eligible += u64::from(asks == Asks::First);
+        if !self.is_offered(index, request) {
+            if let Some(leakage) = &mut self.leakage {
+                leakage.reserved(now);
+            }
+            self.totals.kept += 1;
+            return Path::Pool(0);
+        }
+        let kernel = &self.kernels[usize::from(index)];
         self.totals.quarantined += u64::from(asks == Asks::First && kernel.suspect);
         let pool = kernel.pool;
         let Some(since) = kernel.evicted else {
@@ -256,6 +266,20 @@ impl Paths {
         Path::Pool(0)
     }
 
+    /// A kernel is given a share of its class's requests from now on, or all of them. Who is in a smaller share
+    /// is in a larger one.
+    pub fn offer(&mut self, kernel: u8, share: Option<f64>) {
+        self.kernels[usize::from(kernel)].offered = share;
+    }
+
+    fn is_offered(&self, kernel: u8, request: RequestId) -> bool {
+        let Some(share) = self.kernels[usize::from(kernel)].offered else {
+            return true;
+        };
+        let mut rng = self.streams.stream("rollout", u64::from(request.0));
+        rng.f64() < share
+    }
+
     /// When the chance of a request to go to the frontier, which rises evenly over that time, is more than its
     /// own luck. Who waits and asks again keeps it.
     fn risen_at(&self, request: RequestId, from: SimTime, over: SimDuration) -> SimTime {
@@ -264,7 +288,8 @@ impl Paths {
         from.saturating_add(SimDuration::from_nanos(short_of.saturating_add(1)))
     }
 
-    fn kernel_of(&self, class: ClassId) -> Option<u8> {
+    /// The kernel for a class, by its number, if there is one.
+    pub fn kernel_of(&self, class: ClassId) -> Option<u8> {
         self.by_class.get(class.index()).copied().flatten()
     }
 
@@ -273,6 +298,11 @@ impl Paths {
     pub fn serving(&self, class: ClassId, pool: u8) -> Option<u8> {
         let kernel = self.kernel_of(class)?;
         (self.kernels[usize::from(kernel)].pool == pool).then_some(kernel)
+    }
+
+    /// The number of a kernel's pool.
+    pub fn pool_of(&self, kernel: u8) -> u8 {
+        self.kernels[usize::from(kernel)].pool
     }
 
     /// Whether a kernel is not there for those it should serve.

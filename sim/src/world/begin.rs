@@ -9,6 +9,7 @@ use super::gateway::Gateway;
 use super::probing::Probes;
 use super::recorder::Recorder;
 use super::requests::Requests;
+use super::rollout::Rollouts;
 use super::sampling::Sampler;
 use super::scaling::Scaling;
 use super::token_prices::TokenPrices;
@@ -86,6 +87,8 @@ impl<'a, M: Machine> World<'a, M> {
             Box::new(SharedCache::new(spec, block_tokens))
         });
         let verification = scenario.verification.as_ref();
+        let pools = gateway.paths.as_ref().map(|paths| paths.pools());
+        let frontier = pools.and_then(|pools| pools.first()?.first().copied());
         let clients = scenario.clients.as_ref();
         let replicas = machines.len();
         let warm_up = match scenario.run.warm_up {
@@ -121,8 +124,9 @@ impl<'a, M: Machine> World<'a, M> {
             token_prices: TokenPrices::new(&scenario.fleet),
             fleet: Fleet::new(machines, Network::new(&scenario.fleet.network)),
             scaling: Scaling::new(scenario, replicas, streams),
-            quality: Quality::new(scenario, streams),
+            quality: Quality::new(scenario, frontier, streams),
             probes: Probes::new(scenario, streams),
+            rollouts: Rollouts::new(scenario, streams),
             verifier: verification.map(|spec| Verifier::new(spec, streams)),
             recorder,
             sampler: Sampler::new(options.samples, replicas, expected_end(scenario)),
@@ -164,6 +168,7 @@ impl<'a, M: Machine> World<'a, M> {
             self.idle_events = 1;
         }
         self.begin_scaling();
+        self.announce_rollouts();
         if let Some(faults) = &self.faults {
             for (at, event) in faults.turns() {
                 self.queue.schedule(at, event.class(), event);

@@ -198,6 +198,11 @@ impl<M: Machine> World<'_, M> {
         if answer.drifted && end == End::Finished && answer.judged != Judgement::Rejected {
             self.drift_came_through();
         }
+        if let (Some(stage), End::Finished) = (answer.stage, end)
+            && answer.judged != Judgement::Rejected
+        {
+            self.reached_user(slot, stage);
+        }
         self.count_in_system(-1);
         self.leaving.push(slot);
         if self.attempts.is_some() {

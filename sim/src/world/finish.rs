@@ -32,6 +32,7 @@ impl<M: Machine> World<'_, M> {
         let shared_cache = self.shared_cache_totals();
         let computed = self.computed_totals();
         let paths = self.path_totals(end);
+        let rollouts = self.rollouts.as_ref().map(|r| r.totals());
         let mut record = self.recorder.finish(end)?;
         let scaling = match self.scaling.take() {
             Some(scaling) => Some(scaling.finish(end, &record.unpaid)?),
@@ -64,6 +65,7 @@ impl<M: Machine> World<'_, M> {
             rows,
             pipeline: self.gateway.stages.map(|s| s.pipeline.totals().clone()),
             paths,
+            rollouts: rollouts.unwrap_or_default(),
             gateway: self.gateway.totals,
             verifiers: self.verifier.map_or(Vec::new(), |v| v.totals),
             state_store,

@@ -34,6 +34,8 @@ mod stages;
 mod pools;
 /// Kernels that are probed.
 mod probing;
+/// Kernels that come into use in stages.
+mod rollout;
 /// What goes wrong.
 mod faults;
 /// Replicas that fail one request after the other.
@@ -71,6 +73,7 @@ use gateway::Gateway;
 use probing::Probes;
 use recorder::Recorder;
 use requests::Requests;
+use rollout::Rollouts;
 use sampling::{Sampler, Totals};
 use scaling::Scaling;
 use token_prices::TokenPrices;
@@ -123,6 +126,8 @@ pub(crate) struct World<'a, M> {
     quality: Option<Box<Quality>>,
     /// Who probes kernels, if anybody does.
     probes: Option<Box<Probes>>,
+    /// Kernels that come into use in stages, if any do.
+    rollouts: Option<Box<Rollouts>>,
     recorder: Recorder,
     sampler: Sampler,
     sent: u32,
@@ -284,6 +289,7 @@ impl<'a, M: Machine> World<'a, M> {
                 Some((_, Event::Hedge { slot })) => self.hedge(slot),
                 Some((_, Event::HeldDue)) => self.held_due(),
                 Some((_, Event::Rebuilt { kernel })) => self.kernel_rebuilt(kernel),
+                Some((_, Event::Rollout { kernel, turn })) => self.roll_out(kernel, turn),
                 Some((_, Event::EjectionOver { replica })) => self.ejection_over(replica),
                 Some((_, Event::Scrape)) => self.scrape(),
                 Some((_, Event::Scaling(turn))) => self.scale(turn),
@@ -358,6 +364,7 @@ impl<'a, M: Machine> World<'a, M> {
             Hop::Weighed(level) => self.weighed(slot, level),
             Hop::JudgedByBackup => self.judged(slot, true),
             Hop::Probed => self.probe_checked(slot),
+            Hop::Suggested => self.suggested(slot),
             Hop::AnswerDelivered => self.answer_delivered(slot),
             Hop::RefusalDelivered(reason) => self.refusal_delivered(slot, reason),
             Hop::CancelAtGateway => self.cancel_at_gateway(slot),

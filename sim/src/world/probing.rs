@@ -84,6 +84,7 @@ impl<M: Machine> World<'_, M> {
             flight.arrival.truth.good = goodness.good;
             flight.answer.good = goodness.good;
             flight.answer.drifted = goodness.drifted;
+            flight.answer.worse = goodness.worse;
         }
     }
 
@@ -95,17 +96,21 @@ impl<M: Machine> World<'_, M> {
         }
     }
 
-    /// The gateway has seen a whole answer; true if it was to a probe, and nobody waits for it.
-    pub(super) fn probed(&mut self, slot: u32) -> bool {
+    /// The gateway has seen a whole answer, and may look after the quality of whoever gave it. True if nobody
+    /// waits for it, being to a probe, or if a human is to see it first.
+    pub(super) fn looked_after(&mut self, slot: u32) -> bool {
         let flight = self.requests.get(slot);
-        if flight.purpose != Some(Purpose::Probe) {
-            self.probe(slot);
-            return false;
+        if flight.purpose == Some(Purpose::Probe) {
+            let (id, good) = (flight.id, flight.answer.good);
+            self.close_work(slot);
+            self.compared(id, good);
+            self.tried(id, good);
+            return true;
         }
-        let (id, good) = (flight.id, flight.answer.good);
-        self.close_work(slot);
-        self.compared(id, good);
-        true
+        if self.probes.is_some() {
+            self.probe(slot);
+        }
+        self.rollouts.is_some() && self.try_out(slot)
     }
 
     /// Asks the reference what a kernel has just answered, if the request is drawn.
@@ -133,24 +138,43 @@ impl<M: Machine> World<'_, M> {
         let (reference, price) = (probes.reference, probes.price);
         probes.totals.probes += 1;
         probes.totals.price_nano_usd += price.0;
+        let (work, id) = self.begin_probe(slot, price);
+        if let Some(probes) = &mut self.probes {
+            probes.under_way.insert(id, probe);
+        }
+        self.ask_reference(work, reference);
+    }
+
+    /// Begins a work that answers what another has answered, for a price beside the work itself. The caller
+    /// notes what it is compared with, by its id, and only then sends it on its way.
+    pub(super) fn begin_probe(&mut self, slot: u32, price: NanoUsd) -> (u32, RequestId) {
+        let request = self.requests.judged_as(slot);
         self.recorder.probe(self.now, price);
         let work = self.begin_work(Purpose::Probe, slot, None);
         let flight = self.requests.get_mut(work);
         flight.probes = Some(request);
-        if let Some(probes) = &mut self.probes {
-            probes.under_way.insert(flight.id, probe);
-        }
+        (work, flight.id)
+    }
+
+    /// Sends a probe to whoever answers it.
+    pub(super) fn ask_reference(&mut self, work: u32, reference: ReferenceSpec) {
         match reference {
-            ReferenceSpec::Frontier => {
-                flight.place = Place::Processing;
-                self.gateway.in_system += 1;
-                self.enter_lane(work);
-            }
+            ReferenceSpec::Frontier => self.probe_in_lane(work, 0),
             ReferenceSpec::Verifier { latency } => {
-                flight.place = Place::Gone; // no replica has anything to do with it
+                // No replica has anything to do with it.
+                self.requests.get_mut(work).place = Place::Gone;
                 self.hop(work, latency.0, Hop::Probed);
             }
         }
+    }
+
+    /// Sends a probe to a pool.
+    pub(super) fn probe_in_lane(&mut self, work: u32, lane: u8) {
+        let flight = self.requests.get_mut(work);
+        flight.place = Place::Processing;
+        flight.lane = lane;
+        self.gateway.in_system += 1;
+        self.enter_lane(work);
     }
 
     /// A kernel's answer was checked: a verifier that checks in full knows what is good.
@@ -158,6 +182,7 @@ impl<M: Machine> World<'_, M> {
         let id = self.requests.get(slot).id;
         self.close_work(slot);
         self.compared(id, true);
+        self.tried(id, true);
     }
 
     /// A work that was for nobody in particular came to nothing: if a probe, it will tell nothing.
@@ -166,6 +191,7 @@ impl<M: Machine> World<'_, M> {
         if let Some(probes) = &mut self.probes {
             probes.under_way.remove(&id);
         }
+        self.trial_failed(id);
     }
 
     /// A probe is answered too, well or badly.

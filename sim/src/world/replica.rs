@@ -41,6 +41,9 @@ impl<M: Machine> World<'_, M> {
         if self.quality.is_some() {
             self.draw_quality(slot, replica);
         }
+        if self.rollouts.is_some() {
+            self.mark_stage(slot);
+        }
         self.sample_replica(r);
         let submission = self.requests.submission(slot);
         let mut listener = self.recorder.observer(r);

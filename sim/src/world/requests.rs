@@ -201,6 +201,10 @@ pub(super) struct Answer {
     pub(super) withdrawn: SimTime,
     /// It is bad because its kernel has drifted.
     pub(super) drifted: bool,
+    /// It is bad, and the frontier's would not be.
+    pub(super) worse: bool,
+    /// The stage of its kernel's rollout when the replica was given it.
+    pub(super) stage: Option<u8>,
 }
 
 impl Answer {
@@ -236,6 +240,8 @@ impl Answer {
             good,
             withdrawn: NOT_YET,
             drifted: false,
+            worse: false,
+            stage: None,
         }
     }
 }

@@ -61,7 +61,7 @@ impl<M: Machine> World<'_, M> {
         let output = flight.answer.output_tokens;
         self.gateway.served(lane, tenant, 0, output);
         self.replica_answered(replica);
-        if self.probes.is_some() && self.probed(slot) {
+        if (self.probes.is_some() || self.rollouts.is_some()) && self.looked_after(slot) {
             return;
         }
         if self.is_unchecked(slot) {

@@ -135,7 +135,7 @@ impl<M: Machine> World<'_, M> {
 
     /// A rejected answer is withdrawn, and the frontier is asked in its place, as somebody who was admitted
     /// before. Who would not wait for that has left, unless others wait for the same answer.
-    fn fall_back(&mut self, slot: u32) {
+    pub(super) fn fall_back(&mut self, slot: u32) {
         let flight = self.requests.get(slot);
         let overdue = flight.deadline.is_some_and(|deadline| deadline <= self.now);
         if overdue && !flight.ended && flight.purpose.is_none() {

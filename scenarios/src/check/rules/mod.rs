@@ -11,6 +11,8 @@ mod scaling;
 mod gateway;
 /// The gateway's stages and pools.
 mod stages;
+/// Kernels that are rolled out.
+mod rollouts;
 /// What goes wrong.
 mod faults;
 /// Stored answers and coalescing.

@@ -143,6 +143,7 @@ pub(super) fn paths(rules: &mut Rules<'_>) {
     if let Some(spec) = &spec.probing {
         probing(rules, &path.key("probing"), spec);
     }
+    super::rollouts::rollouts(rules, &path, spec);
     instead_is_there(rules, &path, spec);
     somebody_checks(rules, &path, spec);
 }
