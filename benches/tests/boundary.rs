@@ -18,6 +18,10 @@ const PACK: &[(&str, &[&str])] = &[
     ),
     ("kernel-drift", &["gateway.paths.probing.share=0.0"]),
     (
+        "kernel-rollout",
+        &["gateway.paths.rollouts.extraction.stages=[{kind=\"full\"}]"],
+    ),
+    (
         "verifier-outage",
         &["classes.high-risk.unverified=\"release\""],
     ),

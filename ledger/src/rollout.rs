@@ -9,7 +9,7 @@ pub enum RolloutOutcome {
     /// It has not begun, or a test is under way.
     #[default]
     UnderWay,
-    /// The kernel serves its class.
+    /// The kernel has passed every test, and serves its class, or as much of it as its last stage says.
     Full,
     /// It failed a test, and was withdrawn.
     RolledBack,
@@ -51,20 +51,16 @@ pub struct RolloutTotals {
     pub kernel: String,
     /// How it stands at the end.
     pub outcome: RolloutOutcome,
+    /// When that was decided, ns; absent while it is under way.
+    pub decided_at_ns: Option<u64>,
     /// The stages that it came to, in order.
     pub stages: Vec<RolloutStageTotals>,
 }
 
 impl RolloutTotals {
-    /// From the beginning of the first stage until the kernel served all or was about to serve nobody, ns; if it
-    /// came to that.
+    /// From the beginning of the first stage until that was decided, ns; if it was.
     pub fn decided_ns(&self) -> Option<u64> {
-        let first = self.stages.first()?.from_ns;
-        let last = self.stages.last()?;
-        match self.outcome {
-            RolloutOutcome::UnderWay => None,
-            RolloutOutcome::Full => Some(last.from_ns - first),
-            RolloutOutcome::RolledBack | RolloutOutcome::TooRisky => Some(last.to_ns? - first),
-        }
+        self.decided_at_ns?
+            .checked_sub(self.stages.first()?.from_ns)
     }
 }

@@ -11,6 +11,7 @@ use windtunnel_ledger::decision::GatewayTotals;
 use windtunnel_ledger::gateway::{DriftTotals, PathTotals, PipelineTotals, ProbeTotals, StageKind};
 use windtunnel_ledger::result::Standing;
 use windtunnel_ledger::result::{Collector, ReplicaSample, ReplicaTotals, RunResult, Sample};
+use windtunnel_ledger::rollout::{RolloutOutcome, RolloutStageTotals, RolloutTotals};
 use windtunnel_ledger::rows::{End, Row};
 use windtunnel_ledger::scaling::ScalingTotals;
 use windtunnel_ledger::shared_cache::SharedCacheTotals;
@@ -245,6 +246,7 @@ fn run(warm_up_ns: u64) -> RunResult {
             }),
             ..PathTotals::default()
         }),
+        rollouts: vec![rolled_back()],
         state_store: Some(store()),
         index: Some(IndexTotals {
             peak_entries: 7,
@@ -273,6 +275,27 @@ fn run(warm_up_ns: u64) -> RunResult {
         }),
         computed: Some(computed()),
         ..RunResult::default()
+    }
+}
+
+/// A kernel withdrawn after four seconds.
+fn rolled_back() -> RolloutTotals {
+    let stage = |from, to, exposed, harm, risk| RolloutStageTotals {
+        from_ns: from * MS,
+        to_ns: Some(to * MS),
+        exposed,
+        harm,
+        risk: Some(risk),
+        ..RolloutStageTotals::default()
+    };
+    RolloutTotals {
+        kernel: "k".into(),
+        outcome: RolloutOutcome::RolledBack,
+        decided_at_ns: Some(5_000 * MS),
+        stages: vec![
+            stage(1_000, 2_000, 0, 0.0, 0.0),
+            stage(2_000, 5_000, 11, 4.5, 3.0),
+        ],
     }
 }
 
@@ -548,6 +571,11 @@ fn every_metric_is_its_formula() {
         ("drift_delay", (20.0, 3)),
         ("drifts_unnoticed", (2.0, 2)),
         ("drift_bad_outputs", (7.0, 7)),
+        ("rollout_exposure", (11.0, 11)),
+        ("rollout_harm", (4.5, 2)),
+        ("rollout_risk", (3.0, 2)),
+        ("rollout_time", (4_000.0, 1)),
+        ("rollouts_withdrawn", (1.0, 1)),
         ("draft_acceptance", (0.75, 12)),
         ("tokens_per_draft_step", (4.0, 3)),
         ("route_threshold", (0.4, 8)),

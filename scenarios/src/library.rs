@@ -73,6 +73,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "kernel-eviction" "boundary" "kernels";
     "verifier-ladder" "verification";
     "kernel-drift" "boundary" "kernels";
+    "kernel-rollout" "boundary" "kernels";
     "verifier-outage" "boundary" "verification";
     "brown-out" "boundary" "overload" "retries";
     "crowd-at-peak" "boundary" "scaling" "varying load" "overload" "classes";

@@ -101,7 +101,10 @@ fn in_shadow_a_bad_kernel_harms_nobody() {
         panic!("{totals:?}");
     };
     assert_eq!((shadow.compared, shadow.differed), (2, 2));
-    assert_eq!((shadow.exposed, shadow.harm, shadow.risk), (0, 0.0, Some(0.0)));
+    assert_eq!(
+        (shadow.exposed, shadow.harm, shadow.risk),
+        (0, 0.0, Some(0.0))
+    );
     // From 5 until the copy of the one sent at 20 is answered, two units later.
     assert_eq!(totals.decided_ns(), Some(17 * U));
     let requests: Vec<u64> = result.replicas.iter().map(|r| r.requests).collect();
@@ -136,8 +139,18 @@ fn a_good_kernel_comes_to_serve_all() {
     assert_eq!(kinds, ["shadow", "canary", "full"]);
     let compared: Vec<u64> = totals.stages.iter().map(|s| s.compared).collect();
     assert_eq!(compared, [13, 13, 0]);
-    let of = |replica| result.rows.iter().filter(|r| r.replica == Some(replica)).count();
-    assert_eq!((of(0), of(1)), (14, 16), "the one before it began, and shadow");
+    let of = |replica| {
+        result
+            .rows
+            .iter()
+            .filter(|r| r.replica == Some(replica))
+            .count()
+    };
+    assert_eq!(
+        (of(0), of(1)),
+        (14, 16),
+        "the one before it began, and shadow"
+    );
     let exposed: u64 = totals.stages.iter().map(|s| s.exposed).sum();
     assert_eq!(exposed, 16);
 }

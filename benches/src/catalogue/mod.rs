@@ -54,6 +54,8 @@ mod scaling;
 mod autoscalers;
 /// Kernels that drift: V-D5 to V-D7, C06.
 mod drift;
+/// Kernels that come into use in stages: V-S1, B09, C14.
+mod rollout;
 /// Traces that are replayed without time.
 mod trace;
 /// Plain programs for what has no formula.
@@ -430,6 +432,7 @@ pub fn cases() -> Vec<Case> {
         metastability::CASES,
         stages::CASES,
         drift::CASES,
+        rollout::CASES,
         scaling::CASES,
         caching_prices::CASES,
     ]

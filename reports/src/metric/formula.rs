@@ -10,6 +10,8 @@ mod computed;
 mod faults;
 /// Of kernels that drift, and who probes them.
 mod drift;
+/// Of kernels that come into use in stages.
+mod rollout;
 /// Stages and paths.
 mod gateway;
 /// Pools that follow their load.
@@ -26,6 +28,7 @@ pub use computed::*;
 pub use drift::*;
 pub use faults::*;
 pub use gateway::*;
+pub use rollout::*;
 pub use scaling::*;
 pub use shared_cache::*;
 pub use store::*;

@@ -108,6 +108,11 @@ metrics! {
     drift_delay, "ms", Lower, "drifts that raised an alarm before they were over, the whole run", "mean of: alarm − beginning of the drift", None;
     drifts_unnoticed, "times", Lower, "drifts that began in the whole run", "count of those that raised no alarm before they or the run were over", None;
     drift_bad_outputs, "requests", Lower, "answers that came to clients and were not rejected, the whole run, scenarios in which kernels drift", "count of bad ones that would have been good without the drift", None;
+    rollout_exposure, "requests", Neutral, "answers of kernels that are rolled out, the whole run", "count of those that reached users", None;
+    rollout_harm, "outputs", Lower, "those answers", "those that were bad where the frontier's would have been good, as only the world knows × severity", None;
+    rollout_risk, "outputs", Lower, "stages that rollouts came to and that have a test, the whole run", "sum of pilot risk magnitudes: (outcomes until the test of a kernel of error p1 ends ÷ share checked + share exposed × requests per second × (time from request to outcome + propagation ÷ 2)) × (p1 − p0) × share that humans pass on × severity", None;
+    rollout_time, "ms", Lower, "rollouts that came to an end, the whole run", "mean of: kernel serves all, or its withdrawal is decided − first stage", None;
+    rollouts_withdrawn, "times", Neutral, "kernels that are rolled out, the whole run", "count of those withdrawn", None;
     replicas_mean, "replicas", Lower, "the whole run, fleets that scale", "time from order to release of all replicas of the pool (those at the start: from the begin) ÷ length of the run", None;
     replicas_peak, "replicas", Lower, "the whole run, fleets that scale", "most replicas of the pool that were paid at once", None;
     replica_hours, "h", Lower, "the whole run, fleets that scale", "time from order to release, all replicas of the pool together", None;

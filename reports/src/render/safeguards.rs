@@ -12,6 +12,7 @@ pub(super) fn lines(figures: &Figures) -> Vec<(&'static str, Vec<String>)> {
         ("kernels", kernels(figures)),
         ("ladder", ladder(figures)),
         ("drift", drift(figures)),
+        ("rollout", rollout(figures)),
         ("health", health(figures)),
         ("scaling", scaling(figures)),
         ("stages", stages(figures)),
@@ -104,6 +105,18 @@ fn drift(figures: &Figures) -> Vec<String> {
         ("drift_delay", "until the alarm", false),
         ("drifts_unnoticed", "drifts unnoticed", false),
         ("drift_bad_outputs", "bad answers for it", true),
+    ];
+    all(figures, &parts)
+}
+
+/// What became of kernels that came into use in stages.
+fn rollout(figures: &Figures) -> Vec<String> {
+    let parts = [
+        ("rollouts_withdrawn", "kernels withdrawn", true),
+        ("rollout_time", "until decided", false),
+        ("rollout_exposure", "of their answers reached users", true),
+        ("rollout_harm", "bad for it", true),
+        ("rollout_risk", "at risk", false),
     ];
     all(figures, &parts)
 }

@@ -3,6 +3,7 @@
 
 use windtunnel_base::time::{SimDuration, SimTime};
 use windtunnel_ledger::rollout::{RolloutOutcome, RolloutStageTotals, RolloutTotals};
+use windtunnel_scenarios::schema::probing::ReferenceSpec;
 use windtunnel_scenarios::schema::rollout::{RolloutSpec, RolloutStage, SequentialTestSpec};
 
 /// A sequential probability ratio test of a share.
@@ -43,19 +44,60 @@ impl Sprt {
         }
     }
 
-    /// Outcomes until the end on average, by Wald's approximation, if the share is `p1`.
+    /// Outcomes until the end on average, if the share is `p1`. Wald's approximation leaves out how far the last
+    /// outcome goes over a limit, which matters in short tests; those are followed outcome by outcome.
     fn length_if_unfit(&self, spec: &SequentialTestSpec) -> f64 {
         let ([up, down], [passed, failed]) = (self.steps, self.limits);
         let drift = spec.p1 * up + (1.0 - spec.p1) * down;
-        ((1.0 - spec.beta) * failed + spec.beta * passed) / drift
+        let wald = ((1.0 - spec.beta) * failed + spec.beta * passed) / drift;
+        match wald < FOLLOWED {
+            true => self.length(spec.p1),
+            false => wald,
+        }
+    }
+
+    /// The same for any share, exactly: after `n` outcomes the sum depends on how many differed, so it is enough
+    /// to know how probable each number is while the test goes on.
+    fn length(&self, p: f64) -> f64 {
+        let ([up, down], [passed, failed]) = (self.steps, self.limits);
+        // Probabilities of `fewest`, `fewest + 1` and so on that differed.
+        let (mut on, mut fewest) = (vec![1.0], 0_u64);
+        let (mut outcomes, mut length) = (0_u64, 0.0);
+        loop {
+            let still: f64 = on.iter().sum();
+            if still < 1e-9 {
+                return length;
+            }
+            length += still;
+            outcomes += 1;
+            let mut next = vec![0.0; on.len() + 1];
+            for (i, mass) in on.iter().enumerate() {
+                next[i] += mass * (1.0 - p);
+                next[i + 1] += mass * p;
+            }
+            let goes_on = |differed: u64| {
+                let sum = differed as f64 * up + (outcomes - differed) as f64 * down;
+                sum > passed && sum < failed
+            };
+            // The sum rises with the number that differed: those that go on are neighbours.
+            let all = (fewest..).zip(next);
+            let (numbers, masses): (Vec<u64>, Vec<f64>) = all.filter(|&(d, _)| goes_on(d)).unzip();
+            fewest = numbers.first().copied().unwrap_or_default();
+            on = masses;
+        }
     }
 }
+
+/// Tests that take longer than this by Wald's approximation are left to that.
+const FOLLOWED: f64 = 5_000.0;
 
 /// What a rollout comes to next.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Next {
     /// A stage begins.
     Stage(RolloutStage),
+    /// It has passed the test of its last stage, and goes on as that says.
+    Stay,
     /// The kernel is to be withdrawn.
     Withdraw,
 }
@@ -138,17 +180,35 @@ impl Rollout {
         } else {
             0.0
         };
-        let (n, sum) = self.delays;
-        let late = sum / n.max(1) as f64 + spec.propagation.0.as_secs_f64() / 2.0;
+        let late = self.delay_to_outcome(stage) + spec.propagation.0.as_secs_f64() / 2.0;
         let outcomes = self.test.length_if_unfit(&spec.test);
         let requests = outcomes / spec.checked + exposure * rate * late;
         let excess = spec.test.p1 - spec.test.p0;
         Some(requests * excess * stage.passed_on() * spec.severity)
     }
 
+    /// Seconds from a request to its outcome: as seen so far, or if there was none yet, what is known to be
+    /// needed.
+    fn delay_to_outcome(&self, stage: &RolloutStage) -> f64 {
+        let (n, sum) = self.delays;
+        if n > 0 {
+            return sum / n as f64;
+        }
+        let reference = match self.spec.reference {
+            ReferenceSpec::Frontier => SimDuration::ZERO,
+            ReferenceSpec::Verifier { latency } => latency.0,
+        };
+        let human = match *stage {
+            RolloutStage::Assist { latency, .. } => latency.0,
+            _ => SimDuration::ZERO,
+        };
+        reference.max(human).as_secs_f64()
+    }
+
     fn enter(&mut self, stage: usize, now: SimTime) -> Next {
         let Some(next) = self.spec.stages.get(stage).copied() else {
-            return self.end(RolloutOutcome::Full, now);
+            self.decide(RolloutOutcome::Full, now);
+            return Next::Stay;
         };
         let risk = self.risk(&next, now);
         if risk.zip(self.spec.max_risk).is_some_and(|(r, max)| r > max) {
@@ -158,7 +218,7 @@ impl Rollout {
         self.stage = stage;
         self.test = Sprt::new(&self.spec.test);
         if matches!(next, RolloutStage::Full {}) {
-            self.totals.outcome = RolloutOutcome::Full;
+            self.decide(RolloutOutcome::Full, now);
         }
         self.totals.stages.push(RolloutStageTotals {
             kind: kind(&next).to_owned(),
@@ -178,8 +238,13 @@ impl Rollout {
 
     fn end(&mut self, outcome: RolloutOutcome, now: SimTime) -> Next {
         self.close(now);
-        self.totals.outcome = outcome;
+        self.decide(outcome, now);
         Next::Withdraw
+    }
+
+    fn decide(&mut self, outcome: RolloutOutcome, now: SimTime) {
+        self.totals.outcome = outcome;
+        self.totals.decided_at_ns = Some(now.as_nanos());
     }
 
     /// A comparison of that stage came to an end: what is next, if that changes anything. Of stages that are
@@ -297,9 +362,25 @@ mod tests {
                 "{share} of {passes}"
             );
         }
-        // Wald's approximation, which leaves out what goes over the limits.
-        let wald = Sprt::new(&spec).length_if_unfit(&spec);
-        assert!((wald - 677.1).abs() < 0.1, "{wald}");
+        // Exactly, and by Wald's approximation 677.1.
+        let exact = Sprt::new(&spec).length_if_unfit(&spec);
+        assert!((exact / 737.0 - 1.0).abs() < 0.02, "{exact}");
+    }
+
+    /// By hand: with one outcome at most the length is one; with two differences or one equality to the end it
+    /// is one and the chance of a difference.
+    #[test]
+    fn short_tests_are_followed_to_their_end() {
+        let test = |up, down| Sprt {
+            steps: [up, down],
+            limits: [-1.0, 1.0],
+            sum: 0.0,
+        };
+        assert!((test(1.0, -1.0).length(0.3) - 1.0).abs() < 1e-12);
+        assert!((test(0.5, -1.6).length(0.3) - 1.3).abs() < 1e-12);
+        // Up and down by half: a walk between two walls two steps away, from the middle.
+        let walk = test(0.5, -0.5).length(0.5);
+        assert!((walk - 4.0).abs() < 1e-6, "{walk}");
     }
 
     #[test]
@@ -322,11 +403,17 @@ mod tests {
         let totals = rollout.totals();
         assert_eq!(totals.outcome, RolloutOutcome::Full);
         assert_eq!(totals.decided_ns(), Some(25_000_000_000));
+        // Without a stage in full use, the last is kept.
+        let mut short = Rollout::new("k", &spec(&[canary]));
+        short.begin(at(0));
+        let told = (0..13).filter_map(|_| short.outcome(0, false, at(9)));
+        assert_eq!(told.collect::<Vec<_>>(), [Next::Stay]);
+        assert_eq!(short.stage(), Some(&canary));
         let compared: Vec<u64> = totals.stages.iter().map(|s| s.compared).collect();
         assert_eq!(compared, [13, 13, 0]);
     }
 
-    /// By hand: Wald's n, and at ten requests a second 2.5 s of half of them until the withdrawal, at an excess
+    /// By hand: the length of the test, and at ten requests a second 2.5 s of half of them until the withdrawal, at an excess
     /// of a fifth, twice as severe.
     #[test]
     fn the_risk_is_the_formula_and_may_be_too_great() {
@@ -341,8 +428,7 @@ mod tests {
         );
         rollout.begin(at(0));
         (0..100).for_each(|_| rollout.request());
-        let (up, down) = (5.0_f64.ln(), (0.75_f64 / 0.95).ln());
-        let n = 0.9 * 19.0_f64.ln() / (0.25 * up + 0.75 * down);
+        let n = rollout.test.length(0.25);
         let expected = (n + 0.5 * 10.0 * 2.5) * 0.2 * 2.0;
         let found = rollout.risk(&canary, at(10)).expect("it is tested");
         assert!((found - expected).abs() < 1e-9, "{found} {expected}");

@@ -148,7 +148,7 @@ impl<M: Machine> World<'_, M> {
             return;
         };
         match next {
-            None => {}
+            None | Some(Next::Stay) => {}
             Some(Next::Stage(stage)) => {
                 rollouts.past[usize::from(kernel)].clear();
                 let share = match stage {

@@ -21,6 +21,7 @@ use windtunnel_base::units::NanoUsd;
 use windtunnel_engine::config::EngineSpec;
 use windtunnel_ledger::entry::AnswerSource;
 use windtunnel_ledger::result::RunResult;
+use windtunnel_ledger::rollout::RolloutOutcome;
 use windtunnel_ledger::rows::Row;
 use windtunnel_ledger::scaling::{ScalingChange, ScalingStep};
 use windtunnel_scenarios::schema::paths::OnReject;
@@ -192,6 +193,7 @@ fn random_worlds_see_everything() {
     let mut paths = windtunnel_ledger::gateway::PathTotals::default();
     let mut probing = windtunnel_ledger::gateway::ProbeTotals::default();
     let (mut unanswered, mut drift_came_through) = (0, 0);
+    let (mut tried, mut rolled_back, mut in_full, mut harmed) = ([0_u64; 4], 0_u64, 0_u64, 0_u64);
     let (mut passed, mut scaled) = (0, windtunnel_ledger::scaling::ScalingTotals::default());
     let (mut cold, mut ejected) = (0, 0);
     let mut answers = windtunnel_ledger::decision::AnswerTotals::default();
@@ -220,6 +222,15 @@ fn random_worlds_see_everything() {
             let released = |c: &&ScalingChange| c.step == ScalingStep::Released;
             cold += more.changes.iter().filter(released).count() as u64 - more.cancelled;
             scaled.short_checks += more.short_checks;
+        }
+        for rollout in &result.rollouts {
+            let stages = || rollout.stages.iter();
+            let of = |kind| stages().any(|s| s.kind == kind && s.compared > 0);
+            let kinds = ["replay", "shadow", "assist", "canary"];
+            (tried.iter_mut().zip(kinds)).for_each(|(n, kind)| *n += u64::from(of(kind)));
+            rolled_back += u64::from(rollout.outcome == RolloutOutcome::RolledBack);
+            in_full += u64::from(rollout.outcome == RolloutOutcome::Full);
+            harmed += stages().filter(|s| s.harm > 0.0).count() as u64;
         }
         let more = &result.gateway.answers;
         answers.exact += more.exact;
@@ -270,6 +281,13 @@ fn random_worlds_see_everything() {
         ("probes that came to nothing", unanswered),
         ("alarms", probing.alarms),
         ("bad for drift", drift_came_through),
+        ("replayed", tried[0]),
+        ("in shadow", tried[1]),
+        ("suggested to humans", tried[2]),
+        ("canaries", tried[3]),
+        ("kernels withdrawn", rolled_back),
+        ("kernels in full use", in_full),
+        ("harmed by new kernels", harmed),
         ("replicas ordered", scaled.orders),
         ("orders taken back", scaled.cancelled),
         ("replicas on their way out", scaled.drains),

@@ -12,6 +12,7 @@ use windtunnel_scenarios::schema::paths::{
     Checked, EvictionSpec, Instead, KernelSpec, LeakageSpec, OnReject, PathsSpec,
 };
 use windtunnel_scenarios::schema::probing::{DetectorSpec, ProbingSpec, ReferenceSpec};
+use windtunnel_scenarios::schema::rollout::{RolloutSpec, RolloutStage, SequentialTestSpec};
 use windtunnel_scenarios::schema::scaling::{
     ScalingPolicySpec, ScalingRuleSpec, ScalingSignalSpec, ScalingSpec, ScheduledReplicas,
 };
@@ -20,7 +21,7 @@ use windtunnel_scenarios::schema::state_store::{BlackoutRule, StateStoreSpec};
 use windtunnel_scenarios::schema::{FaultSpec, VerificationSpec};
 
 /// A kernel for the urgent ones, on the last pool.
-pub(crate) fn paths(kind: u8) -> PathsSpec {
+pub(crate) fn paths(kind: u8, variety: u32) -> PathsSpec {
     let (jittered, overflow) = match kind % 4 {
         0 => (true, Some(Instead::Queue)),
         1 => (false, Some(Instead::Queue)),
@@ -77,7 +78,52 @@ pub(crate) fn paths(kind: u8) -> PathsSpec {
             },
             rebuild: kind.is_multiple_of(4).then(|| span(10)),
         }),
+        // The others come into use step by step; one outcome decides.
+        rollouts: (kind % 2 == 1)
+            .then(|| ("k".to_owned(), rollout(variety)))
+            .into_iter()
+            .collect(),
         ..PathsSpec::default()
+    }
+}
+
+/// All kinds of stages, each soon passed or failed.
+fn rollout(kind: u32) -> RolloutSpec {
+    let replay = RolloutStage::Replay {
+        samples: 2,
+        lasts: span(3),
+    };
+    let assist = RolloutStage::Assist {
+        share: 0.9,
+        accept_bad: 0.5,
+        accept_good: 0.8,
+        latency: span(1),
+        price: Money(NanoUsd(1_000_007)),
+    };
+    let canary = RolloutStage::Canary { share: 0.8 };
+    let shadow = RolloutStage::Shadow { share: 0.9 };
+    let stages = match kind % 4 {
+        0 => vec![canary, RolloutStage::Full {}],
+        1 => vec![assist, canary],
+        2 => vec![replay, shadow, RolloutStage::Full {}],
+        _ => vec![shadow, assist, canary],
+    };
+    RolloutSpec {
+        stages,
+        test: SequentialTestSpec {
+            p0: 0.05,
+            p1: 0.6,
+            beta: 0.45,
+            ..SequentialTestSpec::default()
+        },
+        reference: match kind % 2 {
+            0 => ReferenceSpec::Frontier,
+            _ => ReferenceSpec::Verifier { latency: span(0) },
+        },
+        price: Money(NanoUsd(1_000_003)),
+        sensitivity: 0.9,
+        propagation: span(2),
+        ..RolloutSpec::default()
     }
 }
 

@@ -473,7 +473,7 @@ fn world_without_store() -> impl Strategy<Value = Scenario> {
             };
             // With a station there are two pools, and sometimes they are told apart.
             if station && kind < 4 {
-                scenario.gateway.paths = Some(paths(kind));
+                scenario.gateway.paths = Some(paths(kind, max_in_flight.unwrap_or(0)));
             }
             scenario.gateway.pipeline = pipeline;
             // Who fails is left alone for a while, or not.
