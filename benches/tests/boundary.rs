@@ -79,6 +79,13 @@ const PACK: &[(&str, &[&str])] = &[
     ("lost-replica", &["gateway.outlier_detection.enabled=false"]),
     ("noisy-neighbour", &["gateway.queue.order=\"fcfs\""]),
     (
+        "quantised-edge",
+        &[
+            "fleet.engine.model=\"llama-3.1-8b-fp8\";fleet.error_rate=0.025",
+            "fleet.engine.model=\"llama-3.1-8b\";fleet.error_rate=0.02",
+        ],
+    ),
+    (
         "edge-cache",
         &[
             "gateway.answers.enabled=false",

@@ -65,7 +65,7 @@ fn the_catalogue_is_complete_and_its_names_are_unique() {
     expected.extend(tokens.map(String::from));
     expected.extend((1..=4).map(|n| format!("V-M{n}")));
     expected.extend(["V-R2", "C-03"].map(String::from));
-    expected.extend(["V-D5", "V-D6", "V-D7", "C06", "V-S1", "B09", "C14"].map(String::from));
+    expected.extend(["V-D5", "V-D6", "V-D7", "C06", "V-S1", "B09", "C14", "I26"].map(String::from));
     let scaling = [
         "V-E1", "V-E2", "V-E3", "V-E3d", "E01", "E03", "E10", "E11", "E12", "E25",
     ];

@@ -49,8 +49,8 @@ pub struct Intensity {
 impl Intensity {
     /// The peaks of so many GPUs against what the model asks of them.
     pub fn new(gpu: &Gpu, model: &Model, gpus: u32, kv_bytes_per_element: f64) -> Self {
-        let compute = match (model.bytes_per_weight, gpu.compute_fp8) {
-            (1, Some(fp8)) => fp8,
+        let compute = match gpu.compute_fp8 {
+            Some(fp8) if model.bytes_per_weight == 1.0 => fp8,
             _ => gpu.compute,
         } * f64::from(gpus);
         let bandwidth = gpu.bandwidth * f64::from(gpus);
@@ -60,7 +60,7 @@ impl Intensity {
             compute_per_token: 2.0 * layers / compute,
             compute_per_pair: 4.0 * f64::from(model.layers) * query_width
                 / (gpu.compute * f64::from(gpus)),
-            memory_per_step: layers * f64::from(model.bytes_per_weight) / bandwidth,
+            memory_per_step: layers * model.bytes_per_weight / bandwidth,
             memory_per_context: model.kv_bytes_per_token(kv_bytes_per_element) / bandwidth,
         }
     }

@@ -181,20 +181,37 @@ pub struct Model {
     pub head_dim: u32,
     /// Rows of embedding and head, which are two matrices in all of these models.
     pub vocab: u32,
-    /// Bytes per weight of the layers; embedding and head have two.
-    pub bytes_per_weight: u32,
+    /// Bytes per weight of the layers; embedding and head have two. One: products too are in eight bits, where
+    /// the GPU can. Less: weights are stored so, and products are in sixteen bits.
+    pub bytes_per_weight: f64,
     /// Longest prompt plus output.
     pub max_len: u32,
 }
 
 /// The models known by name, from their published `config.json`.
-pub const MODELS: [Model; 9] = [
+pub const MODELS: [Model; 11] = [
     model(
         "llama-3.1-8b",
         [32, 4096, 14_336],
         [32, 8, 128],
         128_256,
-        2,
+        2.0,
+        131_072,
+    ),
+    model(
+        "llama-3.1-8b-fp8",
+        [32, 4096, 14_336],
+        [32, 8, 128],
+        128_256,
+        1.0,
+        131_072,
+    ),
+    model(
+        "llama-3.1-8b-int4",
+        [32, 4096, 14_336],
+        [32, 8, 128],
+        128_256,
+        0.5,
         131_072,
     ),
     model(
@@ -202,7 +219,7 @@ pub const MODELS: [Model; 9] = [
         [80, 8192, 28_672],
         [64, 8, 128],
         128_256,
-        2,
+        2.0,
         131_072,
     ),
     model(
@@ -210,7 +227,7 @@ pub const MODELS: [Model; 9] = [
         [126, 16_384, 53_248],
         [128, 8, 128],
         128_256,
-        1,
+        1.0,
         131_072,
     ),
     model(
@@ -218,7 +235,7 @@ pub const MODELS: [Model; 9] = [
         [32, 4096, 11_008],
         [32, 32, 128],
         32_000,
-        2,
+        2.0,
         4096,
     ),
     model(
@@ -226,7 +243,7 @@ pub const MODELS: [Model; 9] = [
         [28, 3584, 18_944],
         [28, 4, 128],
         152_064,
-        2,
+        2.0,
         32_768,
     ),
     model(
@@ -234,7 +251,7 @@ pub const MODELS: [Model; 9] = [
         [36, 4096, 12_288],
         [32, 8, 128],
         151_936,
-        2,
+        2.0,
         40_960,
     ),
     model(
@@ -242,7 +259,7 @@ pub const MODELS: [Model; 9] = [
         [40, 5120, 17_408],
         [40, 8, 128],
         151_936,
-        2,
+        2.0,
         40_960,
     ),
     model(
@@ -250,7 +267,7 @@ pub const MODELS: [Model; 9] = [
         [64, 5120, 25_600],
         [64, 8, 128],
         151_936,
-        2,
+        2.0,
         40_960,
     ),
     model(
@@ -258,7 +275,7 @@ pub const MODELS: [Model; 9] = [
         [32, 4096, 14_336],
         [32, 8, 128],
         32_768,
-        2,
+        2.0,
         32_768,
     ),
 ];
@@ -268,7 +285,7 @@ const fn model(
     [layers, hidden, ffn]: [u32; 3],
     [heads, kv_heads, head_dim]: [u32; 3],
     vocab: u32,
-    bytes_per_weight: u32,
+    bytes_per_weight: f64,
     max_len: u32,
 ) -> Model {
     Model {
@@ -306,7 +323,8 @@ impl Model {
 
     /// Bytes of all weights.
     pub fn weight_bytes(&self) -> u64 {
-        self.layer_parameters() * u64::from(self.bytes_per_weight) + 4 * self.head_parameters()
+        let layers = self.layer_parameters() as f64 * self.bytes_per_weight;
+        layers as u64 + 4 * self.head_parameters()
     }
 
     /// Bytes of keys and values per token, over all GPUs: `2 * kv_heads * head_dim * layers *
@@ -352,6 +370,8 @@ mod tests {
     fn parameters_are_the_published_ones() {
         let published = [
             ("llama-3.1-8b", 8.03e9),
+            ("llama-3.1-8b-fp8", 8.03e9),
+            ("llama-3.1-8b-int4", 8.03e9),
             ("llama-3.1-70b", 70.55e9),
             ("llama-3.1-405b-fp8", 405.85e9),
             ("llama-2-7b", 6.738e9),

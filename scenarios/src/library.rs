@@ -46,6 +46,7 @@ const SCENARIOS: &[Entry] = entries! { "library":
     "three-regions" "varying load" "classes";
     "similar-lengths" "scheduling";
     "edge-cache" "stored answers";
+    "quantised-edge" "models" "cost";
     "flash-crowd" "varying load" "overload";
     "step-load" "varying load";
     "long-prompts" "scheduling" "classes";

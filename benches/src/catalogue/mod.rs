@@ -54,6 +54,8 @@ mod scaling;
 mod autoscalers;
 /// Kernels that drift: V-D5 to V-D7, C06.
 mod drift;
+/// Quantised variants of a model: I26.
+mod tiers;
 /// Kernels that come into use in stages: V-S1, B09, C14.
 mod rollout;
 /// Traces that are replayed without time.
@@ -433,6 +435,7 @@ pub fn cases() -> Vec<Case> {
         stages::CASES,
         drift::CASES,
         rollout::CASES,
+        tiers::CASES,
         scaling::CASES,
         caching_prices::CASES,
     ]

@@ -55,7 +55,7 @@ pub struct GpuSpec {
 
 /// A dense decoder-only transformer with gated MLP that the catalogue does not know. The names in
 /// brackets are those of a published `config.json`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// Layers (`num_hidden_layers`).
@@ -72,8 +72,9 @@ pub struct ModelSpec {
     pub head_dim: u32,
     /// Rows of embedding and head, taken as two matrices (`vocab_size`).
     pub vocab: u32,
-    /// Bytes per weight of the layers, 1 or 2; embedding and head have two.
-    pub bytes_per_weight: u32,
+    /// Bytes per weight of the layers, up to 2; embedding and head have two. One: products too are in eight
+    /// bits, where the GPU can. Less, as in int4: weights are stored so, and products are in sixteen bits.
+    pub bytes_per_weight: f64,
     /// Longest prompt plus output (`max_position_embeddings`).
     pub max_len: u32,
 }

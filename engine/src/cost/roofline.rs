@@ -47,8 +47,8 @@ impl Roofline {
     pub fn new(gpu: &Gpu, model: &Model, settings: &RooflineSettings) -> Self {
         let gpus = f64::from(settings.tensor_parallel);
         let efficient = gpus * settings.compute_efficiency;
-        let dense = match (model.bytes_per_weight, gpu.compute_fp8) {
-            (1, Some(fp8)) => fp8,
+        let dense = match gpu.compute_fp8 {
+            Some(fp8) if model.bytes_per_weight == 1.0 => fp8,
             _ => gpu.compute,
         } * efficient;
         let half = gpu.compute * efficient;
@@ -58,7 +58,7 @@ impl Roofline {
         let query_width = f64::from(model.heads) * f64::from(model.head_dim);
         Self {
             layers_per_token: 2.0 * layers / dense,
-            layers_per_step: layers * f64::from(model.bytes_per_weight) / bandwidth,
+            layers_per_step: layers * model.bytes_per_weight / bandwidth,
             head_per_sample: 2.0 * head / half,
             head_per_step: 2.0 * head / bandwidth,
             attention_per_pair: 4.0 * f64::from(model.layers) * query_width / half,

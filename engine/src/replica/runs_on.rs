@@ -83,7 +83,6 @@ fn custom_model(spec: &ModelSpec) -> Result<Model, EngineConfigError> {
         ("kv_heads", spec.kv_heads, 1 << 12),
         ("head_dim", spec.head_dim, 1 << 12),
         ("vocab", spec.vocab, 1 << 24),
-        ("bytes_per_weight", spec.bytes_per_weight, 2),
         ("max_len", spec.max_len, u32::MAX),
     ];
     for (field, value, most) in sizes {
@@ -94,6 +93,14 @@ fn custom_model(spec: &ModelSpec) -> Result<Model, EngineConfigError> {
                 format!("set it from 1 to {most}, as its `config.json` says"),
             ));
         }
+    }
+    let bytes = spec.bytes_per_weight;
+    if !(0.125..=2.0).contains(&bytes) {
+        return Err(error(
+            "custom_model.bytes_per_weight",
+            format!("{bytes} does not describe a model"),
+            "set it from 0.125 to 2: 2 for bf16, 1 for fp8, 0.5 for int4".to_owned(),
+        ));
     }
     if !spec.heads.is_multiple_of(spec.kv_heads) {
         let (heads, kv_heads) = (spec.heads, spec.kv_heads);

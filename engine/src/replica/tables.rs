@@ -78,7 +78,7 @@ pub(super) fn coefficients(
         kv_heads: model.kv_heads,
         ffn: model.ffn,
         bytes: 2.0,
-        weight_bytes: Some(f64::from(model.bytes_per_weight)),
+        weight_bytes: Some(model.bytes_per_weight),
         ..ArchitectureSpec::default()
     });
     let settings = CoefficientSettings {

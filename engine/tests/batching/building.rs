@@ -251,7 +251,7 @@ fn hardware_described_wrongly_is_refused() {
         ("custom_gpu.idle_power", |g, _| g.idle_power = Power(1e6)),
         ("custom_model.layers", |_, m| m.layers = 0),
         ("custom_model.bytes_per_weight", |_, m| {
-            m.bytes_per_weight = 4
+            m.bytes_per_weight = 4.0
         }),
         ("custom_model.hidden", |_, m| m.hidden = u32::MAX),
         ("custom_model.kv_heads", |_, m| m.kv_heads = 7),

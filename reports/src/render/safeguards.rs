@@ -112,7 +112,7 @@ fn drift(figures: &Figures) -> Vec<String> {
 /// What became of kernels that came into use in stages.
 fn rollout(figures: &Figures) -> Vec<String> {
     let parts = [
-        ("rollouts_withdrawn", "kernels withdrawn", true),
+        ("rollouts_withdrawn", "withdrawn", true),
         ("rollout_time", "until decided", false),
         ("rollout_exposure", "of their answers reached users", true),
         ("rollout_harm", "bad for it", true),

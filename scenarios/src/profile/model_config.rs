@@ -69,10 +69,9 @@ impl ModelConfig {
             kv_heads: self.kv_heads,
             head_dim: self.head_dim,
             vocab: self.vocab,
-            bytes_per_weight: if self.weight_bytes.unwrap_or(self.bytes) == 1.0 {
-                1
-            } else {
-                2
+            bytes_per_weight: match self.weight_bytes.unwrap_or(self.bytes) {
+                quantized if quantized > 0.0 && quantized < 2.0 => quantized,
+                _ => 2.0,
             },
             max_len: self.max_len,
         }

@@ -235,7 +235,7 @@ impl Settings {
             .set("kv_heads", int(m.kv_heads))
             .set("head_dim", int(m.head_dim))
             .set("vocab", int(m.vocab))
-            .set("bytes_per_weight", int(m.bytes_per_weight))
+            .set("bytes_per_weight", m.bytes_per_weight)
             .set(
                 "max_len",
                 int(m.max_len.max(self.max_model_len.unwrap_or(0))),

@@ -159,7 +159,7 @@ pub fn fit(spec: &mut ContinuousSpec) -> Result<(), ReferenceError> {
         kv_heads: small(config.num_key_value_heads),
         head_dim: small(config.head_dim),
         vocab: small(config.vocab_size),
-        bytes_per_weight: 2,
+        bytes_per_weight: 2.0,
         max_len,
     });
     spec.max_model_len = spec.max_model_len.map(|len| len.min(max_len));
