@@ -61,11 +61,19 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// Kernels that one run rolls out beside one another, each for a class of its own.
-const KERNELS: usize = 100;
+/// Kernels that one run rolls out beside one another, each for a class of its own: each is one sample.
+fn kernels(point: &Point<'_>) -> u64 {
+    point.length(100.0).clamp(10, 250)
+}
 
-/// Stations that answer at once: a frontier, and a pool for all kernels.
-fn world(rate: f64, (frontier, error): (f64, f64), rollout: &str, ends: &str) -> String {
+/// Stations that answer at once: a frontier, and a pool for all kernels. The requests of each class come at that
+/// rate, for so many seconds.
+fn world(
+    kernels: u64,
+    (rate, seconds): (f64, f64),
+    (frontier, error): (f64, f64),
+    rollout: &str,
+) -> String {
     let mut text = format!(
         "[run]\nwarm_up = \"0s\"\n\
          [fleet]\nname = \"frontier\"\nerror_rate = {frontier:?}\n\
@@ -74,7 +82,7 @@ fn world(rate: f64, (frontier, error): (f64, f64), rollout: &str, ends: &str) ->
          engine = {{ kind = \"station\", servers = 100000 }}\n\
          [gateway.paths]\nfrontier = \"frontier\"\n"
     );
-    for k in 0..KERNELS {
+    for k in 0..kernels {
         text += &format!(
             "[[gateway.paths.kernels]]\nname = \"k{k}\"\nclass = \"c{k}\"\npool = \"kernels\"\n\
              [gateway.paths.rollouts.k{k}]\n{rollout}\n[classes.c{k}]\n\
@@ -82,14 +90,14 @@ fn world(rate: f64, (frontier, error): (f64, f64), rollout: &str, ends: &str) ->
              service = {{ kind = \"fixed\", value = \"1ms\" }}\n"
         );
     }
-    let all = rate * KERNELS as f64;
-    text + &format!("[traffic]\nrequest_rate = \"{all} req/s\"\n{ends}")
+    let all = rate * kernels as f64;
+    text + &format!("[traffic]\nrequest_rate = \"{all} req/s\"\nduration = \"{seconds}s\"\n")
 }
 
-/// A figure of the rollouts of one run together.
-fn sum(run: &Run, figure: impl Fn(&RolloutStageTotals) -> f64) -> f64 {
+/// A figure of all stages of a run's rollouts, per kernel.
+fn per_kernel(run: &Run, figure: impl Fn(&RolloutStageTotals) -> f64) -> f64 {
     let stages = run.result.rollouts.iter().flat_map(|r| &r.stages);
-    stages.map(figure).sum()
+    stages.map(figure).sum::<f64>() / run.result.rollouts.len() as f64
 }
 
 fn sequential_test(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
@@ -99,13 +107,14 @@ fn sequential_test(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
                    test = { p0 = 0.01, p1 = 0.02, alpha = 0.05, beta = 0.05 }\n\
                    propagation = \"0s\"";
     // Ten times the mean: hardly any test takes longer.
-    let text = world(10.0, (0.0, error), rollout, "");
-    let runs = Lab::settled(&text, point, 8.0 * 8_000.0 * KERNELS as f64, 0.0)?.run()?;
+    let text = world(kernels(point), (10.0, 800.0), (0.0, error), rollout);
+    let runs = Lab::whole(&text, point)?.run()?;
     let compared = |s: &RolloutStageTotals| s.compared as f64;
-    let length = runs.each(|run| sum(run, compared) / KERNELS as f64);
+    let length = runs.each(|run| per_kernel(run, compared));
     let ended = |run: &Run, how| {
-        let rollouts = run.result.rollouts.iter();
-        rollouts.filter(|r| r.outcome == how).count() as f64 / KERNELS as f64
+        let rollouts = &run.result.rollouts;
+        let so = rollouts.iter().filter(|r| r.outcome == how).count();
+        so as f64 / rollouts.len() as f64
     };
     let (wrong, expected, share) = match fit {
         true => (RolloutOutcome::RolledBack, 856.0, 0.044),
@@ -130,13 +139,12 @@ fn predicted_harm(point: &Point<'_>) -> Result<Vec<Check>, CaseError> {
          reference = {{ kind = \"verifier\", latency = \"5s\" }}\n\
          stages = [{{ kind = \"canary\", share = {share:?} }}, {{ kind = \"shadow\", share = 0.01 }}]"
     );
-    let text = world(rate, (0.05, 0.25), &rollout, "");
     let seconds = 100.0 + 400.0 / (share * checked * rate);
-    let length = 8.0 * seconds * rate * KERNELS as f64;
-    let runs = Lab::settled(&text, point, length, 0.0)?.run()?;
+    let text = world(kernels(point), (rate, seconds), (0.05, 0.25), &rollout);
+    let runs = Lab::whole(&text, point)?.run()?;
     let risk = |s: &RolloutStageTotals| s.risk.unwrap_or(0.0);
-    let ratio = runs.each(|run| sum(run, |s| s.harm) / sum(run, risk));
-    let harm = runs.each(|run| sum(run, |s| s.harm) / KERNELS as f64);
+    let ratio = runs.each(|run| per_kernel(run, |s| s.harm) / per_kernel(run, risk));
+    let harm = runs.each(|run| per_kernel(run, |s| s.harm));
     Ok(vec![
         Check::sampled("harm, of the risk predicted", 1.0, &ratio, 0.01),
         Check::at_least(
@@ -156,10 +164,9 @@ fn way(point: &Point<'_>, stages: &str) -> Result<(Sampled, f64), CaseError> {
          reference = {{ kind = \"verifier\", latency = \"20s\" }}\n\
          stages = [{stages}]"
     );
-    let text = world(rate, (0.05, error), &rollout, "duration = \"30min\"\n");
+    let text = world(kernels(point), (rate, 1_800.0), (0.05, error), &rollout);
     let runs = Lab::whole(&text, point)?.run()?;
-    let each =
-        |figure: fn(&RolloutStageTotals) -> f64| runs.each(|run| sum(run, figure) / KERNELS as f64);
+    let each = |figure: fn(&RolloutStageTotals) -> f64| runs.each(|run| per_kernel(run, figure));
     let risks = each(|s| s.risk.unwrap_or(0.0));
     Ok((each(|s| s.harm), risks.mean))
 }
