@@ -16,6 +16,8 @@ pub mod summary;
 
 /// Figures by tenant.
 pub mod tenants;
+/// What became of kernels that came into use in stages.
+pub mod rollouts;
 
 /// Two runs of the same traffic, paired.
 pub mod compare;

@@ -3,6 +3,7 @@
 
 use crate::estimate::Estimate;
 use crate::metric::{METRICS, Measured, Metric, Reading, Scope};
+use crate::rollouts::{self, RolloutStage};
 use crate::steady::{self, Stationarity, Steadiness};
 use crate::tenants;
 use crate::threshold::{self, Outcome, Verdict};
@@ -51,6 +52,9 @@ pub struct Summary {
     /// By tenant: the twelve that sent most, and `(others)` together; absent if there is only one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_tenant: BTreeMap<String, Figures>,
+    /// The stages of kernels that are rolled out, in order; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollouts: Vec<RolloutStage>,
     /// Requests turned away, by reason, all seeds together; reasons that did not occur are absent.
     pub refused_by_reason: BTreeMap<String, u64>,
     /// What came of the scenario's conditions.
@@ -207,6 +211,7 @@ impl Summary {
             by_class,
             by_phase: by_phase(&measured),
             by_tenant: tenants::figures(&measured),
+            rollouts: rollouts::stages(&measured),
             refused_by_reason: refused(&measured),
             ci: Ci::of(&thresholds, &runs, stationarity),
             thresholds,

@@ -2,6 +2,7 @@
 
 use super::number::{count, difference, figure};
 use super::plots::{self, Plot, PlotError};
+use super::rollouts;
 use super::table;
 use crate::estimate::Estimate;
 use crate::metric::METRICS;
@@ -41,6 +42,7 @@ pub fn render(report: &Report<'_>) -> Result<String, PlotError> {
     page.classes(report.summary);
     page.tenants(report.summary);
     page.phases(report.summary);
+    page.rollouts(report.summary);
     page.metrics(report.summary);
     page.runs(report.summary);
     page.repeat(report);
@@ -251,6 +253,32 @@ impl Page {
         if !rows.is_empty() {
             self.figures_by("Before, during and after", "phase", &rows);
         }
+    }
+
+    /// The stages of kernels that came into use.
+    fn rollouts(&mut self, summary: &Summary) {
+        if summary.rollouts.is_empty() {
+            return;
+        }
+        self.text.push_str(
+            "<section>\n<h2>Rollouts</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>stage</th>",
+        );
+        for label in rollouts::COLUMNS {
+            write_page!(self, "<th class=\"n\">{label}</th>");
+        }
+        self.text.push_str("</tr></thead>\n<tbody>\n");
+        for stage in &summary.rollouts {
+            let (name, cells) = rollouts::line(stage);
+            let _ = write!(self.text, "<tr><td>{}</td>", escaped(&name));
+            for cell in cells {
+                let _ = write!(self.text, "<td class=\"n\">{}</td>", escaped(&cell));
+            }
+            self.text.push_str("</tr>\n");
+        }
+        self.text.push_str(
+            "</tbody>\n</table></div>\n<p><small>Means over the runs that came to a stage. Bad: where the \
+             frontier's answer would have been good; risk: the pilot risk magnitude.</small></p>\n</section>\n",
+        );
     }
 
     /// A table with a line per row.

@@ -17,6 +17,8 @@ pub mod plots;
 /// The kinds of drawings.
 mod paint;
 mod safeguards;
+/// Stages of rollouts.
+mod rollouts;
 /// `report.html`, one file.
 pub mod html;
 /// Predictions beside measurements: table, CSV, JSON and page.

@@ -13,7 +13,7 @@ use crate::estimate::Estimate;
 use crate::summary::{Figures, Summary, WarningKind};
 use crate::threshold::Verdict;
 pub(super) use populations::by_size;
-use populations::{classes, phases, tenants};
+use populations::{classes, phases, rollouts, tenants};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use targets::{target_of, targets, write_target};
@@ -54,6 +54,7 @@ pub fn render(summary: &Summary) -> String {
     classes(summary, &mut lines);
     tenants(summary, &mut lines);
     phases(summary, &mut lines);
+    rollouts(summary, &mut lines);
     targets(summary, &mut lines, &shown);
     costs(summary, &mut lines);
     cache(summary, &mut lines);

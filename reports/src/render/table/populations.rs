@@ -1,6 +1,7 @@
 //! Tables with a line per class, phase or tenant.
 
 use super::super::number::{compact, count};
+use super::super::rollouts::{COLUMNS as COLUMNS_OF_STAGES, line as stage_line};
 use super::{CELL, number_only, shortened_to, shown_figure, value_of};
 use crate::summary::{Figures, Summary};
 use crate::tenants::OTHERS;
@@ -82,6 +83,23 @@ pub(super) fn phases(summary: &Summary, lines: &mut Vec<String>) {
             "prefix_hit_rate",
         ];
         figures_by(lines, "phase", &rows, &shown);
+    }
+}
+
+/// The stages of kernels that came into use.
+pub(super) fn rollouts(summary: &Summary, lines: &mut Vec<String>) {
+    if summary.rollouts.is_empty() {
+        return;
+    }
+    let row = |name: &str, cells: &[String]| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>CELL$}")).collect();
+        format!("{:20}{cells}", shortened_to(19, name))
+    };
+    lines.push(String::new());
+    lines.push(row("rollout", &COLUMNS_OF_STAGES.map(str::to_owned)));
+    for stage in &summary.rollouts {
+        let (name, cells) = stage_line(stage);
+        lines.push(row(&name, &cells));
     }
 }
 
