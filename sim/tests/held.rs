@@ -2,20 +2,16 @@
 
 mod common;
 
-use common::{Script, U, job, span, stations, units};
+use common::{Script, U, add_kernel, job, span, stations, units};
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::quantity::{Rate, Span};
 use windtunnel_base::time::SimDuration;
-use windtunnel_engine::config::{EngineSpec, StationSpec};
 use windtunnel_ledger::entry::AnswerSource;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rows::End;
 use windtunnel_scenarios::schema::answers::AnswersSpec;
-use windtunnel_scenarios::schema::fleet::PoolSpec;
-use windtunnel_scenarios::schema::paths::{
-    EvictionSpec, Instead, KernelSpec, LeakageSpec, PathsSpec,
-};
-use windtunnel_scenarios::schema::{ClassSpec, FaultSpec, Scenario};
+use windtunnel_scenarios::schema::paths::{EvictionSpec, Instead, LeakageSpec, PathsSpec};
+use windtunnel_scenarios::schema::{FaultSpec, Scenario};
 use windtunnel_scenarios::workload::{Arrival, Question};
 use windtunnel_sim::{RunOptions, run};
 
@@ -30,26 +26,7 @@ fn play(scenario: &Scenario, script: &Script) -> RunResult {
 /// place at the frontier, one at a time.
 fn world(overflow: Instead) -> Scenario {
     let mut scenario = stations(1, 8);
-    scenario.fleet.pools.push(PoolSpec {
-        token_prices: None,
-        error_rate: None,
-        name: "kernels".to_owned(),
-        replicas: 1,
-        engine: EngineSpec::Station(StationSpec {
-            servers: 8,
-            ..StationSpec::default()
-        }),
-    });
-    for class in ["reserved", "routine"] {
-        let class = class.to_owned();
-        scenario.classes.insert(class, ClassSpec::default());
-    }
-    scenario.gateway.paths = Some(PathsSpec {
-        kernels: vec![KernelSpec {
-            name: "k".to_owned(),
-            class: "routine".to_owned(),
-            pool: "kernels".to_owned(),
-        }],
+    let paths = PathsSpec {
         eviction: EvictionSpec::Step,
         leakage: Some(LeakageSpec {
             capacity: Rate(2.0),
@@ -60,7 +37,8 @@ fn world(overflow: Instead) -> Scenario {
             overflow_by_class: Default::default(),
         }),
         ..PathsSpec::default()
-    });
+    };
+    add_kernel(&mut scenario, paths);
     scenario.faults = vec![FaultSpec::KernelEvicted {
         at: span(1),
         lasts: span(BACK - 1),

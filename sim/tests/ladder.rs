@@ -2,20 +2,18 @@
 
 mod common;
 
-use common::{Script, U, job, span, stations, units};
+use common::{Script, U, add_kernel, job, span, stations, units};
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::quantity::{Money, Power};
 use windtunnel_base::units::NanoUsd;
-use windtunnel_engine::config::{EngineSpec, StationSpec};
 use windtunnel_ledger::account::{Account, Books};
 use windtunnel_ledger::result::{Population, RunResult};
 use windtunnel_ledger::rows::End;
-use windtunnel_scenarios::schema::fleet::PoolSpec;
 use windtunnel_scenarios::schema::ladder::{
     BudgetSpec, Climb, EvidenceSpec, LadderSpec, LevelSpec,
 };
-use windtunnel_scenarios::schema::paths::{Checked, KernelSpec, OnReject, PathsSpec};
-use windtunnel_scenarios::schema::{ClassSpec, ClientsSpec, FaultSpec, Scenario, VerificationSpec};
+use windtunnel_scenarios::schema::paths::{Checked, OnReject, PathsSpec};
+use windtunnel_scenarios::schema::{ClientsSpec, FaultSpec, Scenario, VerificationSpec};
 use windtunnel_scenarios::workload::Arrival;
 use windtunnel_sim::{RunOptions, run};
 
@@ -212,30 +210,12 @@ fn while_the_verifier_is_out_what_is_known_has_to_do() {
 /// A kernel for class 1 and a frontier, and a verifier that is never wrong and takes four units.
 fn with_kernel(checked: Checked, on_reject: OnReject) -> Scenario {
     let mut scenario = stations(1, 8);
-    scenario.fleet.pools.push(PoolSpec {
-        error_rate: None,
-        name: "kernels".to_owned(),
-        engine: EngineSpec::Station(StationSpec {
-            servers: 8,
-            ..StationSpec::default()
-        }),
-        replicas: 1,
-        token_prices: None,
-    });
-    for class in ["other", "routine"] {
-        let class = class.to_owned();
-        scenario.classes.insert(class, ClassSpec::default());
-    }
-    scenario.gateway.paths = Some(PathsSpec {
-        kernels: vec![KernelSpec {
-            name: "k".to_owned(),
-            class: "routine".to_owned(),
-            pool: "kernels".to_owned(),
-        }],
+    let paths = PathsSpec {
         checked,
         on_reject,
         ..PathsSpec::default()
-    });
+    };
+    add_kernel(&mut scenario, paths);
     scenario.verification = Some(VerificationSpec {
         error_rate: 0.0,
         sensitivity: 1.0,

@@ -2,18 +2,16 @@
 
 mod common;
 
-use common::{Script, U, job, span, stations};
+use common::{Script, U, add_kernel, job, span, stations};
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::quantity::Money;
 use windtunnel_base::units::NanoUsd;
-use windtunnel_engine::config::{EngineSpec, StationSpec};
 use windtunnel_ledger::account::Account;
 use windtunnel_ledger::gateway::{DriftTotals, PathTotals, ProbeTotals};
 use windtunnel_ledger::result::RunResult;
-use windtunnel_scenarios::schema::fleet::PoolSpec;
-use windtunnel_scenarios::schema::paths::{KernelSpec, PathsSpec};
+use windtunnel_scenarios::schema::paths::PathsSpec;
 use windtunnel_scenarios::schema::probing::{DetectorSpec, ProbingSpec, ReferenceSpec};
-use windtunnel_scenarios::schema::{ClassSpec, FaultSpec, Scenario};
+use windtunnel_scenarios::schema::{FaultSpec, Scenario};
 use windtunnel_sim::{RunOptions, run};
 
 /// A frontier that never errs, and a kernel for the class `routine` that does so always from unit 50 on. All it
@@ -21,26 +19,7 @@ use windtunnel_sim::{RunOptions, run};
 fn world(reference: ReferenceSpec) -> Scenario {
     let mut scenario = stations(1, 8);
     scenario.fleet.error_rate = Some(0.0);
-    scenario.fleet.pools.push(PoolSpec {
-        token_prices: None,
-        error_rate: None,
-        name: "kernels".to_owned(),
-        replicas: 1,
-        engine: EngineSpec::Station(StationSpec {
-            servers: 8,
-            ..StationSpec::default()
-        }),
-    });
-    for class in ["reserved", "routine"] {
-        let class = class.to_owned();
-        scenario.classes.insert(class, ClassSpec::default());
-    }
-    scenario.gateway.paths = Some(PathsSpec {
-        kernels: vec![KernelSpec {
-            name: "k".to_owned(),
-            class: "routine".to_owned(),
-            pool: "kernels".to_owned(),
-        }],
+    let paths = PathsSpec {
         probing: Some(ProbingSpec {
             share: 1.0,
             reference,
@@ -55,7 +34,8 @@ fn world(reference: ReferenceSpec) -> Scenario {
             rebuild: Some(span(100)),
         }),
         ..PathsSpec::default()
-    });
+    };
+    add_kernel(&mut scenario, paths);
     scenario.faults = vec![FaultSpec::KernelDrift {
         at: span(50),
         lasts: None,

@@ -2,19 +2,17 @@
 
 mod common;
 
-use common::{Script, U, job, span, stations};
+use common::{Script, U, add_kernel, job, span, stations};
 use windtunnel_base::ids::ClassId;
 use windtunnel_base::quantity::Money;
 use windtunnel_base::units::NanoUsd;
-use windtunnel_engine::config::{EngineSpec, StationSpec};
 use windtunnel_ledger::account::Account;
 use windtunnel_ledger::result::RunResult;
 use windtunnel_ledger::rollout::{RolloutOutcome, RolloutTotals};
-use windtunnel_scenarios::schema::fleet::PoolSpec;
-use windtunnel_scenarios::schema::paths::{KernelSpec, PathsSpec};
+use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::paths::PathsSpec;
 use windtunnel_scenarios::schema::probing::ReferenceSpec;
 use windtunnel_scenarios::schema::rollout::{RolloutSpec, RolloutStage};
-use windtunnel_scenarios::schema::{ClassSpec, Scenario};
 use windtunnel_sim::{RunOptions, run};
 
 /// A frontier that never errs, and a new kernel for the class `routine` that errs so often. Two differences
@@ -22,20 +20,6 @@ use windtunnel_sim::{RunOptions, run};
 fn world(error: f64, stages: &[RolloutStage]) -> Scenario {
     let mut scenario = stations(1, 8);
     scenario.fleet.error_rate = Some(0.0);
-    scenario.fleet.pools.push(PoolSpec {
-        token_prices: None,
-        error_rate: Some(error),
-        name: "kernels".to_owned(),
-        replicas: 1,
-        engine: EngineSpec::Station(StationSpec {
-            servers: 8,
-            ..StationSpec::default()
-        }),
-    });
-    for class in ["reserved", "routine"] {
-        let class = class.to_owned();
-        scenario.classes.insert(class, ClassSpec::default());
-    }
     let rollout = RolloutSpec {
         at: span(5),
         stages: stages.to_vec(),
@@ -45,15 +29,12 @@ fn world(error: f64, stages: &[RolloutStage]) -> Scenario {
         propagation: span(0),
         ..RolloutSpec::default()
     };
-    scenario.gateway.paths = Some(PathsSpec {
-        kernels: vec![KernelSpec {
-            name: "k".to_owned(),
-            class: "routine".to_owned(),
-            pool: "kernels".to_owned(),
-        }],
+    let paths = PathsSpec {
         rollouts: [("k".to_owned(), rollout)].into(),
         ..PathsSpec::default()
-    });
+    };
+    add_kernel(&mut scenario, paths);
+    scenario.fleet.pools[0].error_rate = Some(error);
     scenario
 }
 

@@ -61,13 +61,13 @@ impl Probes {
             totals: ProbeTotals::default(),
         }))
     }
+}
 
-    /// What the comparison says of a probe whose answers differ in truth, or do not.
-    fn seen(&self, probe: &Probe, differs: bool) -> bool {
-        match differs {
-            true => probe.luck < self.sensitivity,
-            false => probe.luck >= self.specificity,
-        }
+/// What a comparison of that sensitivity and specificity says of answers that differ in truth, or do not.
+pub(super) fn seen(differs: bool, luck: f64, (sensitivity, specificity): (f64, f64)) -> bool {
+    match differs {
+        true => luck < sensitivity,
+        false => luck >= specificity,
     }
 }
 
@@ -202,7 +202,8 @@ impl<M: Machine> World<'_, M> {
         let Some(probe) = probes.under_way.remove(&id) else {
             return;
         };
-        let seen = probes.seen(&probe, probe.good != good);
+        let errs = (probes.sensitivity, probes.specificity);
+        let seen = seen(probe.good != good, probe.luck, errs);
         let outcome = probes.detectors.outcome(probe.kernel, probe.version, seen);
         let Some(alarm) = outcome else {
             return;

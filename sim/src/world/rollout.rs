@@ -2,6 +2,7 @@
 //! compared with, and who withdraws them.
 
 use super::World;
+use super::probing::seen;
 use crate::event::{Event, Hop, RolloutTurn};
 use crate::fleet::machine::Machine;
 use crate::gateway::rollout::{Next, Rollout};
@@ -90,11 +91,9 @@ impl Rollouts {
 }
 
 /// What a comparison says of two answers, if it errs as luck will have it.
-fn seen(rollout: &Rollout, differs: bool, luck: f64) -> bool {
-    match differs {
-        true => luck < rollout.spec().sensitivity,
-        false => luck >= rollout.spec().specificity,
-    }
+fn told(rollout: &Rollout, differs: bool, luck: f64) -> bool {
+    let spec = rollout.spec();
+    seen(differs, luck, (spec.sensitivity, spec.specificity))
 }
 
 impl<M: Machine> World<'_, M> {
@@ -305,8 +304,8 @@ impl<M: Machine> World<'_, M> {
                 return;
             };
             self.recorder.probe(self.now, rollout.spec().price.0);
-            let seen = seen(rollout, differs, luck);
-            if let Some(next) = rollout.outcome(rollout.number(), seen, self.now) {
+            let told = told(rollout, differs, luck);
+            if let Some(next) = rollout.outcome(rollout.number(), told, self.now) {
                 return self.go_on(kernel, Some(next));
             }
         }
@@ -342,8 +341,8 @@ impl<M: Machine> World<'_, M> {
             return;
         };
         rollout.told_after(self.now.since(trial.since));
-        let seen = seen(rollout, trial.good != good, trial.luck);
-        let next = rollout.outcome(trial.stage, seen, self.now);
+        let told = told(rollout, trial.good != good, trial.luck);
+        let next = rollout.outcome(trial.stage, told, self.now);
         self.go_on(trial.kernel, next);
     }
 

@@ -11,7 +11,9 @@ use windtunnel_engine::config::{
     ContinuousSpec, CostSpec, EnergySpec, EngineSpec, KvSpec, LinearSpec, StationSpec,
 };
 use windtunnel_engine::request::Truth;
-use windtunnel_scenarios::schema::Scenario;
+use windtunnel_scenarios::schema::fleet::PoolSpec;
+use windtunnel_scenarios::schema::paths::{KernelSpec, PathsSpec};
+use windtunnel_scenarios::schema::{ClassSpec, Scenario};
 use windtunnel_scenarios::workload::{Arrival, Workload};
 
 /// The unit of time of hand-computed tests: 2^-9 s, the finest step that is whole in nanoseconds and
@@ -214,4 +216,31 @@ pub(crate) fn stations(replicas: u32, servers: u32) -> Scenario {
         ..StationSpec::default()
     });
     scenario
+}
+
+/// Adds a kernel `k` of eight servers for the class `routine`, beside the class `reserved` that has none; the
+/// choice of pools is otherwise as given.
+pub(crate) fn add_kernel(scenario: &mut Scenario, paths: PathsSpec) {
+    scenario.fleet.pools.push(PoolSpec {
+        token_prices: None,
+        error_rate: None,
+        name: "kernels".to_owned(),
+        replicas: 1,
+        engine: EngineSpec::Station(StationSpec {
+            servers: 8,
+            ..StationSpec::default()
+        }),
+    });
+    for class in ["reserved", "routine"] {
+        let class = class.to_owned();
+        scenario.classes.insert(class, ClassSpec::default());
+    }
+    scenario.gateway.paths = Some(PathsSpec {
+        kernels: vec![KernelSpec {
+            name: "k".to_owned(),
+            class: "routine".to_owned(),
+            pool: "kernels".to_owned(),
+        }],
+        ..paths
+    });
 }
